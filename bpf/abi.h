@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Everything the packet path and user space share: record layouts, numbers.
+ *
+ * This is the only place where a layout is written down.  Python's copy,
+ * src/xlvs/kernel/abi.py, is generated from the compiled object's BTF
+ * (`make abi`) and a test compares the two.  Whoever changes a layout also
+ * raises ABI_VERSION: commands refuse pinned maps of another version.
+ *
+ * Conventions: addresses and ports in network byte order; an IPv4 address
+ * fills the first four of its sixteen bytes, the rest is zero; a time is in
+ * ticks of 2^24 ns (16.8 ms) of the monotonic clock, 32 bits, compared by
+ * signed difference (good for +-1.1 years).
+ *
+ * Who writes what.  A field has one kind of writer: "configuration" is written
+ * by user space alone (aligned stores through a memory mapping), "live" by the
+ * packet path alone (atomics where two CPUs may meet), once the record is used.
+ */
+#ifndef XLVS_ABI_H
+#define XLVS_ABI_H
+
+#include <linux/types.h>
+
+#define CACHE_LINE 64
+
+enum abi {
+	ABI_VERSION = 1,
+	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
+	SLOTS_PER_BUCKET = 8,
+	BUCKET_CHOICES = 4,       /* buckets a connection may stand in */
+	INTERFACE_LIMIT = 4096,   /* XDP serves interfaces with a lower index */
+	RUN_HEADER = 3,           /* pool elements before a run's first pick */
+	TIMEOUT_COUNT = 16,
+	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
+	SWEEPS_PER_SECOND = 64,   /* the sweeper's share of the table each time: 1/64 */
+};
+
+union address {
+	__be32 v4;
+	__u32 word[4];
+	__u64 half[2];
+};
+
+/* What identifies a connection; every byte counts, padding is zero. */
+struct flow {
+	union address client;
+	union address virtual;
+	__be16 client_port;
+	__be16 virtual_port;
+	__u8 protocol;
+	__u8 family;              /* AF_INET or AF_INET6 */
+	__u16 pad;
+};
+
+/* A connection's `control` word: phase, TCP state, flags and generation
+ * change together by compare-and-swap, so that whoever moves an entry also
+ * knows which of its destination's counters to move. */
+enum connection_phase {
+	PHASE_FREE,               /* may be claimed */
+	PHASE_CLAIMED,            /* being written by one CPU, invisible to look-ups */
+	PHASE_LIVE,
+	PHASE_DEAD,               /* unlinked at `expires`; free again a second later */
+};
+
+enum connection_flag {
+	CONNECTION_INACTIVE = 1,  /* counted as InActConn, else as ActiveConn */
+	CONNECTION_NO_OUTPUT = 2, /* only the client's direction is seen (DR, TUN) */
+	CONNECTION_SPILLED = 4,   /* not in its home bucket */
+};
+
+enum connection_control {
+	CONTROL_PHASE_SHIFT = 0,
+	CONTROL_STATE_SHIFT = 8,
+	CONTROL_FLAGS_SHIFT = 16,
+	CONTROL_GENERATION_SHIFT = 32,
+};
+
+struct connection {
+	__u64 control;
+	struct flow flow;
+	__u32 expires;            /* tick at which it is forgotten, or was */
+	__u32 destination;        /* index into `destinations` */
+	__be16 destination_port;
+	__u16 reserved;
+	__u32 link;               /* a related slot (NAT reply, template); 0 = none */
+};
+
+struct connection_bucket {
+	struct connection slot[SLOTS_PER_BUCKET];
+};
+
+enum service_flag {
+	SERVICE_USED = 1,
+	SERVICE_PERSISTENT = 2,
+	SERVICE_ONE_PACKET = 4,
+	SERVICE_SCHED_1 = 8,
+	SERVICE_SCHED_2 = 16,
+	SERVICE_SCHED_3 = 32,
+};
+
+struct service_key {
+	union address address;
+	__u32 fwmark;
+	__be16 port;
+	__u8 protocol;
+	__u8 family;
+};
+
+struct service {
+	/* configuration */
+	struct service_key key;
+	__u32 flags;
+	__u32 scheduler;
+	__u32 run;                /* where its scheduling run starts in the pool; 0 = none */
+	__u32 persistence;        /* seconds */
+	__u32 netmask;            /* prefix length */
+	__u32 config_pad[5];
+	/* live */
+	__u32 virtual_checked;    /* tick of the last look whether the VIP is ours */
+	__u32 virtual_local;
+	__u32 live_pad[14];
+};
+
+/* Numbers of the schedulers, in the order of model.SCHEDULERS. */
+enum scheduler {
+	SCHEDULER_NONE,
+	SCHEDULER_RR,
+	SCHEDULER_WRR,
+	SCHEDULER_LC,
+	SCHEDULER_WLC,
+};
+
+/*
+ * A run is what a scheduler works on, prepared by user space: a service's
+ * destinations in the kernel's list order, newest first.  Changing a service
+ * means writing another run and then its number into `service.run`, one
+ * 32-bit store; packets see the old run or the new one, never a mixture.
+ *
+ *   pool[run + 0]  cursor: position (low half) and wrr's current weight
+ *   pool[run + 1]  number of picks (low half), scheduler
+ *   pool[run + 2]  wrr: highest weight (low half), decrement
+ *   pool[run + 3...]  picks
+ */
+struct pick {
+	__u32 destination;
+	__u32 weight;
+};
+
+enum destination_flag {
+	DESTINATION_USED = 1,
+	DESTINATION_AVAILABLE = 2, /* in its service's run; else in the trash */
+	DESTINATION_LOCAL = 4,     /* was an address of the director when it was added */
+};
+
+/* Forwarding methods, numbered as in the kernel (IP_VS_CONN_F_FWD_MASK). */
+enum forwarding_method {
+	METHOD_MASQUERADE = 0,
+	METHOD_LOCAL = 1,
+	METHOD_TUNNEL = 2,
+	METHOD_ROUTE = 3,
+	METHOD_BYPASS = 4,
+};
+
+enum reach_flag {
+	REACH_ROUTE = 1,          /* `interface` and `next_hop` hold */
+	REACH_MAC = 2,            /* `mac` and `source_mac` hold: XDP may send */
+	REACH_VIRTUAL_LOCAL = 4,  /* the VIP is an address of the director */
+};
+
+enum overload_flag {
+	OVERLOADED = 1,
+};
+
+struct destination {
+	/* configuration */
+	__u32 flags;
+	__u32 service;            /* index of its service */
+	union address address;
+	__be16 port;
+	__u8 family;
+	__u8 method;
+	__u32 weight;
+	/* live: the way to it, looked up again every second by the packet path */
+	__u32 interface;
+	__u32 refreshed;          /* tick of that look-up */
+	__u32 reach;
+	__u8 mac[6];
+	__u8 source_mac[6];
+	__u32 removed;            /* configuration: tick at which it left its service */
+	__u32 reserved;
+	/* second line, live: touched when a connection changes its state */
+	__s32 active;
+	__s32 inactive;
+	__s32 persistent;
+	__u32 overload;
+	union address next_hop;
+	/* configuration, not read per packet: whose it was, for the trash */
+	struct service_key owner;
+	__u32 upper_threshold;
+	__u32 lower_threshold;
+};
+
+/* Counters have a row for each CPU, which alone writes it: element
+ * cpu * limit + index.  Readers add the rows up. */
+struct traffic {
+	__u64 connections;
+	__u64 in_packets;
+	__u64 out_packets;
+	__u64 in_bytes;
+	__u64 out_bytes;
+};
+
+struct interface {
+	__u8 mac[6];
+	__u16 known;
+};
+
+/* Constants of one load, in .rodata.limits: the verifier folds them in. */
+struct limits {
+	__u64 hash_seed;
+	__u32 buckets;            /* a power of two */
+	__u32 services;
+	__u32 destinations;
+	__u32 pool;
+	__u32 cpus;
+	__u32 pad;
+};
+
+/* One record that says what is loaded, with the settings that may change. */
+struct settings {
+	__u32 abi_version;
+	__u32 pad;
+	struct limits limits;
+	__u64 loaded_at;          /* seconds since the epoch */
+	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
+	__u32 forwarding_set;     /* bit 0, 1: we set conf.lo.forwarding for IPv4, IPv6 */
+	__u32 services_top;       /* no service record from here on was ever used */
+	__u32 destinations_top;
+	__u32 changing;           /* set while a command changes the table: it died if nobody holds the lock */
+};
+
+/* Events that nobody else counts, a row for each CPU like `traffic`. */
+struct events {
+	__u64 table_full;         /* a new connection found no slot: dropped */
+	__u64 no_destination;     /* no real server could be chosen: dropped */
+	__u64 unavailable;        /* the connection's real server was removed: dropped */
+	__u64 unroutable;         /* no way to the real server: dropped */
+	__u64 ttl_exceeded;       /* TTL or hop limit used up: dropped */
+	__u64 expired;            /* connections that timed out */
+	__u64 xdp_forwarded;      /* packets finished at XDP */
+	__u64 forwarded;          /* packets finished at TC */
+};
+
+#define SIZE_IS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has changed size")
+SIZE_IS(struct flow, 40);
+SIZE_IS(struct connection, CACHE_LINE);
+SIZE_IS(struct service, 2 * CACHE_LINE);
+SIZE_IS(struct destination, 2 * CACHE_LINE);
+SIZE_IS(struct traffic, 40);
+
+#endif

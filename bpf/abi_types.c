@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* One variable of every shared type: compiled for its BTF alone, from which
+ * scripts/generate_abi.py writes src/xlvs/kernel/abi.py. */
+#include "abi.h"
+
+struct abi_types {
+	enum abi abi;
+	enum connection_phase connection_phase;
+	enum connection_flag connection_flag;
+	enum connection_control connection_control;
+	enum service_flag service_flag;
+	enum scheduler scheduler;
+	enum destination_flag destination_flag;
+	enum forwarding_method forwarding_method;
+	enum reach_flag reach_flag;
+	enum overload_flag overload_flag;
+	struct flow flow;
+	struct connection connection;
+	struct service_key service_key;
+	struct service service;
+	struct pick pick;
+	struct destination destination;
+	struct traffic traffic;
+	struct interface interface;
+	struct limits limits;
+	struct settings settings;
+	struct events events;
+} abi_types;

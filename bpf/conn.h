@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The connection table: an array of buckets, eight cache-line slots each.
+ *
+ * A flow's hash names its home bucket; when that is full it spills to one of
+ * three others, derived from the same hash, and the home's guard counts it so
+ * that look-ups of flows with no spilled neighbour stop at the home bucket.
+ *
+ * Concurrency
+ *   look-up   takes no lock.  It compares the flow, then the phase.
+ *   insert    holds the home bucket's lock, so two CPUs cannot insert a flow
+ *             twice; claims its slot by compare-and-swap, because flows of
+ *             other homes may spill into the same bucket; publishes by
+ *             compare-and-swap, after the fields are written.
+ *   change    of state, flags or phase is a compare-and-swap of `control`.
+ *             Who succeeds moves the destination's counters.  So they always
+ *             add up to the live entries.
+ *   reuse     A dead slot stays unused for a second.  No program runs that
+ *             long, so whoever found an entry may use it to the end.
+ */
+#ifndef XLVS_CONN_H
+#define XLVS_CONN_H
+
+#include "clock.h"
+#include "maps.h"
+#include "stats.h"
+
+#define NOT_FOUND (-1)
+#define SLOT_IS_NEW 0x40000000 /* added to what conn_insert() returns */
+#define QUARANTINE_TICKS TICKS_PER_SECOND
+#define CONTROL_RETRIES 8
+
+static __always_inline __u32 control_phase(__u64 control)
+{
+	return (__u8)(control >> CONTROL_PHASE_SHIFT);
+}
+
+static __always_inline __u32 control_state(__u64 control)
+{
+	return (__u8)(control >> CONTROL_STATE_SHIFT);
+}
+
+static __always_inline __u32 control_flags(__u64 control)
+{
+	return (__u16)(control >> CONTROL_FLAGS_SHIFT);
+}
+
+static __always_inline __u64 control_with(__u64 control, __u32 phase, __u32 state, __u32 flags)
+{
+	return (control >> CONTROL_GENERATION_SHIFT << CONTROL_GENERATION_SHIFT) |
+	       (__u64)(flags & 0xffff) << CONTROL_FLAGS_SHIFT |
+	       (__u64)(state & 0xff) << CONTROL_STATE_SHIFT | (phase & 0xff);
+}
+
+static __always_inline int swap_control(struct connection *entry, __u64 old, __u64 new)
+{
+	return __sync_val_compare_and_swap(&entry->control, old, new) == old;
+}
+
+static __always_inline __u64 load_control(const struct connection *entry)
+{
+	return *(const volatile __u64 *)&entry->control;
+}
+
+#define FLOW_WORDS (sizeof(struct flow) / sizeof(__u64))
+
+static __always_inline int flow_equal(const struct flow *a, const struct flow *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	/* The last word has the ports: it differs first. */
+	return x[4] == y[4] && x[0] == y[0] && x[2] == y[2] && x[1] == y[1] && x[3] == y[3];
+}
+
+static __always_inline __u64 flow_hash(const struct flow *flow)
+{
+	const __u64 *word = (const __u64 *)flow;
+	__u64 hash = limits.hash_seed;
+
+#pragma unroll
+	for (__u32 i = 0; i < FLOW_WORDS; i++) {
+		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ULL;
+		hash ^= hash >> 32;
+	}
+	return hash;
+}
+
+/* The bucket of a flow's n-th choice; 0 is its home. */
+static __always_inline __u32 bucket_choice(__u64 hash, __u32 n)
+{
+	__u32 step = (__u32)(hash >> 32) | 1;
+
+	return ((__u32)hash + n * step) & (limits.buckets - 1);
+}
+
+static __always_inline struct connection *conn_at(__u32 slot)
+{
+	__u32 index = slot / SLOTS_PER_BUCKET;
+	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &index);
+
+	return bucket ? &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)] : 0;
+}
+
+static __always_inline int search_bucket(const struct connection_bucket *bucket,
+					 const struct flow *flow)
+{
+	for (int i = 0; i < SLOTS_PER_BUCKET; i++) {
+		if (flow_equal(&bucket->slot[i].flow, flow) &&
+		    control_phase(load_control(&bucket->slot[i])) == PHASE_LIVE)
+			return i;
+	}
+	return NOT_FOUND;
+}
+
+/* The slot of a flow's live entry, expired or not, or NOT_FOUND. */
+__attribute__((noinline)) int conn_find(const struct flow *flow)
+{
+	struct connection_bucket *bucket;
+	struct bucket_guard *guard;
+	__u32 index;
+	__u64 hash;
+	int slot;
+
+	if (!flow)
+		return NOT_FOUND;
+	hash = flow_hash(flow);
+	index = bucket_choice(hash, 0);
+	bucket = bpf_map_lookup_elem(&connections, &index);
+	if (!bucket)
+		return NOT_FOUND;
+	slot = search_bucket(bucket, flow);
+	if (slot >= 0)
+		return index * SLOTS_PER_BUCKET + slot;
+
+	guard = bpf_map_lookup_elem(&bucket_guards, &index);
+	if (!guard || guard->spilled == 0)
+		return NOT_FOUND;
+	for (int n = 1; n < BUCKET_CHOICES; n++) {
+		index = bucket_choice(hash, n);
+		bucket = bpf_map_lookup_elem(&connections, &index);
+		if (!bucket)
+			return NOT_FOUND;
+		slot = search_bucket(bucket, flow);
+		if (slot >= 0)
+			return index * SLOTS_PER_BUCKET + slot;
+	}
+	return NOT_FOUND;
+}
+
+static __always_inline void destination_moves(__u32 index, __s32 active, __s32 inactive)
+{
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+
+	if (!destination)
+		return;
+	if (active)
+		__sync_fetch_and_add(&destination->active, active);
+	if (inactive)
+		__sync_fetch_and_add(&destination->inactive, inactive);
+}
+
+static __always_inline void count_spilled(const struct flow *flow, __s32 change)
+{
+	__u32 home = bucket_choice(flow_hash(flow), 0);
+	struct bucket_guard *guard = bpf_map_lookup_elem(&bucket_guards, &home);
+
+	if (guard)
+		__sync_fetch_and_add(&guard->spilled, change);
+}
+
+/* Forget an entry; once, whoever else tries at the same time. */
+static __always_inline void conn_kill(struct connection *entry, __u32 now)
+{
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 old = load_control(entry);
+		__u32 flags = control_flags(old);
+
+		if (control_phase(old) != PHASE_LIVE)
+			return;
+		/* The quarantine counts from here, whoever looks next. */
+		entry->expires = now;
+		if (!swap_control(entry, old, control_with(old, PHASE_DEAD, 0, 0)))
+			continue;
+		if (flags & CONNECTION_INACTIVE)
+			destination_moves(entry->destination, 0, -1);
+		else
+			destination_moves(entry->destination, -1, 0);
+		if (flags & CONNECTION_SPILLED)
+			count_spilled(&entry->flow, -1);
+		return;
+	}
+}
+
+/* Set an entry's TCP state, and count it as active or inactive. */
+static __always_inline void conn_set_state(struct connection *entry, __u32 state, __u32 set,
+					   __u32 clear)
+{
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 old = load_control(entry), new;
+		__u32 before = control_flags(old);
+		__u32 after = (before | set) & ~clear;
+
+		if (control_phase(old) != PHASE_LIVE)
+			return;
+		new = control_with(old, PHASE_LIVE, state, after);
+		if (new == old)
+			return;
+		if (!swap_control(entry, old, new))
+			continue;
+		if ((before ^ after) & CONNECTION_INACTIVE) {
+			__s32 active = after & CONNECTION_INACTIVE ? -1 : 1;
+
+			destination_moves(entry->destination, active, -active);
+		}
+		return;
+	}
+}
+
+/*
+ * Let an entry live until `lifetime` ticks from now.  Flows with many packets
+ * would dirty the line at each one: a quarter of a second may be missing.
+ */
+static __always_inline void conn_refresh(struct connection *entry, __u32 now, __u32 lifetime)
+{
+	__u32 expires = now + lifetime;
+	__s32 gain = expires - entry->expires;
+
+	if (gain < 0 || gain >= (__s32)TICKS_PER_SECOND / 4)
+		entry->expires = expires;
+}
+
+static __always_inline int claim_slot(struct connection_bucket *bucket)
+{
+	for (int i = 0; i < SLOTS_PER_BUCKET; i++) {
+		struct connection *entry = &bucket->slot[i];
+		__u64 old = load_control(entry);
+		__u64 next = (old >> CONTROL_GENERATION_SHIFT) + 1;
+
+		if (control_phase(old) == PHASE_FREE &&
+		    swap_control(entry, old, next << CONTROL_GENERATION_SHIFT | PHASE_CLAIMED))
+			return i;
+	}
+	return NOT_FOUND;
+}
+
+struct new_connection {
+	struct flow flow;
+	__u32 destination;
+	__u32 expires;
+	__be16 destination_port;
+	__u16 flags;
+	__u32 pad;
+};
+
+static __always_inline void publish(struct connection_bucket *bucket, int slot,
+				    const struct new_connection *new, __u32 flags)
+{
+	struct connection *entry = &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
+	__u64 claimed = load_control(entry);
+
+	entry->flow = new->flow;
+	entry->destination = new->destination;
+	entry->destination_port = new->destination_port;
+	entry->expires = new->expires;
+	entry->reserved = 0;
+	entry->link = 0;
+	/* A full barrier: the fields are there before the phase. */
+	swap_control(entry, claimed, control_with(claimed, PHASE_LIVE, 0, flags));
+}
+
+/*
+ * Enter a connection.  Returns its slot plus SLOT_IS_NEW; the slot alone of
+ * an entry that another CPU made for the same flow meanwhile; or NOT_FOUND
+ * when no bucket of its choice has room.  The caller counts a new one.
+ */
+__attribute__((noinline)) int conn_insert(const struct new_connection *new)
+{
+	struct connection_bucket *bucket[BUCKET_CHOICES];
+	__u32 index[BUCKET_CHOICES];
+	struct bucket_guard *guard;
+	int slot, result = NOT_FOUND;
+	__u64 hash;
+
+	if (!new)
+		return NOT_FOUND;
+	hash = flow_hash(&new->flow);
+#pragma unroll
+	for (int n = 0; n < BUCKET_CHOICES; n++) {
+		index[n] = bucket_choice(hash, n);
+		bucket[n] = bpf_map_lookup_elem(&connections, &index[n]);
+		if (!bucket[n])
+			return NOT_FOUND;
+	}
+	guard = bpf_map_lookup_elem(&bucket_guards, &index[0]);
+	if (!guard)
+		return NOT_FOUND;
+
+	bpf_spin_lock(&guard->lock);
+#pragma unroll
+	for (int n = 0; n < BUCKET_CHOICES; n++) {
+		if (n == 1 && guard->spilled == 0)
+			break;
+		slot = search_bucket(bucket[n], &new->flow);
+		if (slot >= 0) {
+			result = index[n] * SLOTS_PER_BUCKET + slot;
+			goto unlock;
+		}
+	}
+#pragma unroll
+	for (int n = 0; n < BUCKET_CHOICES; n++) {
+		/* Count it before it is there: a look-up must not stop at home. */
+		if (n == 1)
+			__sync_fetch_and_add(&guard->spilled, 1);
+		slot = claim_slot(bucket[n]);
+		if (slot >= 0) {
+			publish(bucket[n], slot, new, new->flags | (n ? CONNECTION_SPILLED : 0));
+			result = (index[n] * SLOTS_PER_BUCKET + slot) | SLOT_IS_NEW;
+			goto unlock;
+		}
+	}
+	__sync_fetch_and_add(&guard->spilled, -1);
+unlock:
+	bpf_spin_unlock(&guard->lock);
+	return result;
+}
+#endif

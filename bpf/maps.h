@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The maps, and nothing else.  Sizes of 1 are set when the object is loaded. */
+#ifndef XLVS_MAPS_H
+#define XLVS_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "abi.h"
+
+const volatile struct limits limits SEC(".rodata.limits") = { .buckets = 1 };
+
+/* An array that user space maps into its memory: it reads and writes records
+ * without a system call. */
+#define SHARED_ARRAY(map, record, entries)               \
+	struct {                                         \
+		__uint(type, BPF_MAP_TYPE_ARRAY);        \
+		__uint(map_flags, BPF_F_MMAPABLE);       \
+		__uint(max_entries, entries);            \
+		__type(key, __u32);                      \
+		__type(value, record);                   \
+	} map SEC(".maps")
+
+SHARED_ARRAY(settings, struct settings, 1);
+
+SHARED_ARRAY(connections, struct connection_bucket, 1);
+
+/* One for each bucket: guards against inserting a flow twice. */
+struct bucket_guard {
+	struct bpf_spin_lock lock;
+	__u32 spilled; /* connections whose home this is and which stand elsewhere */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct bucket_guard);
+} bucket_guards SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct service_key);
+	__type(value, __u32);
+} service_index SEC(".maps");
+
+SHARED_ARRAY(services, struct service, 1);
+
+SHARED_ARRAY(destinations, struct destination, 1);
+
+/* Scheduling runs: see `struct pick`. */
+SHARED_ARRAY(pool, __u64, 1);
+
+SHARED_ARRAY(service_traffic, struct traffic, 1);
+
+SHARED_ARRAY(destination_traffic, struct traffic, 1);
+
+/* The counts from which `-Z`, or a record's new owner, began: user space only. */
+SHARED_ARRAY(service_base, struct traffic, 1);
+
+SHARED_ARRAY(destination_base, struct traffic, 1);
+
+SHARED_ARRAY(events, struct events, 1);
+
+SHARED_ARRAY(interfaces, struct interface, INTERFACE_LIMIT);
+
+struct sweeper {
+	struct bpf_timer timer;
+	__u32 next_bucket;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sweeper);
+} sweepers SEC(".maps");
+
+#endif

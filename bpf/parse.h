@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* From a frame to a `struct packet`: the same code for XDP and TC. */
+#ifndef XLVS_PARSE_H
+#define XLVS_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include "abi.h"
+
+#define AF_INET 2
+#define AF_INET6 10
+
+/* linux/in.h and linux/tcp.h pull in the C library's socket headers. */
+enum {
+	PROTOCOL_HOP_BY_HOP = 0,
+	PROTOCOL_TCP = 6,
+	PROTOCOL_UDP = 17,
+	PROTOCOL_ROUTING = 43,
+	PROTOCOL_FRAGMENT = 44,
+	PROTOCOL_DESTINATION_OPTIONS = 60,
+};
+
+enum tcp_flag {
+	TCP_FIN = 0x01,
+	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_ACK = 0x10,
+};
+
+#define IPV4_OFFSET_MASK 0x1fff
+#define IPV6_EXTENSION_HEADERS 6 /* more than that: not ours */
+
+struct ports {
+	__be16 source;
+	__be16 destination;
+};
+
+struct tcp_header {
+	struct ports ports;
+	__be32 sequence;
+	__be32 acknowledged;
+	__u8 offset;
+	__u8 flags;
+	__be16 window;
+	__be16 checksum;
+	__be16 urgent;
+};
+
+/* What the rest of the path needs to know of a packet. */
+struct packet {
+	struct flow flow;
+	__u32 bytes;      /* of the IP packet, link-layer padding left out */
+	__u8 tcp_flags;
+	__u8 ttl;         /* or hop limit */
+};
+
+static __always_inline int parse_transport(void *header, void *end, struct packet *packet)
+{
+	struct ports *ports = header;
+
+	if (packet->flow.protocol == PROTOCOL_TCP) {
+		struct tcp_header *tcp = header;
+
+		if ((void *)(tcp + 1) > end)
+			return -1;
+		packet->tcp_flags = tcp->flags;
+	} else if (packet->flow.protocol == PROTOCOL_UDP) {
+		if (header + 8 > end)
+			return -1;
+	} else {
+		return -1;
+	}
+	packet->flow.client_port = ports->source;
+	packet->flow.virtual_port = ports->destination;
+	return 0;
+}
+
+static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, struct packet *packet)
+{
+	struct iphdr *ip = header;
+	__u32 length, total;
+
+	if ((void *)(ip + 1) > end || ip->version != 4)
+		return -1;
+	length = ip->ihl * 4;
+	total = bpf_ntohs(ip->tot_len);
+	/* A length of 0 is a segmentation super-packet of over 64 KiB. */
+	if (total == 0)
+		total = bytes;
+	if (length < sizeof(*ip) || total < length || total > bytes)
+		return -1;
+	/* A later fragment has no ports. */
+	if (ip->frag_off & bpf_htons(IPV4_OFFSET_MASK))
+		return -1;
+	packet->flow.family = AF_INET;
+	packet->flow.protocol = ip->protocol;
+	packet->flow.client.v4 = ip->saddr;
+	packet->flow.virtual.v4 = ip->daddr;
+	packet->ttl = ip->ttl;
+	packet->bytes = total;
+	return parse_transport(header + length, end, packet);
+}
+
+static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, struct packet *packet)
+{
+	struct ipv6hdr *ip = header;
+	__u32 total;
+	__u8 next;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return -1;
+	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
+	if (ip->payload_len == 0)
+		total = bytes;
+	if (total > bytes)
+		return -1;
+	packet->flow.family = AF_INET6;
+	__builtin_memcpy(&packet->flow.client, &ip->saddr, sizeof(packet->flow.client));
+	__builtin_memcpy(&packet->flow.virtual, &ip->daddr, sizeof(packet->flow.virtual));
+	packet->ttl = ip->hop_limit;
+	packet->bytes = total;
+
+	next = ip->nexthdr;
+	header = ip + 1;
+	for (int i = 0; i < IPV6_EXTENSION_HEADERS; i++) {
+		__u8 *extension = header;
+
+		if (next == PROTOCOL_TCP || next == PROTOCOL_UDP)
+			break;
+		if (header + 8 > end)
+			return -1;
+		if (next == PROTOCOL_FRAGMENT) {
+			/* Offset in the upper 13 bits; a later fragment has no ports. */
+			if (*(__be16 *)(extension + 2) & bpf_htons(0xfff8))
+				return -1;
+			header += 8;
+		} else if (next == PROTOCOL_HOP_BY_HOP || next == PROTOCOL_ROUTING ||
+			   next == PROTOCOL_DESTINATION_OPTIONS) {
+			header += (extension[1] + 1) * 8;
+		} else {
+			return -1;
+		}
+		next = extension[0];
+	}
+	packet->flow.protocol = next;
+	return parse_transport(header, end, packet);
+}
+
+/*
+ * Fill `packet` (zeroed by the caller) from an Ethernet frame of `length`
+ * bytes, of which [data, end) can be read.  Returns 0 for an IPv4 or IPv6
+ * packet of TCP or UDP with readable ports, -1 for anything else: that is
+ * never ours.  VLAN-tagged frames belong to the VLAN device above.
+ */
+static __always_inline int parse_frame(void *data, void *end, __u32 length, struct packet *packet)
+{
+	struct ethhdr *ethernet = data;
+
+	if ((void *)(ethernet + 1) > end)
+		return -1;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+		return parse_ipv4(ethernet + 1, end, length - sizeof(*ethernet), packet);
+	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(ethernet + 1, end, length - sizeof(*ethernet), packet);
+	return -1;
+}
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Is an address ours, and how is a real server reached?  The kernel's routing
+ * table answers, about once a second for each service and destination, from
+ * the packet path itself: no process has to be alive for it.
+ *
+ * The look-ups ask as if the packet came from `lo`, as IPVS routes to a real
+ * server the way the director's own packets go.  bpf_fib_lookup() refuses to
+ * answer where the asked interface does not forward; user space turns
+ * net.ipv4.conf.lo.forwarding on for that, which lets nothing through that
+ * ip_forward=0 keeps out.  If somebody turned it off again, the incoming
+ * interface is asked, and after that the last answer stays.
+ */
+#ifndef XLVS_REACH_H
+#define XLVS_REACH_H
+
+#include "clock.h"
+#include "maps.h"
+#include "parse.h"
+
+#define LOOPBACK_INDEX 1
+
+static __always_inline void set_family(struct bpf_fib_lookup *query, const union address *address,
+				       __u8 family)
+{
+	query->family = family;
+	if (family == AF_INET)
+		query->ipv4_dst = address->v4;
+	else
+		__builtin_memcpy(query->ipv6_dst, address, sizeof(*address));
+}
+
+static __always_inline int look_up_route(struct __sk_buff *skb, struct bpf_fib_lookup *query,
+					 const union address *address, __u8 family)
+{
+	int answer;
+
+	set_family(query, address, family);
+	query->ifindex = LOOPBACK_INDEX;
+	answer = bpf_fib_lookup(skb, query, sizeof(*query), 0);
+	if (answer != BPF_FIB_LKUP_RET_FWD_DISABLED)
+		return answer;
+	set_family(query, address, family);
+	query->ifindex = skb->ifindex;
+	return bpf_fib_lookup(skb, query, sizeof(*query), 0);
+}
+
+static __always_inline int is_stale(__u32 stamp, __u32 now)
+{
+	return stamp == 0 || now - stamp >= TICKS_PER_SECOND;
+}
+
+/* Whether the service's VIP is an address of the director. */
+__attribute__((noinline)) int virtual_is_local(struct __sk_buff *skb, __u32 service_index)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &service_index);
+	struct bpf_fib_lookup query = {};
+	__u32 now = ticks_now();
+	int answer;
+
+	if (!service)
+		return 0;
+	if (!is_stale(service->virtual_checked, now))
+		return service->virtual_local;
+	answer = look_up_route(skb, &query, &service->key.address, service->key.family);
+	if (answer != BPF_FIB_LKUP_RET_FWD_DISABLED)
+		service->virtual_local = answer == BPF_FIB_LKUP_RET_NOT_FWDED;
+	service->virtual_checked = now;
+	return service->virtual_local;
+}
+
+static __always_inline void learn_interface(struct __sk_buff *skb)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *ethernet = data;
+	struct interface *interface;
+	__u32 index = skb->ifindex;
+
+	if ((void *)(ethernet + 1) > end)
+		return;
+	interface = bpf_map_lookup_elem(&interfaces, &index);
+	if (!interface)
+		return;
+	__builtin_memcpy(interface->mac, ethernet->h_dest, sizeof(interface->mac));
+	interface->known = 1;
+}
+
+/* Look the way to a destination up again, if that was a second ago. */
+__attribute__((noinline)) int refresh(struct __sk_buff *skb, __u32 destination_index)
+{
+	struct destination *destination =
+		bpf_map_lookup_elem(&destinations, &destination_index);
+	struct bpf_fib_lookup query = {};
+	__u32 now = ticks_now(), reach;
+	int answer;
+
+	if (!destination || !is_stale(destination->refreshed, now))
+		return 0;
+	learn_interface(skb);
+	reach = virtual_is_local(skb, destination->service) ? REACH_VIRTUAL_LOCAL : 0;
+	answer = look_up_route(skb, &query, &destination->address, destination->family);
+	if (answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH) {
+		reach |= REACH_ROUTE;
+		destination->interface = query.ifindex;
+		/* The route's gateway, where there is one. */
+		if (destination->family == AF_INET) {
+			destination->next_hop.v4 = query.ipv4_dst;
+		} else {
+			__builtin_memcpy(&destination->next_hop, query.ipv6_dst,
+					 sizeof(destination->next_hop));
+		}
+	}
+	if (answer == BPF_FIB_LKUP_RET_SUCCESS) {
+		reach |= REACH_MAC;
+		__builtin_memcpy(destination->mac, query.dmac, sizeof(destination->mac));
+		__builtin_memcpy(destination->source_mac, query.smac,
+				 sizeof(destination->source_mac));
+	}
+	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
+		reach |= destination->reach & REACH_ROUTE;
+	destination->reach = reach;
+	destination->refreshed = now;
+	return 0;
+}
+
+#endif

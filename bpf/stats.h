@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Counters: each CPU has its own row, so nothing here is atomic. */
+#ifndef XLVS_STATS_H
+#define XLVS_STATS_H
+
+#include "maps.h"
+
+static __always_inline struct events *events_here(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&events, &cpu);
+}
+
+#define COUNT_EVENT(name)                              \
+	do {                                           \
+		struct events *row = events_here();    \
+		if (row)                               \
+			row->name++;                   \
+	} while (0)
+
+static __always_inline struct traffic *service_traffic_here(__u32 service)
+{
+	__u32 index = bpf_get_smp_processor_id() * limits.services + service;
+
+	return bpf_map_lookup_elem(&service_traffic, &index);
+}
+
+static __always_inline struct traffic *destination_traffic_here(__u32 destination)
+{
+	__u32 index = bpf_get_smp_processor_id() * limits.destinations + destination;
+
+	return bpf_map_lookup_elem(&destination_traffic, &index);
+}
+
+static __always_inline void count_connection(__u32 service, __u32 destination)
+{
+	struct traffic *row = service_traffic_here(service);
+
+	if (row)
+		row->connections++;
+	row = destination_traffic_here(destination);
+	if (row)
+		row->connections++;
+}
+
+static __always_inline void count_inbound(__u32 service, __u32 destination, __u32 bytes)
+{
+	struct traffic *row = service_traffic_here(service);
+
+	if (row) {
+		row->in_packets++;
+		row->in_bytes += bytes;
+	}
+	row = destination_traffic_here(destination);
+	if (row) {
+		row->in_packets++;
+		row->in_bytes += bytes;
+	}
+}
+
+#endif

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Data planes, and how to open the one of this network namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.datapath.interface import Datapath
+
+
+@contextmanager
+def open_datapath(write: bool = False, load: bool = False) -> Iterator[Datapath]:
+    """Open this network namespace's table, under its lock, for the ``with`` block.
+
+    ``write`` holds the lock alone, for changes.  ``load`` loads the packet
+    path, and attaches it at TC to every interface that is up, where nothing
+    is loaded yet; without it an unloaded data plane is an empty table, and
+    nothing is loaded by looking at it.
+
+    Raises `NotPermitted` for a caller who is not root, `Unavailable` where
+    this machine cannot do it.
+    """
+    from xlvs.datapath.lock import table_lock
+    from xlvs.errors import XlvsError
+    from xlvs.kernel import bpffs
+    from xlvs.kernel.privilege import require_root
+
+    require_root()
+    if not load and bpffs.namespace_folder() is None:
+        from xlvs.datapath.memory import MemoryDatapath
+
+        yield MemoryDatapath()
+        return
+    with table_lock(exclusive=write):
+        from xlvs.datapath.ebpf import EbpfDatapath
+        from xlvs.datapath.maps import Maps
+
+        folder = bpffs.namespace_folder()
+        if folder is None:
+            from xlvs.datapath.activate import activate
+
+            folder = activate()
+        maps = Maps(folder)
+        datapath = EbpfDatapath(maps)
+        try:
+            if not write:
+                yield datapath
+                return
+            datapath.begin_change()
+            try:
+                yield datapath
+            except XlvsError:
+                datapath.end_change()  # a refusal leaves the table whole
+                raise
+            datapath.end_change()
+        finally:
+            maps.close()

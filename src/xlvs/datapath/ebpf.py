@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The eBPF data plane's table: model values in, records in pinned maps out, and back.
+
+`EbpfDatapath` implements the `Datapath` interface.  Whoever writes holds the
+table's lock (`xlvs.datapath.open_datapath` sees to that); packets are not
+held up.  A change is made of stores in such an order that packets, and a
+process that dies in between, leave a valid table behind: records first, then
+the run, then the run's number, which makes all of it visible at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from struct import Struct
+
+from xlvs import errors, model
+from xlvs.datapath import runs
+from xlvs.datapath.maps import SLOT_BYTES, Maps
+from xlvs.datapath.places import Places
+from xlvs.datapath.records import (
+    METHOD_NAMES,
+    METHODS,
+    Slot,
+    address,
+    model_key,
+    packed_key,
+    padded,
+    seconds_to_ticks,
+    store_address,
+    swap_port,
+    ticks_now,
+    ticks_to_seconds,
+)
+from xlvs.kernel import abi, bpf, rtnetlink
+
+COMPATIBLE_VERSION = (1, 2, 1)
+"""The IPVS version whose behaviour this data plane has."""
+COMPATIBLE_SIZE = 4096
+"""What `-L` prints as the table's size: the kernel's default, for the scripts
+that compare; `xlvs status` tells the true one."""
+
+_INDEX = Struct("=I")
+
+
+class EbpfDatapath:
+    """The table of this network namespace, as the packet path sees it."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+        self._places = Places(maps)
+
+    # --- reading -----------------------------------------------------------
+
+    def version(self) -> tuple[int, int, int]:
+        """See `Datapath.version`."""
+        return COMPATIBLE_VERSION
+
+    def size(self) -> int:
+        """See `Datapath.size`."""
+        return COMPATIBLE_SIZE
+
+    def services(self) -> list[model.ServiceEntry]:
+        """See `Datapath.services`."""
+        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
+        return [self._entry(index) for index, value in enumerate(flags) if value]
+
+    def service(self, key: model.ServiceKey) -> model.ServiceEntry:
+        """See `Datapath.service`."""
+        return self._entry(self._find(key))
+
+    def connections(self) -> Iterator[model.Connection]:
+        """See `Datapath.connections`."""
+        table = self._maps.connection_slots()
+        phases = memoryview(table)[::SLOT_BYTES].tobytes()
+        now = ticks_now()
+        place = phases.find(abi.PHASE_LIVE)
+        while place >= 0:
+            connection = self._connection(table[place * SLOT_BYTES : (place + 1) * SLOT_BYTES], now)
+            if connection is not None:
+                yield connection
+            place = phases.find(abi.PHASE_LIVE, place + 1)
+
+    def timeouts(self) -> model.Timeouts:
+        """See `Datapath.timeouts`."""
+        ticks = self._maps.settings.timeout
+        return model.Timeouts(
+            ticks_to_seconds(ticks[model.TCP_STATES.index("ESTABLISHED")]),
+            ticks_to_seconds(ticks[model.TCP_STATES.index("FIN_WAIT")]),
+            ticks_to_seconds(ticks[abi.TIMEOUT_UDP]),
+        )
+
+    def _find(self, key: model.ServiceKey) -> int:
+        found = bpf.lookup(self._maps.descriptor("service_index"), packed_key(key), _INDEX.size)
+        if found is None:
+            raise errors.NoSuchService("no such virtual service")
+        return int(_INDEX.unpack(found)[0])
+
+    def _run(self, service: int) -> runs.Run:
+        return runs.read(self._maps.pool(), self._maps.service(service).run)
+
+    def _entry(self, index: int) -> model.ServiceEntry:
+        record = self._maps.service(index)
+        run = self._run(index)
+        service = model.Service(model_key(record.key), runs.SCHEDULER_NAMES[run.scheduler])
+        destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
+        return model.ServiceEntry(service, destinations, self._stats("service", index))
+
+    def _destination_entry(self, index: int) -> model.DestinationEntry:
+        record = self._maps.destination(index)
+        destination = model.Destination(
+            address(record.address, record.family), swap_port(record.port),
+            METHOD_NAMES[record.method], record.weight,
+        )  # fmt: skip
+        return model.DestinationEntry(
+            destination,
+            max(record.active, 0),
+            max(record.inactive, 0),
+            max(record.persistent, 0),
+            self._stats("destination", index),
+        )
+
+    def _stats(self, kind: str, index: int) -> model.Stats:
+        now, base = self._counted(kind, index), self._base(kind, index)
+        return model.Stats(
+            now[0] - base.connections,
+            now[1] - base.in_packets,
+            now[2] - base.out_packets,
+            now[3] - base.in_bytes,
+            now[4] - base.out_bytes,
+        )
+
+    def _counted(self, kind: str, index: int) -> tuple[int, int, int, int, int]:
+        limits = self._maps.limits
+        per_row = limits.services if kind == "service" else limits.destinations
+        return self._maps.traffic(f"{kind}_traffic", index, per_row)
+
+    def _base(self, kind: str, index: int) -> abi.Traffic:
+        limits = self._maps.limits
+        count = limits.services if kind == "service" else limits.destinations
+        return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
+
+    def _connection(self, raw: bytes, now: int) -> model.Connection | None:
+        slot = Slot(raw)
+        left = slot.seconds_left(now)
+        if left is None:
+            return None
+        destination = self._maps.destination(slot.destination)
+        return model.Connection(
+            slot.family, slot.protocol, slot.client, slot.client_port, slot.virtual,
+            slot.virtual_port, address(destination.address, destination.family),
+            slot.destination_port, slot.state(), left,
+        )  # fmt: skip
+
+    # --- changing ----------------------------------------------------------
+
+    def begin_change(self) -> None:
+        """Note that a change begins; first mend what a command that died left half done."""
+        if self._maps.settings.changing:
+            self._repair()
+        self._maps.settings.changing = 1
+
+    def end_change(self) -> None:
+        """Note that the table is whole again."""
+        self._maps.settings.changing = 0
+
+    def _repair(self) -> None:
+        """Drop services that packets cannot find, and real servers that no service has."""
+        settings = self._maps.settings
+        kept: set[int] = set()
+        for index, flags in enumerate(self._maps.flags("services", abi.Service, settings.services_top)):
+            if not flags:
+                continue
+            record = self._maps.service(index)
+            found = bpf.lookup(self._maps.descriptor("service_index"), bytes(record.key), _INDEX.size)
+            if found is not None and _INDEX.unpack(found)[0] == index and record.run:
+                kept.update(destination for destination, _ in self._run(index).picks)
+            else:
+                record.run = 0
+                record.flags = 0
+        for index, flags in enumerate(
+            self._maps.flags("destinations", abi.Destination, settings.destinations_top)
+        ):
+            if flags & abi.DESTINATION_AVAILABLE and index not in kept:
+                self._places.discard(index)
+
+    # --- services ----------------------------------------------------------
+
+    def add_service(self, service: model.Service) -> None:
+        """See `Datapath.add_service`."""
+        self._check_service(service)
+        try:
+            self._find(service.key)
+        except errors.NoSuchService:
+            pass
+        else:
+            raise errors.ServiceExists("the virtual service is there already")
+        index = self._places.service()
+        start = self._places.run(0)
+        record = self._maps.service(index)
+        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        route = rtnetlink.route_to(service.key.address)
+        record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
+        store_address(record.key.address, service.key.address)
+        record.key.port = swap_port(service.key.port)
+        record.key.protocol = service.key.protocol
+        record.key.family = service.key.family
+        record.netmask = service.netmask
+        self._reset_base("service", index)
+        runs.write(self._maps.pool(), start, runs.begin(runs.SCHEDULERS[service.scheduler], []))
+        record.run = start
+        record.flags = abi.SERVICE_USED
+        settings = self._maps.settings
+        settings.services_top = max(settings.services_top, index + 1)
+        bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
+
+    def edit_service(self, service: model.Service) -> None:
+        """See `Datapath.edit_service`."""
+        self._check_service(service)
+        index = self._find(service.key)
+        old = self._run(index)
+        scheduler = runs.SCHEDULERS[service.scheduler]
+        if scheduler != old.scheduler:
+            self._switch(index, runs.begin(scheduler, old.picks))
+
+    def delete_service(self, key: model.ServiceKey) -> None:
+        """See `Datapath.delete_service`."""
+        index = self._find(key)
+        bpf.delete(self._maps.descriptor("service_index"), packed_key(key))
+        record = self._maps.service(index)
+        start, run = record.run, self._run(index)
+        record.run = 0
+        for destination, _ in run.picks:
+            self._places.discard(destination)
+        record.flags = 0
+        self._places.free_run(start)
+
+    def flush(self) -> None:
+        """See `Datapath.flush`."""
+        for entry in self.services():
+            self.delete_service(entry.service.key)
+
+    def zero(self, key: model.ServiceKey | None = None) -> None:
+        """See `Datapath.zero`."""
+        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
+        used = [index for index, value in enumerate(flags) if value]
+        for index in used if key is None else [self._find(key)]:
+            self._reset_base("service", index)
+            for destination, _ in self._run(index).picks:
+                self._reset_base("destination", destination)
+
+    def set_timeouts(self, timeouts: model.Timeouts) -> None:
+        """See `Datapath.set_timeouts`."""
+        ticks = self._maps.settings.timeout
+        for place, seconds in (
+            (model.TCP_STATES.index("ESTABLISHED"), timeouts.tcp),
+            (model.TCP_STATES.index("FIN_WAIT"), timeouts.tcp_fin),
+            (abi.TIMEOUT_UDP, timeouts.udp),
+        ):
+            if seconds:
+                ticks[place] = seconds_to_ticks(seconds)
+
+    def _check_service(self, service: model.Service) -> None:
+        key = service.key
+        if service.scheduler not in model.SCHEDULERS:
+            raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
+        if service.scheduler not in runs.SCHEDULERS:
+            raise errors.NotSupported(
+                f"xlvs does not have the scheduler {service.scheduler} yet; "
+                f"it has {', '.join(runs.SCHEDULERS)}"
+            )
+        for wanted, what in (
+            (key.fwmark, "firewall-mark services"),
+            (service.engine, "persistence engines"),
+            (service.persistence, "persistent services"),
+            (service.one_packet, "one-packet scheduling"),
+            (service.scheduler_flags, "scheduler flags"),
+            (key.protocol == model.SCTP, "SCTP services"),
+        ):
+            if wanted:
+                raise errors.NotSupported(f"xlvs does not have {what} yet")
+        if key.protocol not in (model.TCP, model.UDP) or key.port == 0:
+            raise errors.InvalidOperation("a virtual service needs a protocol and a port")
+
+    # --- destinations ------------------------------------------------------
+
+    def add_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
+        """See `Datapath.add_destination`."""
+        service = self._find(key)
+        self._check_destination(key, destination)
+        old = self._run(service)
+        if self._place_in_run(old, destination.address, destination.port) is not None:
+            raise errors.DestinationExists("the virtual service has that real server already")
+        route = rtnetlink.route_to(destination.address)
+        if route.kind not in (rtnetlink.UNICAST_ROUTE, rtnetlink.LOCAL_ROUTE, rtnetlink.NO_ROUTE):
+            raise errors.InvalidOperation("the real server's address is not a unicast address")
+        start = self._places.run(len(old.picks) + 1)
+        index = self._take_record(key, service, destination)
+        picks = [(index, destination.weight), *old.picks]
+        record = self._maps.destination(index)
+        record.service = service
+        if record.refreshed == 0:  # until the packet path looks for itself
+            record.interface = route.interface
+            store_address(record.next_hop, route.next_hop)
+            record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
+        record.method = METHODS[destination.method]
+        record.weight = destination.weight
+        local = abi.DESTINATION_LOCAL if route.kind == rtnetlink.LOCAL_ROUTE else 0
+        record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
+        self._switch(service, runs.change(old, picks), start)
+
+    def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
+        """See `Datapath.edit_destination`."""
+        service = self._find(key)
+        self._check_destination(key, destination)
+        old = self._run(service)
+        place = self._place_in_run(old, destination.address, destination.port)
+        if place is None:
+            raise errors.NoSuchDestination("the virtual service has no such real server")
+        index = old.picks[place][0]
+        picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
+        start = self._places.run(len(picks))
+        record = self._maps.destination(index)
+        record.method = METHODS[destination.method]
+        record.weight = destination.weight
+        self._switch(service, runs.change(old, picks), start)
+
+    def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
+        """See `Datapath.delete_destination`."""
+        service = self._find(key)
+        old = self._run(service)
+        place = self._place_in_run(old, address, port)
+        if place is None:
+            raise errors.NoSuchDestination("the virtual service has no such real server")
+        picks = [*old.picks[:place], *old.picks[place + 1 :]]
+        self._switch(service, runs.change(old, picks))
+        self._places.discard(old.picks[place][0])
+
+    def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
+        if destination.method not in METHODS:
+            raise errors.NotSupported(
+                f"xlvs does not have the forwarding method {destination.method} yet; "
+                f"it has Direct Routing (-g)"
+            )
+        if destination.upper_threshold or destination.lower_threshold:
+            raise errors.NotSupported("xlvs does not have connection thresholds yet")
+        if not 0 <= destination.weight <= model.MAX_WEIGHT:
+            raise errors.InvalidOperation(f"a weight is 0 to {model.MAX_WEIGHT}")
+        if destination.family != key.family:
+            raise errors.InvalidOperation(
+                "a real server of another address family can only be reached by tunnelling"
+            )
+        if key.family == model.IPV6 and (
+            destination.address[0] == 0xFF
+            or destination.address[:2] == b"\xfe\x80"
+            or not any(destination.address)
+        ):
+            raise errors.InvalidOperation("the real server's address is not a unicast address")
+
+    def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
+        wanted, swapped = padded(address), swap_port(port)
+        for place, (index, _) in enumerate(run.picks):
+            record = self._maps.destination(index)
+            if record.port == swapped and bytes(record.address) == wanted:
+                return place
+        return None
+
+    def _switch(self, service: int, run: runs.Run, start: int | None = None) -> None:
+        """Make a service use another run, from one packet to the next."""
+        if start is None:
+            start = self._places.run(len(run.picks))
+        runs.write(self._maps.pool(), start, run)
+        record = self._maps.service(service)
+        old, record.run = record.run, start
+        self._places.free_run(old)
+
+    def _take_record(self, key: model.ServiceKey, service: int, destination: model.Destination) -> int:
+        """A record for a real server: the one it had before, if that is not forgotten yet."""
+        owner = packed_key(key)
+        index = self._places.returning(owner, destination.address, destination.port)
+        if index is not None:
+            if self._maps.destination(index).service != service:
+                self._reset_base("destination", index)
+            return index
+        index = self._places.destination()
+        record = self._maps.destination(index)
+        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        store_address(record.address, destination.address)
+        record.port = swap_port(destination.port)
+        record.family = destination.family
+        record.owner = abi.ServiceKey.from_buffer_copy(owner)
+        self._reset_base("destination", index)
+        settings = self._maps.settings
+        settings.destinations_top = max(settings.destinations_top, index + 1)
+        return index
+
+    def _reset_base(self, kind: str, index: int) -> None:
+        """Let a record's counters begin at 0 from here."""
+        base = self._base(kind, index)
+        (
+            base.connections, base.in_packets, base.out_packets, base.in_bytes, base.out_bytes,
+        ) = self._counted(kind, index)  # fmt: skip

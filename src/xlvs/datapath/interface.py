@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every data plane can do: the seam between the front ends and the kernel.
+
+Commands and daemons speak to a `Datapath` and never know which one it is.
+Import this module for its types only (under ``TYPE_CHECKING``): it needs
+``typing``, which the ipvsadm-compatible command must not load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from xlvs.model import (
+    Connection,
+    Destination,
+    Service,
+    ServiceEntry,
+    ServiceKey,
+    Timeouts,
+)
+
+
+class Datapath(Protocol):
+    """A table of virtual services, and the connections that run through it.
+
+    Every change is whole or not at all: a method that raises has changed
+    nothing.  `TableError` and its kind say why; `Unavailable` that the data
+    plane itself cannot be reached.
+    """
+
+    def version(self) -> tuple[int, int, int]:
+        """The IPVS version this data plane is equal to, as ``ipvsadm -L`` prints it."""
+
+    def size(self) -> int:
+        """The connection table's size as ``ipvsadm -L`` prints it."""
+
+    def services(self) -> list[ServiceEntry]:
+        """Every service with its destinations and counters, in no particular order."""
+
+    def service(self, key: ServiceKey) -> ServiceEntry:
+        """One service; raises `NoSuchService`."""
+
+    def add_service(self, service: Service) -> None:
+        """Add a service; raises `ServiceExists`, `SchedulerNotFound`, `InvalidOperation`."""
+
+    def edit_service(self, service: Service) -> None:
+        """Change the service with the same key; raises `NoSuchService`, `SchedulerNotFound`."""
+
+    def delete_service(self, key: ServiceKey) -> None:
+        """Remove a service and its destinations; raises `NoSuchService`."""
+
+    def add_destination(self, key: ServiceKey, destination: Destination) -> None:
+        """Add a real server; raises `NoSuchService`, `DestinationExists`, `InvalidOperation`."""
+
+    def edit_destination(self, key: ServiceKey, destination: Destination) -> None:
+        """Change a real server; raises `NoSuchService`, `NoSuchDestination`."""
+
+    def delete_destination(self, key: ServiceKey, address: bytes, port: int) -> None:
+        """Remove a real server; raises `NoSuchService`, `NoSuchDestination`."""
+
+    def flush(self) -> None:
+        """Remove every service."""
+
+    def zero(self, key: ServiceKey | None = None) -> None:
+        """Zero the counters of one service, or of all; raises `NoSuchService`."""
+
+    def connections(self) -> Iterator[Connection]:
+        """Every live connection, in table order."""
+
+    def timeouts(self) -> Timeouts:
+        """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Change the timeouts; a field of 0 stays as it is."""

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Loading the packet path into this network namespace, and taking it out again.
+
+Loading makes the maps, pins them under this namespace's folder, and starts
+the timer that expires connections.  It is done in a folder of another name,
+renamed at the end: a namespace has a whole data plane or none.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import time
+
+from xlvs.datapath.maps import Maps
+from xlvs.datapath.records import seconds_to_ticks
+from xlvs.errors import Unavailable
+from xlvs.kernel import abi, bpf, bpffs, libbpf
+
+OBJECT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bpf", "director.bpf.o")
+PROGRAMS = ("xlvs_tc", "xlvs_xdp", "xlvs_start")
+
+DEFAULT_CONNECTIONS = 262_144
+DEFAULT_SERVICES = 16_384
+DEFAULT_DESTINATIONS = 131_072
+
+_TCP_TIMEOUTS = (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120)
+"""Seconds by state, in the order of `model.TCP_STATES` (kernel: ``tcp_timeouts``)."""
+_UDP_TIMEOUT = 300
+_TIMER_ATTEMPTS = 20
+_ETHERNET_MINIMUM = bytes(64)
+
+
+class Capacity:
+    """How much a data plane can hold.
+
+    ``connections`` is what certainly fits: the table has twice as many slots,
+    so that every connection finds one near its place.
+    """
+
+    __slots__ = ("connections", "destinations", "services")
+
+    def __init__(
+        self,
+        connections: int = DEFAULT_CONNECTIONS,
+        services: int = DEFAULT_SERVICES,
+        destinations: int = DEFAULT_DESTINATIONS,
+    ) -> None:
+        self.connections = connections
+        self.services = services
+        self.destinations = destinations
+
+
+def _power_of_two(at_least: int) -> int:
+    return 1 << max(at_least - 1, 1).bit_length()
+
+
+def _possible_cpus() -> int:
+    """One more than the highest CPU number that the kernel may ever use."""
+    with open("/sys/devices/system/cpu/possible") as file:
+        return int(file.read().strip().replace(",", "-").split("-")[-1]) + 1
+
+
+def _limits(capacity: Capacity) -> abi.Limits:
+    slots = _power_of_two(capacity.connections * 2)
+    return abi.Limits(
+        hash_seed=secrets.randbits(64),
+        buckets=max(slots // abi.SLOTS_PER_BUCKET, abi.SWEEPS_PER_SECOND),
+        services=capacity.services,
+        destinations=capacity.destinations,
+        # Each service's run has a header, and a change writes a second run.
+        pool=2 * (capacity.destinations + 16 * capacity.services),
+        cpus=_possible_cpus(),
+    )
+
+
+def _entries(limits: abi.Limits) -> dict[str, int]:
+    """The size of each map."""
+    return {
+        "settings": 1,
+        "connections": limits.buckets,
+        "bucket_guards": limits.buckets,
+        "service_index": limits.services,
+        "services": limits.services,
+        "destinations": limits.destinations,
+        "pool": limits.pool,
+        "service_traffic": limits.services * limits.cpus,
+        "destination_traffic": limits.destinations * limits.cpus,
+        "service_base": limits.services,
+        "destination_base": limits.destinations,
+        "events": limits.cpus,
+        "interfaces": abi.INTERFACE_LIMIT,
+        "sweepers": 1,
+    }
+
+
+def load(capacity: Capacity | None = None) -> str:
+    """Load the packet path and start its timer; returns the folder of pins.
+
+    Attaches nothing.  The caller holds the table's lock and knows that
+    nothing is loaded.  Raises `Unavailable` or `NotPermitted`; then nothing
+    is left behind.
+    """
+    limits = _limits(capacity or Capacity())
+    folder = bpffs.new_namespace_folder()
+    unfinished = f"{folder}-new"  # a bpffs allows no dots
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        os.mkdir(unfinished, 0o700)
+        os.mkdir(f"{unfinished}/links", 0o700)
+        with libbpf.BpfObject(OBJECT) as loaded:
+            entries = _entries(limits)
+            for name, count in entries.items():
+                loaded.set_entries(name, count)
+            loaded.set_constants(".rodata.limits", bytes(limits))
+            loaded.load()
+            for name in entries:
+                loaded.pin_map(name, f"{unfinished}/{name}")
+            for name in PROGRAMS:
+                loaded.pin_program(name, f"{unfinished}/{name}")
+        _write_settings(unfinished, limits)
+        _start_timer(unfinished)
+        os.rename(unfinished, folder)
+    except OSError as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise Unavailable(
+            f"cannot load the packet path under {folder}: {error.strerror}",
+            "Is the BPF file system there writable, and does the kernel have eBPF (Linux 6.1)?",
+        ) from error
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    bpffs.sweep()
+    return folder
+
+
+def _write_settings(folder: str, limits: abi.Limits) -> None:
+    settings = abi.Settings(abi_version=abi.ABI_VERSION, limits=limits, loaded_at=int(time.time()))
+    for state, seconds in enumerate(_TCP_TIMEOUTS):
+        settings.timeout[state] = seconds_to_ticks(seconds)
+    settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
+    descriptor = bpf.open_pin(f"{folder}/settings")
+    try:
+        bpf.update(descriptor, bytes(4), bytes(settings))
+    finally:
+        os.close(descriptor)
+
+
+def _start_timer(folder: str) -> None:
+    """Run the program that starts the sweeper; the kernel may lack memory for a moment."""
+    program = bpf.open_pin(f"{folder}/xlvs_start")
+    try:
+        for _ in range(_TIMER_ATTEMPTS):
+            verdict, _, _ = bpf.run_program(program, _ETHERNET_MINIMUM)
+            if verdict == 0:
+                return
+            time.sleep(0.05)
+    finally:
+        os.close(program)
+    raise Unavailable(
+        "the kernel has no memory for the timer that expires connections",
+        "Free some memory, then try again.",
+    )
+
+
+class Forwarding:
+    """`net.*.conf.lo.forwarding`: lets the packet path ask the routing table.
+
+    bpf_fib_lookup() answers only for an interface that forwards.  Asked for
+    ``lo`` it can answer without ip_forward, and nothing comes in through
+    ``lo`` that could be forwarded.
+    """
+
+    PATHS = ("/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding")
+
+    @classmethod
+    def enable(cls, settings: abi.Settings) -> None:
+        """Turn it on where it is off, and note what was changed.
+
+        Where that is not allowed the packet path does with what it learns
+        from the incoming interface, or with the routes at the last command.
+        """
+        for bit, path in enumerate(cls.PATHS):
+            try:
+                with open(path) as file:
+                    if file.read().strip() != "0":
+                        continue
+                with open(path, "w") as file:
+                    file.write("1")
+                settings.forwarding_set |= 1 << bit
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM):
+                    raise
+
+    @classmethod
+    def restore(cls, settings: abi.Settings) -> None:
+        """Turn off again what `enable` turned on."""
+        for bit, path in enumerate(cls.PATHS):
+            if settings.forwarding_set & 1 << bit:
+                try:
+                    with open(path, "w") as file:
+                        file.write("0")
+                except OSError:
+                    continue
+
+
+def unload(folder: str) -> None:
+    """Remove every pin of a data plane: its programs, links and tables end with them."""
+    shutil.rmtree(folder)
+
+
+def fill(maps: Maps) -> tuple[int, int]:
+    """Live connections, and how many certainly fit."""
+    live = 0
+    for index in range(maps.settings.destinations_top):
+        record = maps.destination(index)
+        live += max(record.active, 0) + max(record.inactive, 0)
+    return live, maps.limits.buckets * abi.SLOTS_PER_BUCKET // 2

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One writer at a time: a lock file for each network namespace.
+
+Commands that change the table hold it from their first look to their last
+store; listings share it.  It is released with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xlvs.errors import Unavailable
+from xlvs.kernel.namespaces import network_cookie, outermost_process
+
+FOLDER = "/run/xlvs/lock"
+
+
+def _open(path: str) -> int:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+@contextmanager
+def table_lock(exclusive: bool) -> Iterator[None]:
+    """Hold the table's lock; waits for it.
+
+    Raises `Unavailable` where the lock file cannot be made.
+    """
+    path = f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
+    try:
+        descriptor = _open(path)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot open the lock file under {FOLDER}: {error.strerror}",
+            "xlvs keeps its lock and its table under /run/xlvs: /run must be writable.",
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

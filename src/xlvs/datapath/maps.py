@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The pinned maps of one network namespace, as memory.
+
+Arrays of the packet path are mapped into this process: reading a record or
+storing a field is a memory access.  Records have one kind of writer for each
+field (see bpf/abi.h); nothing here writes a field that the packet path writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+
+from xlvs.errors import NotPermitted, Unavailable
+from xlvs.kernel import abi, bpf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Record = TypeVar("Record", bound=ctypes.Structure)
+
+SLOT_BYTES = ctypes.sizeof(abi.Connection)
+
+
+class Maps:
+    """The maps under a folder of pins, opened and mapped when first used.
+
+    Raises `Unavailable` when a map is not there or has another layout than
+    this version of xlvs.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._descriptors: dict[str, int] = {}
+        self._memory: dict[str, mmap.mmap] = {}
+        self.settings = self.record("settings", abi.Settings, 0, 1)
+        if self.settings.abi_version != abi.ABI_VERSION:
+            raise Unavailable(
+                f"the loaded packet path has table layout {self.settings.abi_version}, "
+                f"this xlvs works on layout {abi.ABI_VERSION}",
+                "Use the version of xlvs that loaded it, or end it (its connections are "
+                "forgotten) and load this one: xlvs detach && xlvs attach",
+            )
+        self.limits: abi.Limits = self.settings.limits
+
+    def close(self) -> None:
+        """Close every descriptor; mapped memory goes with its last view."""
+        for fd in self._descriptors.values():
+            os.close(fd)
+        self._descriptors.clear()
+        self._memory.clear()
+
+    def descriptor(self, name: str) -> int:
+        """The file descriptor of a map."""
+        if name not in self._descriptors:
+            try:
+                self._descriptors[name] = bpf.open_pin(f"{self.folder}/{name}")
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.EACCES):
+                    raise NotPermitted(
+                        f"cannot open the map {name}: {error.strerror}", "Run it as root."
+                    ) from error
+                raise Unavailable(
+                    f"cannot open the map {name} under {self.folder}: {error.strerror}",
+                    "The table is damaged. Load it anew: xlvs detach && xlvs attach",
+                ) from error
+        return self._descriptors[name]
+
+    def memory(self, name: str, size: int) -> mmap.mmap:
+        """A map's first ``size`` bytes, at least; writable, shared with the kernel."""
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        mapped = self._memory.get(name)
+        if mapped is None or len(mapped) < size:
+            mapped = mmap.mmap(self.descriptor(name), size)
+            self._memory[name] = mapped
+        return mapped
+
+    def record(self, name: str, kind: type[Record], index: int, count: int) -> Record:
+        """A live view of one record of a map that has ``count`` of them."""
+        size = ctypes.sizeof(kind)
+        return kind.from_buffer(self.memory(name, size * count), size * index)
+
+    def service(self, index: int) -> abi.Service:
+        """A live view of a service record."""
+        return self.record("services", abi.Service, index, self.limits.services)
+
+    def destination(self, index: int) -> abi.Destination:
+        """A live view of a destination record."""
+        return self.record("destinations", abi.Destination, index, self.limits.destinations)
+
+    def flags(self, name: str, kind: type[ctypes.Structure], top: int) -> list[int]:
+        """The ``flags`` field of the first ``top`` records of a map, quickly."""
+        size = ctypes.sizeof(kind)
+        words = memoryview(self.memory(name, size * max(top, 1))).cast("I")
+        first = kind.flags.offset // 4
+        return words[first : top * size // 4 : size // 4].tolist() if top else []
+
+    def pool(self) -> memoryview:
+        """The pool of scheduling runs: 64-bit words in host order."""
+        return memoryview(self.memory("pool", self.limits.pool * 8)).cast("Q")
+
+    def connection_slots(self) -> mmap.mmap:
+        """The whole connection table."""
+        return self.memory("connections", self.limits.buckets * abi.SLOTS_PER_BUCKET * SLOT_BYTES)
+
+    def traffic(self, name: str, index: int, per_row: int) -> tuple[int, int, int, int, int]:
+        """The counters of one record, the rows of all CPUs added up."""
+        size = ctypes.sizeof(abi.Traffic)
+        words = memoryview(self.memory(name, size * per_row * self.limits.cpus)).cast("Q")
+        width = size // 8
+        total = [0] * width
+        for cpu in range(self.limits.cpus):
+            start = (cpu * per_row + index) * width
+            for field in range(width):
+                total[field] += words[start + field]
+        return total[0], total[1], total[2], total[3], total[4]
+
+    def events(self) -> dict[str, int]:
+        """The packet path's own counters, the rows of all CPUs added up."""
+        totals: dict[str, int] = {}
+        for cpu in range(self.limits.cpus):
+            row = self.record("events", abi.Events, cpu, self.limits.cpus)
+            for name, *_ in abi.Events._fields_:
+                totals[name] = totals.get(name, 0) + getattr(row, name)
+        return totals

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Free places in the maps: for services, real servers and scheduling runs.
+
+Nothing about free places is stored.  It follows from the records in use, so a
+process that died in the middle of a change leaks nothing.
+"""
+
+from __future__ import annotations
+
+from xlvs import errors
+from xlvs.datapath import runs
+from xlvs.datapath.maps import Maps
+from xlvs.datapath.records import padded, seconds_to_ticks, swap_port, ticks_now
+from xlvs.kernel import abi
+
+TRASH_SECONDS = 120
+"""How long a removed real server without connections is remembered (kernel:
+``IP_VS_DEST_TRASH_PERIOD``)."""
+
+
+class Places:
+    """What one writing process knows of free places; it holds the table's lock."""
+
+    def __init__(self, maps: Maps) -> None:
+        self._maps = maps
+        self._runs: runs.Allocator | None = None
+        self._services: list[int] | None = None
+        self._destinations: list[int] | None = None
+        self._trash: dict[tuple[bytes, bytes, int], int] | None = None
+
+    def run(self, picks: int) -> int:
+        """A place in the pool for a run of that many picks; raises `TableFull`."""
+        start = self._allocator().allocate(picks)
+        if start is None:
+            raise errors.TableFull(
+                f"no room for another {picks} real servers in the scheduling pool",
+                f"It holds {self._maps.limits.pool} elements; load a larger one: "
+                "xlvs detach && xlvs attach --destinations N",
+            )
+        return start
+
+    def free_run(self, start: int) -> None:
+        """Give a run's place back."""
+        self._allocator().free(start)
+
+    def service(self) -> int:
+        """An unused service record; raises `TableFull`."""
+        if self._services is None:
+            top = self._maps.settings.services_top
+            flags = self._maps.flags("services", abi.Service, top)
+            freed = [index for index, value in enumerate(flags) if not value]
+            # Taken from the end: freed records, lowest first, then unused ones.
+            self._services = [*reversed(range(top, self._maps.limits.services)), *reversed(freed)]
+        if not self._services:
+            raise errors.TableFull(
+                f"the table holds {self._maps.limits.services} virtual services, no more",
+                "Load a larger one: xlvs detach && xlvs attach --services N",
+            )
+        return self._services.pop()
+
+    def destination(self) -> int:
+        """An unused destination record; raises `TableFull`."""
+        if self._destinations is None:
+            top = self._maps.settings.destinations_top
+            flags = self._maps.flags("destinations", abi.Destination, top)
+            remembered = set(self._remembered().values())
+            freed = [
+                index
+                for index, value in enumerate(flags)
+                if not value & abi.DESTINATION_AVAILABLE and index not in remembered
+            ]
+            unused = range(top, self._maps.limits.destinations)
+            self._destinations = [*reversed(unused), *reversed(freed)]
+        if not self._destinations:
+            self._destinations = self._forget_idle()
+        if not self._destinations:
+            raise errors.TableFull(
+                f"the table holds {self._maps.limits.destinations} real servers, no more",
+                "Load a larger one: xlvs detach && xlvs attach --destinations N",
+            )
+        return self._destinations.pop()
+
+    def returning(self, owner: bytes, address: bytes, port: int) -> int | None:
+        """The record that a removed real server had, if it is not forgotten yet.
+
+        ``owner`` is the packed key of its service.  It comes back with the
+        connections that it still has (kernel: ``ip_vs_trash_get_dest``).
+        """
+        return self._remembered().pop((owner, padded(address), port), None)
+
+    def discard(self, index: int) -> None:
+        """Take a destination out of use, and remember it while it has connections."""
+        record = self._maps.destination(index)
+        record.removed = ticks_now()
+        record.flags &= ~abi.DESTINATION_AVAILABLE
+        if self._trash is not None:
+            self._remember(index)
+
+    def _allocator(self) -> runs.Allocator:
+        if self._runs is None:
+            pool = self._maps.pool()
+            flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
+            starts = [self._maps.service(index).run for index, value in enumerate(flags) if value]
+            taken = [(start, pool[start + 1] & 0xFFFFFFFF) for start in starts if start]
+            self._runs = runs.Allocator(self._maps.limits.pool, taken)
+        return self._runs
+
+    def _remembered(self) -> dict[tuple[bytes, bytes, int], int]:
+        """Removed real servers by service, address and port."""
+        if self._trash is None:
+            self._trash = {}
+            top = self._maps.settings.destinations_top
+            for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top)):
+                if flags & abi.DESTINATION_USED and not flags & abi.DESTINATION_AVAILABLE:
+                    self._remember(index)
+        return self._trash
+
+    def _remember(self, index: int) -> None:
+        record = self._maps.destination(index)
+        age = (ticks_now() - record.removed) & 0xFFFFFFFF
+        if self._is_idle(index) and age >= seconds_to_ticks(TRASH_SECONDS):
+            return
+        name = (bytes(record.owner), bytes(record.address), swap_port(record.port))
+        self._remembered()[name] = index
+
+    def _is_idle(self, index: int) -> bool:
+        record = self._maps.destination(index)
+        return record.active <= 0 and record.inactive <= 0 and record.persistent <= 0
+
+    def _forget_idle(self) -> list[int]:
+        """Make room by forgetting removed real servers that have no connection."""
+        trash = self._remembered()
+        idle = [name for name, index in trash.items() if self._is_idle(index)]
+        return [trash.pop(name) for name in idle]

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Between model values and the records of bpf/abi.h: addresses, ports, keys, times."""
+
+from __future__ import annotations
+
+import time
+from struct import Struct
+
+from xlvs import model
+from xlvs.kernel import abi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctypes import Array, c_uint8
+
+METHODS = {model.ROUTE: abi.METHOD_ROUTE}
+"""The forwarding methods that the packet path has, and their numbers there."""
+METHOD_NAMES = {number: name for name, number in METHODS.items()}
+
+_SERVICE_KEY = Struct("=16sI2sBB")
+_SLOT = Struct("=Q16s16sHHBBHIIHHI")
+
+
+def packed_key(key: model.ServiceKey) -> bytes:
+    """``struct service_key`` of a model key."""
+    return _SERVICE_KEY.pack(key.address, key.fwmark, key.port.to_bytes(2, "big"), key.protocol, key.family)
+
+
+def model_key(record: abi.ServiceKey) -> model.ServiceKey:
+    """The model's key of a ``struct service_key``."""
+    return model.ServiceKey(
+        record.family, record.protocol, address(record.address, record.family),
+        swap_port(record.port), record.fwmark,
+    )  # fmt: skip
+
+
+def address(field: Array[c_uint8], family: int) -> bytes:
+    """The packed address in a record's sixteen bytes."""
+    return bytes(field)[: 4 if family == model.IPV4 else 16]
+
+
+def padded(packed: bytes) -> bytes:
+    """A packed address as records hold it: sixteen bytes."""
+    return packed.ljust(16, b"\0")
+
+
+def store_address(field: Array[c_uint8], packed: bytes) -> None:
+    """Write a packed address into a record."""
+    field[:] = list(padded(packed))
+
+
+def swap_port(port: int) -> int:
+    """Turn a port between host order and network order."""
+    return (port & 0xFF) << 8 | port >> 8
+
+
+def ticks_now() -> int:
+    """The packet path's clock."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> abi.TICK_SHIFT & 0xFFFFFFFF
+
+
+def seconds_to_ticks(seconds: int) -> int:
+    """A duration in ticks."""
+    return seconds * 1_000_000_000 >> abi.TICK_SHIFT
+
+
+def ticks_to_seconds(ticks: int) -> int:
+    """A duration in seconds, to the nearest."""
+    return ((ticks << abi.TICK_SHIFT) + 500_000_000) // 1_000_000_000
+
+
+class Slot:
+    """One slot of the connection table, unpacked."""
+
+    __slots__ = (
+        "client", "client_port", "control", "destination", "destination_port", "expires", "family",
+        "protocol", "virtual", "virtual_port",
+    )  # fmt: skip
+
+    def __init__(self, raw: bytes) -> None:
+        self.control: int
+        self.expires: int
+        self.destination: int
+        self.protocol: int
+        self.family: int
+        (
+            self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, _,
+            self.expires, self.destination, port, _, _,
+        ) = _SLOT.unpack(raw)  # fmt: skip
+        length = 4 if self.family == model.IPV4 else 16
+        self.client: bytes = client[:length]
+        self.virtual: bytes = virtual[:length]
+        self.client_port = swap_port(client_port)
+        self.virtual_port = swap_port(virtual_port)
+        self.destination_port = swap_port(port)
+
+    def seconds_left(self, now: int) -> int | None:
+        """Whole seconds until it expires, or None when it is not live at tick ``now``."""
+        left = (self.expires - now) & 0xFFFFFFFF
+        if self.control & 0xFF != abi.PHASE_LIVE or left == 0 or left >= 1 << 31:
+            return None
+        return (left << abi.TICK_SHIFT) // 1_000_000_000
+
+    def state(self) -> str:
+        """The state's name, as a connection listing prints it."""
+        if self.protocol == model.TCP:
+            return model.TCP_STATES[self.control >> abi.CONTROL_STATE_SHIFT & 0xFF]
+        return model.PROTOCOL_NAMES[self.protocol]

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Scheduling runs: what a scheduler of the packet path works on, and its cursor.
+
+Pure functions.  A run is made anew for each change of a service; these say
+with which cursor it starts, so that the sequence of picks goes on as the
+kernel's does after the same change (net/netfilter/ipvs/ip_vs_{rr,wrr}.c).
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+from xlvs.kernel import abi
+
+SCHEDULERS = {
+    "rr": abi.SCHEDULER_RR,
+    "wrr": abi.SCHEDULER_WRR,
+    "lc": abi.SCHEDULER_LC,
+    "wlc": abi.SCHEDULER_WLC,
+}
+"""The schedulers that the packet path has, and their numbers there."""
+
+SCHEDULER_NAMES = {number: name for name, number in SCHEDULERS.items()}
+
+GRAIN = 8
+"""Runs start at multiples of this many pool elements."""
+
+
+class Run:
+    """A service's destinations in scheduling order, and where the scheduler stands.
+
+    ``picks`` are pairs of destination index and weight, newest first, the
+    kernel's list order.  ``position`` counts from 1; 0 is the list's head.
+    ``current`` is wrr's current weight.
+    """
+
+    __slots__ = ("current", "picks", "position", "scheduler")
+
+    def __init__(
+        self, scheduler: int, picks: list[tuple[int, int]], position: int = 0, current: int = 0
+    ) -> None:
+        self.scheduler = scheduler
+        self.picks = picks
+        self.position = position
+        self.current = current
+
+
+def weight_step(picks: list[tuple[int, int]]) -> int:
+    """wrr's step: the greatest common divisor of the weights above 0, or 1."""
+    return gcd(*(weight for _, weight in picks if weight > 0)) or 1
+
+
+def highest_pass(picks: list[tuple[int, int]]) -> int:
+    """The weight of wrr's first pass, so chosen that the last one's is 1."""
+    highest = max((weight for _, weight in picks), default=0)
+    return max(highest, 0) - (weight_step(picks) - 1)
+
+
+def begin(scheduler: int, picks: list[tuple[int, int]]) -> Run:
+    """The run of a scheduler that starts afresh."""
+    return Run(scheduler, picks, 0, highest_pass(picks) if scheduler == abi.SCHEDULER_WRR else 0)
+
+
+def _surviving_position(old: Run, picks: list[tuple[int, int]]) -> int:
+    """Where rr's last pick stands now; if it is gone, the nearest before it that is not."""
+    places = {destination: place for place, (destination, _) in enumerate(picks, start=1)}
+    for destination, _ in reversed(old.picks[: old.position]):
+        if destination in places:
+            return places[destination]
+    return 0
+
+
+def change(old: Run, picks: list[tuple[int, int]]) -> Run:
+    """The run after a destination was added, removed or given another weight."""
+    if old.scheduler == abi.SCHEDULER_RR:
+        return Run(old.scheduler, picks, _surviving_position(old, picks))
+    if old.scheduler == abi.SCHEDULER_WRR:
+        step, highest, current = weight_step(picks), highest_pass(picks), old.current
+        if current > highest or current == 0:
+            current = highest
+        elif step > 1:
+            current = current // step * step + 1
+        return Run(old.scheduler, picks, 0, current)
+    return Run(old.scheduler, picks)
+
+
+def elements_of(count: int) -> int:
+    """The pool elements that a run of ``count`` picks takes."""
+    return -(-(abi.RUN_HEADER + count) // GRAIN) * GRAIN
+
+
+def write(pool: memoryview, start: int, run: Run) -> None:
+    """Write a run into the pool (layout: bpf/abi.h)."""
+    pool[start] = run.position | run.current << 32
+    pool[start + 1] = len(run.picks) | run.scheduler << 32
+    weights = highest_pass(run.picks) | weight_step(run.picks) << 32
+    pool[start + 2] = weights if run.scheduler == abi.SCHEDULER_WRR else 0
+    first = start + abi.RUN_HEADER
+    for offset, (destination, weight) in enumerate(run.picks):
+        pool[first + offset] = destination | weight << 32
+
+
+def read(pool: memoryview, start: int) -> Run:
+    """Read a run back from the pool, its cursor as it is at this moment."""
+    cursor, header = pool[start], pool[start + 1]
+    first = start + abi.RUN_HEADER
+    words = pool[first : first + (header & 0xFFFFFFFF)].tolist()
+    picks = [(word & 0xFFFFFFFF, word >> 32) for word in words]
+    return Run(header >> 32, picks, cursor & 0xFFFFFFFF, cursor >> 32)
+
+
+class Allocator:
+    """Places for runs in the pool.
+
+    What is free follows from the services alone, so a process that died in
+    the middle of a change leaks nothing: the next one finds its place free.
+    A run that was just replaced may still be read by a packet under way, so
+    places go to the end first, and a freed place is not used again by the
+    process that freed it while there is another.
+    """
+
+    FIRST = GRAIN  # element 0 means "no run"
+
+    def __init__(self, size: int, taken: list[tuple[int, int]]) -> None:
+        """``taken`` are the (start, picks) of the runs in use."""
+        self._size = size
+        self._taken = {start: elements_of(count) for start, count in taken}
+        self._end = max((start + size for start, size in self._taken.items()), default=self.FIRST)
+
+    def allocate(self, count: int) -> int | None:
+        """A place for ``count`` picks, or None when the pool is full."""
+        need = elements_of(count)
+        if self._end + need > self._size:
+            start = self._gap(need)
+        else:
+            start = self._end
+            self._end += need
+        if start is not None:
+            self._taken[start] = need
+        return start
+
+    def free(self, start: int) -> None:
+        """Give a place back."""
+        self._taken.pop(start, None)
+
+    def _gap(self, need: int) -> int | None:
+        place = self.FIRST
+        for start, size in sorted(self._taken.items()):
+            if start - place >= need:
+                return place
+            place = start + size
+        return place if place + need <= self._size else None

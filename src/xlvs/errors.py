@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every error that an operator can meet.
+
+    XlvsError                    something an operator can act on
+    ├── UsageError               the command line is wrong
+    ├── Unavailable              the data plane cannot be used on this machine, or not now
+    │   ├── NotPermitted         not root
+    │   └── NotLoaded            nothing is loaded in this network namespace
+    └── TableError               the data plane refused a change of its table
+        ├── ServiceExists        EEXIST on a service
+        ├── NoSuchService        ESRCH on a service
+        ├── DestinationExists    EEXIST on a destination
+        ├── NoSuchDestination    ENOENT on a destination
+        ├── SchedulerNotFound    ENOENT on a scheduler
+        ├── InvalidOperation     EINVAL: a value the data plane cannot accept
+        │   └── OutOfRange       ERANGE: a weight below 0, a lower threshold above the upper one
+        ├── NotSupported         the data plane does not have this (yet)
+        └── TableFull            no room for another service or destination
+
+A message says what, where and, in ``hint``, what to do.
+"""
+
+from __future__ import annotations
+
+
+class XlvsError(Exception):
+    """What went wrong (``message``) and what the operator can do about it (``hint``)."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class UsageError(XlvsError):
+    """The command line is wrong; nothing was changed."""
+
+
+class Unavailable(XlvsError):
+    """The data plane cannot be used on this machine, or not now."""
+
+
+class NotPermitted(Unavailable):
+    """The caller lacks the privileges; nothing was changed."""
+
+
+class NotLoaded(Unavailable):
+    """No data plane is loaded in this network namespace."""
+
+
+class TableError(XlvsError):
+    """The data plane refused a change; its table is as it was."""
+
+
+class ServiceExists(TableError):
+    """The virtual service is there already."""
+
+
+class NoSuchService(TableError):
+    """No virtual service has that key."""
+
+
+class DestinationExists(TableError):
+    """The service has that real server already."""
+
+
+class NoSuchDestination(TableError):
+    """The service has no such real server."""
+
+
+class SchedulerNotFound(TableError):
+    """No scheduler, or no persistence engine, has that name."""
+
+
+class InvalidOperation(TableError):
+    """A value that the data plane cannot accept."""
+
+
+class OutOfRange(InvalidOperation):
+    """A number outside its range: a weight below 0, a lower threshold above the upper one."""
+
+
+class NotSupported(TableError):
+    """A feature that this data plane does not have."""
+
+
+class TableFull(TableError):
+    """No room for another service or destination."""

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where xlvs pins its maps and links: one bpffs, a folder for each network namespace.
+
+The bpffs is mounted at /run/xlvs/bpf in the outermost mount namespace that
+can be entered (process 1's, as a rule) and reached through /proc/1/root from
+others: ``ip netns exec`` runs its command in a mount namespace of its own, in
+which a mount would be lost again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+
+from xlvs.errors import Unavailable
+from xlvs.kernel import bpf
+from xlvs.kernel.namespaces import (
+    CLONE_NEWNS,
+    live_network_cookies,
+    network_cookie,
+    outermost_process,
+    set_namespace,
+)
+
+MOUNT_POINT = "/run/xlvs/bpf"
+_BPF_FS_MAGIC = 0xCAFE4A11
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _is_bpffs(path: str) -> bool:
+    # struct statfs begins with f_type, a long; 256 bytes are room for all of it.
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        return False
+    return int.from_bytes(buffer.raw[:8], "little") == _BPF_FS_MAGIC
+
+
+def root() -> str | None:
+    """The bpffs as this process reaches it, or None where it is not mounted."""
+    for path in (f"/proc/{outermost_process()}/root{MOUNT_POINT}", MOUNT_POINT):
+        if _is_bpffs(path):
+            return path
+    return None
+
+
+def _mount_here() -> None:
+    os.makedirs(MOUNT_POINT, mode=0o700, exist_ok=True)
+    os.chmod(os.path.dirname(MOUNT_POINT), 0o711)
+    if _is_bpffs(MOUNT_POINT):
+        return
+    if _libc.mount(b"bpf", MOUNT_POINT.encode(), b"bpf", 0, b"mode=0700") != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), MOUNT_POINT)
+
+
+def _mount_in_namespace_of(process: int) -> None:
+    """Mount in another process's mount namespace, from a child that goes there."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            outside = os.open(f"/proc/{process}/ns/mnt", os.O_RDONLY)
+            set_namespace(outside, CLONE_NEWNS)
+            _mount_here()
+            status = 0
+        except OSError as error:
+            status = error.errno if error.errno and error.errno < 255 else 255
+        finally:
+            os._exit(status)
+    _, wait_status = os.waitpid(child, 0)
+    status = os.waitstatus_to_exitcode(wait_status)
+    if status != 0:
+        raise OSError(status, os.strerror(status), MOUNT_POINT)
+
+
+def mount() -> str:
+    """Mount the bpffs if it is not, and return it as this process reaches it.
+
+    Raises `Unavailable` where that is impossible.
+    """
+    mounted = root()
+    if mounted is not None:
+        return mounted
+    try:
+        outermost = outermost_process()
+        if os.stat("/proc/self/ns/mnt").st_ino == os.stat(f"/proc/{outermost}/ns/mnt").st_ino:
+            _mount_here()
+        else:
+            _mount_in_namespace_of(outermost)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot mount the BPF file system at {MOUNT_POINT}: {error.strerror}",
+            "xlvs keeps its table there. /run must be writable, the kernel must have "
+            "CONFIG_BPF_SYSCALL, and in a container the capability SYS_ADMIN is needed.",
+        ) from error
+    mounted = root()
+    if mounted is None:
+        raise Unavailable(
+            f"mounted a BPF file system at {MOUNT_POINT}, but cannot see it",
+            "xlvs reaches it through /proc/1/root, which must be readable.",
+        )
+    return mounted
+
+
+def namespace_folder() -> str | None:
+    """The folder of this network namespace's pins, or None where nothing is loaded."""
+    mounted = root()
+    if mounted is None:
+        return None
+    folder = f"{mounted}/{network_cookie():x}"
+    return folder if os.path.isdir(folder) else None
+
+
+def new_namespace_folder() -> str:
+    """The path for this network namespace's pins; its parent is there, it is not.
+
+    Raises `Unavailable` where the bpffs cannot be mounted.
+    """
+    return f"{mount()}/{network_cookie():x}"
+
+
+def _is_attached(folder: str) -> bool:
+    links = f"{folder}/links"
+    for name in os.listdir(links) if os.path.isdir(links) else []:
+        if name.startswith("clsact-"):
+            continue  # not a link; the filter went with its interface
+        try:
+            link = bpf.open_pin(f"{links}/{name}")
+        except OSError:
+            return True  # cannot tell: leave it alone
+        try:
+            if bpf.link_interface(link)[1] != 0:
+                return True
+        finally:
+            os.close(link)
+    return False
+
+
+def sweep() -> None:
+    """Remove the folders of network namespaces that are gone."""
+    mounted = root()
+    if mounted is None:
+        return
+    folders = [name for name in os.listdir(mounted) if os.path.isdir(f"{mounted}/{name}")]
+    if not folders:
+        return
+    live = {f"{cookie:x}" for cookie in live_network_cookies()}
+    for name in folders:
+        if name.partition("-")[0] in live or _is_attached(f"{mounted}/{name}"):
+            continue
+        shutil.rmtree(f"{mounted}/{name}", ignore_errors=True)

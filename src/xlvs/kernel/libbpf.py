@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Loading an eBPF object with libbpf, and clsact where the kernel has no tcx.
+
+Only loading and attaching need this module; everything that works on pinned
+maps does without libbpf.  Functions of libbpf 1.0 only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from types import TracebackType
+
+from xlvs.errors import NotPermitted, Unavailable
+
+_LOG_SIZE = 1 << 20
+_BPF_TC_INGRESS = 1
+_BPF_TC_F_REPLACE = 1
+
+
+class _OpenOptions(ctypes.Structure):
+    """``struct bpf_object_open_opts``."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("object_name", ctypes.c_char_p),
+        ("relaxed_maps", ctypes.c_bool),
+        ("pin_root_path", ctypes.c_char_p),
+        ("unused", ctypes.c_uint32),
+        ("kconfig", ctypes.c_char_p),
+        ("btf_custom_path", ctypes.c_char_p),
+        ("kernel_log_buffer", ctypes.c_char_p),
+        ("kernel_log_size", ctypes.c_size_t),
+        ("kernel_log_level", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    )
+
+
+class _TcHook(ctypes.Structure):
+    """``struct bpf_tc_hook``."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("ifindex", ctypes.c_int),
+        ("attach_point", ctypes.c_int),
+        ("parent", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    )
+
+
+class _TcOptions(ctypes.Structure):
+    """``struct bpf_tc_opts``."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("prog_fd", ctypes.c_int),
+        ("flags", ctypes.c_uint32),
+        ("prog_id", ctypes.c_uint32),
+        ("handle", ctypes.c_uint32),
+        ("priority", ctypes.c_uint32),
+        ("padding", ctypes.c_uint32),
+    )
+
+
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL("libbpf.so.1", use_errno=True)
+    except OSError as error:
+        raise Unavailable(
+            "libbpf.so.1 is not on this machine",
+            "Install libbpf 1.0 or later (Debian, Ubuntu: apt-get install libbpf1).",
+        ) from error
+    for name in (
+        "bpf_object__open_file", "bpf_object__find_map_by_name", "bpf_object__find_program_by_name",
+        "bpf_map__initial_value",
+    ):  # fmt: skip
+        getattr(library, name).restype = ctypes.c_void_p
+    # Its running commentary would go to stderr; errors reach us as return values.
+    library.libbpf_set_print(None)
+    return library
+
+
+def _failure(what: str, error: int, log: str = "") -> Unavailable:
+    """The exception for a refusal by libbpf or the kernel; ``error`` is an errno."""
+    reason = os.strerror(error)
+    if error in (errno.EPERM, errno.EACCES) and not log:
+        return NotPermitted(
+            f"{what}: {reason}",
+            "Run it as root; in a container the capabilities BPF and NET_ADMIN are needed.",
+        )
+    if error == errno.ENOMEM:
+        return Unavailable(
+            f"{what}: {reason}",
+            "There is not enough memory for the table. Choose a smaller one: "
+            "xlvs attach --connections 65536 --destinations 8192",
+        )
+    if error in (errno.ENOSYS, errno.EOPNOTSUPP):
+        return Unavailable(f"{what}: {reason}", "xlvs needs a kernel with eBPF, Linux 6.1 or later.")
+    tail = "\n".join(log.strip().splitlines()[-6:])
+    return Unavailable(
+        f"{what}: {reason}",
+        f"The kernel refused it; xlvs needs Linux 6.1 or later.\n{tail}".rstrip(),
+    )
+
+
+class BpfObject:
+    """An eBPF object file: open it, set sizes and constants, load, pin.
+
+    Every method raises `Unavailable` (or `NotPermitted`) with the reason.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._library = _library()
+        self._log = ctypes.create_string_buffer(_LOG_SIZE)
+        options = _OpenOptions(
+            size=ctypes.sizeof(_OpenOptions),
+            object_name=b"xlvs",
+            kernel_log_buffer=ctypes.cast(self._log, ctypes.c_char_p),
+            kernel_log_size=_LOG_SIZE,
+        )
+        if not os.path.exists(path):
+            raise Unavailable(f"{path} is missing", "Build it with: make build")
+        handle = self._library.bpf_object__open_file(os.fsencode(path), ctypes.byref(options))
+        if not handle:
+            raise _failure(f"cannot open {path}", ctypes.get_errno() or errno.EINVAL)
+        self._options = options
+        self._handle = ctypes.c_void_p(handle)
+
+    def __enter__(self) -> BpfObject:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._library.bpf_object__close(self._handle)
+
+    def _map(self, name: str) -> ctypes.c_void_p:
+        handle = self._library.bpf_object__find_map_by_name(self._handle, name.encode())
+        if not handle:
+            raise Unavailable(f"the eBPF object has no map {name}", "Build it again with: make build")
+        return ctypes.c_void_p(handle)
+
+    def set_entries(self, name: str, entries: int) -> None:
+        """Set a map's size; before `load`."""
+        result = self._library.bpf_map__set_max_entries(self._map(name), ctypes.c_uint32(entries))
+        if result:
+            raise _failure(f"cannot size the map {name}", -result)
+
+    def set_constants(self, section: str, value: bytes) -> None:
+        """Overwrite the beginning of a constant section such as ``.rodata.limits``; before `load`."""
+        size = ctypes.c_size_t()
+        address = self._library.bpf_map__initial_value(self._map(section), ctypes.byref(size))
+        if not address or size.value < len(value):
+            raise Unavailable(f"the eBPF object has no room in {section}", "Build it again: make build")
+        ctypes.memmove(address, value, len(value))
+
+    def load(self) -> None:
+        """Create the maps and have the kernel verify the programs."""
+        result = self._library.bpf_object__load(self._handle)
+        if result:
+            log = self._log.value.decode(errors="replace")
+            raise _failure("cannot load the packet path into the kernel", -result, log)
+
+    def pin_map(self, name: str, path: str) -> None:
+        """Pin a map of a loaded object."""
+        result = self._library.bpf_map__pin(self._map(name), os.fsencode(path))
+        if result:
+            raise _failure(f"cannot pin the map {name} at {path}", -result)
+
+    def pin_program(self, name: str, path: str) -> None:
+        """Pin a program of a loaded object."""
+        handle = self._library.bpf_object__find_program_by_name(self._handle, name.encode())
+        if not handle:
+            raise Unavailable(f"the eBPF object has no program {name}", "Build it again: make build")
+        result = self._library.bpf_program__pin(ctypes.c_void_p(handle), os.fsencode(path))
+        if result:
+            raise _failure(f"cannot pin the program {name} at {path}", -result)
+
+
+def _tc_hook(ifindex: int) -> _TcHook:
+    return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=ifindex, attach_point=_BPF_TC_INGRESS)
+
+
+def _tc_filter(handle: int, priority: int) -> _TcOptions:
+    return _TcOptions(size=ctypes.sizeof(_TcOptions), handle=handle, priority=priority)
+
+
+def attach_clsact(ifindex: int, program: int, handle: int, priority: int, replace: bool) -> None:
+    """Make a program the clsact ingress filter of that handle and priority.
+
+    Raises `OSError`: EEXIST where another filter has that place and
+    ``replace`` is false.
+    """
+    library = _library()
+    hook = _tc_hook(ifindex)
+    result = library.bpf_tc_hook_create(ctypes.byref(hook))
+    if result and -result != errno.EEXIST:
+        raise OSError(-result, os.strerror(-result))
+    options = _tc_filter(handle, priority)
+    options.prog_fd = program
+    options.flags = _BPF_TC_F_REPLACE if replace else 0
+    result = library.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+    if result:
+        raise OSError(-result, os.strerror(-result))
+
+
+def clsact_program(ifindex: int, handle: int, priority: int) -> int:
+    """The kernel's number of the program in that place; 0 where there is none."""
+    library = _library()
+    hook = _tc_hook(ifindex)
+    options = _tc_filter(handle, priority)
+    if library.bpf_tc_query(ctypes.byref(hook), ctypes.byref(options)):
+        return 0
+    return int(options.prog_id)
+
+
+def detach_clsact(ifindex: int, handle: int, priority: int) -> None:
+    """Remove the filter in that place; the qdisc stays, others may use it."""
+    library = _library()
+    hook = _tc_hook(ifindex)
+    options = _tc_filter(handle, priority)
+    result = library.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
+    if result and -result not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
+        raise OSError(-result, os.strerror(-result))

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Network and mount namespaces: which one is this, and how to visit another."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def network_cookie() -> int:
+    """The number of this thread's network namespace.
+
+    Unlike its inode it is never used again while the machine runs
+    (``SO_NETNS_COOKIE``, since Linux 5.14).
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    return int.from_bytes(raw, "little")
+
+
+def set_namespace(fd: int, kind: int) -> None:
+    """Move this thread into an open namespace (``os.setns`` is Python 3.12's)."""
+    if _libc.setns(fd, kind) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+@contextmanager
+def network_namespace(path: str) -> Iterator[None]:
+    """Be in another network namespace for a while; ``path`` is its file, as under /run/netns."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            set_namespace(there, CLONE_NEWNET)
+        finally:
+            os.close(there)
+        try:
+            yield
+        finally:
+            set_namespace(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+
+
+def _parent_of(process: int) -> int:
+    with open(f"/proc/{process}/stat", "rb") as stat:
+        # "pid (name) state ppid ...", and the name may contain anything
+        return int(stat.read().rpartition(b")")[2].split()[1])
+
+
+def outermost_process() -> int:
+    """Process 1, or where its namespaces are not ours to see, our highest ancestor.
+
+    Reading another process's namespaces needs the right to trace it, which
+    even root lacks towards a process with more capabilities.
+    """
+    process = os.getpid()
+    ancestors = []
+    while process > 0:
+        ancestors.append(process)
+        process = _parent_of(process)
+    for process in reversed(ancestors):
+        try:
+            os.stat(f"/proc/{process}/ns/mnt")
+            return process
+        except OSError:
+            continue
+    return os.getpid()
+
+
+def _namespace_files() -> Iterator[str]:
+    """Files of the network namespaces that a process or a mount keeps alive."""
+    for process in os.listdir("/proc"):
+        if process.isdigit():
+            yield f"/proc/{process}/ns/net"
+    outermost = outermost_process()
+    with open(f"/proc/{outermost}/mountinfo") as mounts:
+        for line in mounts:
+            fields = line.split()
+            if fields[fields.index("-") + 1] == "nsfs" and fields[3].startswith("net:"):
+                yield f"/proc/{outermost}/root{fields[4]}"
+
+
+def live_network_cookies() -> set[int]:
+    """The cookies of every network namespace that a process or a mount keeps alive."""
+    cookies: set[int] = set()
+    seen: set[int] = set()
+    for path in _namespace_files():
+        try:
+            inode = os.stat(path).st_ino
+            if inode in seen:
+                continue
+            with network_namespace(path):
+                cookies.add(network_cookie())
+            seen.add(inode)
+        except OSError:
+            continue  # the process ended meanwhile
+    return cookies

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The two questions that the data plane has for rtnetlink: interfaces and routes.
+
+Written on a plain socket because `xlvsadm` asks them, and netlink libraries
+take longer to import than the whole command may take (rtnetlink(7)).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from struct import Struct
+
+_RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_INFO_KIND = 1
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
+_ARPHRD_ETHER = 1
+
+_HEADER = Struct("=IHHII")
+_ATTRIBUTE = Struct("=HH")
+_LINK = Struct("=BxHiII")
+_ROUTE = Struct("=BBBBBBBBI")
+
+LOCAL_ROUTE = 2
+"""``RTN_LOCAL``: the address is the machine's own."""
+UNICAST_ROUTE = 1
+"""``RTN_UNICAST``: a gateway or direct route."""
+NO_ROUTE = 0
+"""Nothing leads there."""
+
+
+class Link:
+    """An interface: what attaching a program has to know of it."""
+
+    __slots__ = ("ethernet", "index", "kind", "loopback", "mac", "master", "mtu", "name", "up")
+
+    def __init__(self, index: int, flags: int, hardware: int) -> None:
+        self.index = index
+        self.up = bool(flags & _IFF_UP)
+        self.loopback = bool(flags & _IFF_LOOPBACK)
+        self.ethernet = hardware == _ARPHRD_ETHER
+        self.name = ""
+        self.mac = b""
+        self.mtu = 0
+        self.master = 0
+        self.kind = ""
+
+
+class Route:
+    """Where packets to an address go: the route's type, interface index, and next hop.
+
+    ``next_hop`` is the gateway, or the address itself where it is on the link.
+    """
+
+    __slots__ = ("interface", "kind", "next_hop")
+
+    def __init__(self, kind: int, interface: int, next_hop: bytes) -> None:
+        self.kind = kind
+        self.interface = interface
+        self.next_hop = next_hop
+
+
+def _padded(length: int) -> int:
+    return (length + 3) & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & 0x3FFF, data[offset + _ATTRIBUTE.size : offset + length]
+        offset += _padded(length)
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    raw = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
+    return raw.ljust(_padded(len(raw)), b"\0")
+
+
+def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the (type, payload) of each message of the answer; `OSError` for a refusal."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
+        link.bind((0, 0))
+        size = _HEADER.size + len(body)
+        link.send(_HEADER.pack(size, kind, _NLM_F_REQUEST | flags, 1, 0) + body)
+        while True:
+            data = link.recv(1 << 17)
+            offset = 0
+            while offset + _HEADER.size <= len(data):
+                length, answer, _, _, _ = _HEADER.unpack_from(data, offset)
+                payload = data[offset + _HEADER.size : offset + length]
+                if answer == _NLMSG_ERROR:
+                    error = -int.from_bytes(payload[:4], "little", signed=True)
+                    raise OSError(error, os.strerror(error))
+                if answer == _NLMSG_DONE:
+                    return
+                yield answer, payload
+                offset += _padded(length)
+            if not flags & _NLM_F_DUMP:
+                return
+
+
+def links() -> list[Link]:
+    """Every interface of this network namespace, in order of index."""
+    found = []
+    for answer, payload in _ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0)):
+        if answer != _RTM_NEWLINK:
+            continue
+        _, hardware, index, flags, _ = _LINK.unpack_from(payload)
+        link = Link(index, flags, hardware)
+        for kind, value in _attributes(payload[_LINK.size :]):
+            if kind == _IFLA_IFNAME:
+                link.name = os.fsdecode(value.rstrip(b"\0"))
+            elif kind == _IFLA_ADDRESS:
+                link.mac = value
+            elif kind == _IFLA_MTU:
+                link.mtu = int.from_bytes(value, "little")
+            elif kind == _IFLA_MASTER:
+                link.master = int.from_bytes(value, "little")
+            elif kind == _IFLA_LINKINFO:
+                for inner, text in _attributes(value):
+                    if inner == _IFLA_INFO_KIND:
+                        link.kind = text.rstrip(b"\0").decode()
+        found.append(link)
+    return sorted(found, key=lambda link: link.index)
+
+
+def route_to(address: bytes) -> Route:
+    """Ask the kernel for its route to an address (packed, 4 or 16 bytes)."""
+    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
+    body = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0)
+    body += _attribute(_RTA_DST, address)
+    try:
+        for answer, payload in _ask(_RTM_GETROUTE, 0, body):
+            if answer != _RTM_NEWROUTE:
+                continue
+            kind = _ROUTE.unpack_from(payload)[7]
+            interface, next_hop = 0, address
+            for attribute, value in _attributes(payload[_ROUTE.size :]):
+                if attribute == _RTA_OIF:
+                    interface = int.from_bytes(value, "little")
+                elif attribute == _RTA_GATEWAY:
+                    next_hop = value
+            return Route(kind, interface, next_hop)
+    except OSError:
+        pass  # ENETUNREACH, EHOSTUNREACH, EACCES: the routing table says no
+    return Route(NO_ROUTE, 0, address)

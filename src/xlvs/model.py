@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The values that every layer speaks: services, destinations, connections.
+
+Plain records with no I/O.  This module imports nothing of xlvs, and nothing
+heavy of the standard library either: the ipvsadm-compatible command imports
+it at every start, so there are no dataclasses here, no ``typing``, no ``re``.
+
+Conventions
+    * An address is its packed form, network byte order: 4 bytes for IPv4,
+      16 for IPv6.  Its length is its family.
+    * A port, a mark, a weight is an ``int`` in host order.
+    * A duration is in whole seconds unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+IPV4 = 2
+"""Address family of IPv4 (``AF_INET``)."""
+IPV6 = 10
+"""Address family of IPv6 (``AF_INET6``)."""
+
+TCP = 6
+UDP = 17
+SCTP = 132
+PROTOCOL_NAMES = {TCP: "TCP", UDP: "UDP", SCTP: "SCTP"}
+
+SCHEDULERS = (
+    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
+)  # fmt: skip
+"""Every scheduler that IPVS knows; a data plane may not have them all."""
+
+DEFAULT_SCHEDULER = "wlc"
+
+# Forwarding methods, named as `ipvsadm -L` prints them, lower case.
+MASQUERADE = "masq"
+LOCAL = "local"
+TUNNEL = "tunnel"
+ROUTE = "route"
+BYPASS = "bypass"
+
+MAX_WEIGHT = 2147483647
+
+TCP_STATES = (
+    "NONE", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT", "TIME_WAIT",
+    "CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "SYNACK",
+)  # fmt: skip
+"""TCP state names in the order of their numbers (kernel: ``ip_vs.h``)."""
+
+
+class Value:
+    """A record whose equality, hash and repr come from its ``__slots__``.
+
+    Values are immutable by convention: use `replace` to get a changed copy.
+    """
+
+    __slots__: tuple[str, ...] = ()
+
+    def _key(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other._key() == self._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"{type(self).__name__}({fields})"
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with the named fields changed; `TypeError` for an unknown field."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return type(self)(**{**fields, **changes})
+
+
+class ServiceKey(Value):
+    """What identifies a virtual service: protocol, address and port, or a firewall mark.
+
+    A firewall-mark service has ``fwmark`` set and ``protocol``, ``address``
+    and ``port`` zero or empty; its family tells IPv4 marks from IPv6 ones.
+    """
+
+    __slots__ = ("address", "family", "fwmark", "port", "protocol")
+
+    def __init__(
+        self, family: int, protocol: int = 0, address: bytes = b"", port: int = 0, fwmark: int = 0
+    ) -> None:
+        self.family = family
+        self.protocol = protocol
+        self.address = address
+        self.port = port
+        self.fwmark = fwmark
+
+
+class Service(Value):
+    """A virtual service as an operator defines it.
+
+    ``scheduler_flags`` is the set bits of flag-1, flag-2 and flag-3 as 1, 2
+    and 4.  ``persistence`` is the template timeout in seconds, 0 when the
+    service is not persistent.  ``netmask`` is the prefix length by which a
+    persistent service groups its clients.
+    """
+
+    __slots__ = (
+        "engine", "key", "netmask", "one_packet", "persistence", "scheduler", "scheduler_flags",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: ServiceKey,
+        scheduler: str = DEFAULT_SCHEDULER,
+        scheduler_flags: int = 0,
+        persistence: int = 0,
+        netmask: int | None = None,
+        engine: str = "",
+        one_packet: bool = False,
+    ) -> None:
+        self.key = key
+        self.scheduler = scheduler
+        self.scheduler_flags = scheduler_flags
+        self.persistence = persistence
+        self.netmask = netmask if netmask is not None else (32 if key.family == IPV4 else 128)
+        self.engine = engine
+        self.one_packet = one_packet
+
+
+class Tunnel(Value):
+    """How packets to a tunnelled real server are wrapped.
+
+    ``kind`` is ``ipip``, ``gue`` or ``gre``; ``port`` is GUE's UDP port;
+    ``checksum`` is ``nocsum``, ``csum`` or ``remcsum``.
+    """
+
+    __slots__ = ("checksum", "kind", "port")
+
+    def __init__(self, kind: str = "ipip", port: int = 0, checksum: str = "nocsum") -> None:
+        self.kind = kind
+        self.port = port
+        self.checksum = checksum
+
+
+class Destination(Value):
+    """A real server of a service, as an operator defines it.
+
+    ``weight`` 0 quiesces it.  ``upper_threshold`` and ``lower_threshold``
+    bound its connections; 0 is no bound.
+    """
+
+    __slots__ = (
+        "address", "lower_threshold", "method", "port", "tunnel", "upper_threshold", "weight",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        address: bytes,
+        port: int,
+        method: str = ROUTE,
+        weight: int = 1,
+        upper_threshold: int = 0,
+        lower_threshold: int = 0,
+        tunnel: Tunnel | None = None,
+    ) -> None:
+        self.address = address
+        self.port = port
+        self.method = method
+        self.weight = weight
+        self.upper_threshold = upper_threshold
+        self.lower_threshold = lower_threshold
+        self.tunnel = tunnel
+
+    @property
+    def family(self) -> int:
+        """`IPV4` or `IPV6`."""
+        return IPV4 if len(self.address) == 4 else IPV6
+
+
+class Stats(Value):
+    """Counters of a service or destination since it was made or zeroed."""
+
+    __slots__ = ("connections", "in_bytes", "in_packets", "out_bytes", "out_packets")
+
+    def __init__(
+        self,
+        connections: int = 0,
+        in_packets: int = 0,
+        out_packets: int = 0,
+        in_bytes: int = 0,
+        out_bytes: int = 0,
+    ) -> None:
+        self.connections = connections
+        self.in_packets = in_packets
+        self.out_packets = out_packets
+        self.in_bytes = in_bytes
+        self.out_bytes = out_bytes
+
+
+class DestinationEntry(Value):
+    """A destination as the data plane holds it: definition, live connections, counters."""
+
+    __slots__ = ("active", "destination", "inactive", "persistent", "stats")
+
+    def __init__(
+        self,
+        destination: Destination,
+        active: int = 0,
+        inactive: int = 0,
+        persistent: int = 0,
+        stats: Stats | None = None,
+    ) -> None:
+        self.destination = destination
+        self.active = active
+        self.inactive = inactive
+        self.persistent = persistent
+        self.stats = stats or Stats()
+
+
+class ServiceEntry(Value):
+    """A service as the data plane holds it.
+
+    ``destinations`` stand in scheduling order, as the kernel's netlink dump
+    gives them: the newest first.
+    """
+
+    __slots__ = ("destinations", "service", "stats")
+
+    def __init__(
+        self,
+        service: Service,
+        destinations: tuple[DestinationEntry, ...] = (),
+        stats: Stats | None = None,
+    ) -> None:
+        self.service = service
+        self.destinations = destinations
+        self.stats = stats or Stats()
+
+
+class Connection(Value):
+    """One entry of the connection table.
+
+    ``expires`` is the seconds left, rounded down.  ``state`` is a name of
+    `TCP_STATES`, or ``UDP``.
+    """
+
+    __slots__ = (
+        "client", "client_port", "destination", "destination_port", "expires", "family",
+        "protocol", "state", "virtual", "virtual_port",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        family: int,
+        protocol: int,
+        client: bytes,
+        client_port: int,
+        virtual: bytes,
+        virtual_port: int,
+        destination: bytes,
+        destination_port: int,
+        state: str,
+        expires: int,
+    ) -> None:
+        self.family = family
+        self.protocol = protocol
+        self.client = client
+        self.client_port = client_port
+        self.virtual = virtual
+        self.virtual_port = virtual_port
+        self.destination = destination
+        self.destination_port = destination_port
+        self.state = state
+        self.expires = expires
+
+
+class Timeouts(Value):
+    """The three timeouts that ``ipvsadm --set`` changes, in seconds."""
+
+    __slots__ = ("tcp", "tcp_fin", "udp")
+
+    def __init__(self, tcp: int = 900, tcp_fin: int = 120, udp: int = 300) -> None:
+        self.tcp = tcp
+        self.tcp_fin = tcp_fin
+        self.udp = udp
