@@ -23,9 +23,9 @@ def open_datapath(write: bool = False, load: bool = False) -> Iterator[Datapath]
     Raises `NotPermitted` for a caller who is not root, `Unavailable` where
     this machine cannot do it.
     """
-    from xlvs.datapath.lock import table_lock
     from xlvs.errors import XlvsError
     from xlvs.kernel import bpffs
+    from xlvs.kernel.lock import table_lock
     from xlvs.kernel.privilege import require_root
 
     require_root()
@@ -42,7 +42,7 @@ def open_datapath(write: bool = False, load: bool = False) -> Iterator[Datapath]
         if folder is None:
             from xlvs.datapath.activate import activate
 
-            folder = activate()
+            folder = activate().folder
         maps = Maps(folder)
         datapath = EbpfDatapath(maps)
         try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Bringing the data plane up in this network namespace, and down again, as a whole.
 
-The caller holds the table's lock (`xlvs.datapath.lock`).
+The caller holds the table's lock (`xlvs.kernel.lock`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,21 @@ from xlvs.errors import XlvsError
 from xlvs.kernel import bpffs
 
 
-def activate(capacity: Capacity | None = None, interfaces: list[str] | None = None, mode: str = TC) -> str:
-    """Load the packet path if it is not loaded, and attach it; returns the folder of pins.
+class Activation:
+    """What `activate` did: the folder of pins, interfaces with their hooks, refusals."""
+
+    __slots__ = ("attached", "folder", "refused")
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.attached: list[tuple[str, str]] = []
+        self.refused: list[XlvsError] = []
+
+
+def activate(
+    capacity: Capacity | None = None, interfaces: list[str] | None = None, mode: str = TC
+) -> Activation:
+    """Load the packet path if it is not loaded, and attach it.
 
     Without ``interfaces`` it attaches to every one that is up and fit, and an
     interface whose hook is taken is named on stderr and left alone.  Raises
@@ -27,6 +40,7 @@ def activate(capacity: Capacity | None = None, interfaces: list[str] | None = No
     loaded_here = folder is None
     if folder is None:
         folder = load(capacity)
+    activation = Activation(folder)
     maps = Maps(folder)
     try:
         if loaded_here:
@@ -35,19 +49,20 @@ def activate(capacity: Capacity | None = None, interfaces: list[str] | None = No
         if interfaces is None:
             for link in attacher.fitting():
                 try:
-                    attacher.attach(link, mode)
+                    activation.attached.append((link.name, attacher.attach(link, mode)))
                 except XlvsError as error:
+                    activation.refused.append(error)
                     print(f"xlvs: {error}", file=sys.stderr)
         else:
             for link in [attacher.link(name) for name in interfaces]:
-                attacher.attach(link, mode)
+                activation.attached.append((link.name, attacher.attach(link, mode)))
     except BaseException:
         if loaded_here:
             deactivate(folder)
         raise
     finally:
         maps.close()
-    return folder
+    return activation
 
 
 def deactivate(folder: str) -> None:

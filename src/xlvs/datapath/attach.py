@@ -69,15 +69,15 @@ class Attacher:
     def attach(self, link: rtnetlink.Link, mode: str) -> str:
         """Attach to an interface; returns the hook that was taken.
 
-        XDP goes with TC, which completes what XDP passes.  Attaching again is
-        no error.  Raises `XlvsError` with the reason, and then leaves the
-        interface as it was.
+        XDP goes with TC, which completes what XDP passes; mode ``tc`` takes an
+        XDP program of ours off.  Attaching again is no error.  Raises
+        `XlvsError` with the reason, and then leaves the interface as it was.
         """
         reason = unfit(link, self._links)
         if reason:
             raise UsageError(f"{link.name}: {reason}")
         self._know(link)
-        had_tc = self._tc_hook(link.index) != ""
+        had_tc = self.is_attached(link.index)
         hook = self._attach_tc(link)
         if mode == XDP_GENERIC:
             try:
@@ -87,6 +87,7 @@ class Attacher:
                     self.detach(link.index)
                 raise
             return XDP_GENERIC
+        self._detach_xdp(link.index)
         return hook
 
     def detach(self, index: int) -> None:
@@ -99,8 +100,11 @@ class Attacher:
             if self._has(name):
                 os.unlink(f"{self._folder}/links/{name}")
 
-    def detach_xdp(self, index: int) -> None:
-        """Take XDP off an interface and leave TC."""
+    def is_attached(self, index: int) -> bool:
+        """Whether the complete path runs on an interface."""
+        return self._tc_hook(index) != ""
+
+    def _detach_xdp(self, index: int) -> None:
         if self._has(f"xdp-{index}"):
             os.unlink(f"{self._folder}/links/xdp-{index}")
 

@@ -14,7 +14,7 @@ import os
 import shutil
 
 from xlvs.errors import Unavailable
-from xlvs.kernel import bpf
+from xlvs.kernel import bpf, lock
 from xlvs.kernel.namespaces import (
     CLONE_NEWNS,
     live_network_cookies,
@@ -112,6 +112,11 @@ def namespace_folder() -> str | None:
     return folder if os.path.isdir(folder) else None
 
 
+def outside_path(folder: str) -> str:
+    """A folder of pins as processes outside of our mount namespace name it."""
+    return f"{MOUNT_POINT}/{os.path.basename(folder)}"
+
+
 def new_namespace_folder() -> str:
     """The path for this network namespace's pins; its parent is there, it is not.
 
@@ -138,15 +143,13 @@ def _is_attached(folder: str) -> bool:
 
 
 def sweep() -> None:
-    """Remove the folders of network namespaces that are gone."""
+    """Remove what network namespaces that are gone left behind: pins and lock files."""
+    cookies = live_network_cookies()
+    lock.forget(cookies)
+    live = {f"{cookie:x}" for cookie in cookies}
     mounted = root()
-    if mounted is None:
-        return
-    folders = [name for name in os.listdir(mounted) if os.path.isdir(f"{mounted}/{name}")]
-    if not folders:
-        return
-    live = {f"{cookie:x}" for cookie in live_network_cookies()}
-    for name in folders:
-        if name.partition("-")[0] in live or _is_attached(f"{mounted}/{name}"):
+    for name in os.listdir(mounted) if mounted else []:
+        folder = f"{mounted}/{name}"
+        if not os.path.isdir(folder) or name.partition("-")[0] in live or _is_attached(folder):
             continue
-        shutil.rmtree(f"{mounted}/{name}", ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -23,6 +23,17 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
+def forget(live_cookies: set[int]) -> None:
+    """Remove the lock files of network namespaces that are gone."""
+    folder = f"/proc/{outermost_process()}/root{FOLDER}"
+    if not os.path.isdir(folder):
+        return
+    live = {f"{cookie:x}" for cookie in live_cookies}
+    for name in os.listdir(folder):
+        if name not in live:
+            os.unlink(f"{folder}/{name}")
+
+
 @contextmanager
 def table_lock(exclusive: bool) -> Iterator[None]:
     """Hold the table's lock; waits for it.

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``xlvs attach`` and ``xlvs detach``: where the packet path runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from xlvs.datapath.attach import MODES, TC
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.datapath.load import Capacity
+
+_ATTACH_HELP = """\
+Load the data plane into this network namespace if it is not loaded yet, and
+attach it to the interfaces named, or to every Ethernet interface that is up.
+Ports of a bridge or bond are left out: attach to the bridge or bond itself.
+The first `xlvsadm -A` does the same by itself."""
+
+_DETACH_HELP = """\
+Without an interface: end the data plane of this network namespace. Its
+services, real servers, connections and counters are forgotten; save them
+first with `xlvsadm -Sn`. With interfaces: only stop serving packets that
+come in by those."""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add both commands."""
+    attach = subparsers.add_parser(
+        "attach",
+        help="attach the data plane to interfaces",
+        description=_ATTACH_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    attach.add_argument("interfaces", nargs="*", metavar="INTERFACE")
+    attach.add_argument(
+        "--mode",
+        choices=MODES,
+        default=TC,
+        help="tc: TC ingress, complete; xdp-generic: also XDP, run by the network stack "
+        "(default: %(default)s)",
+    )
+    for name, what in (
+        ("connections", "connections that certainly fit"),
+        ("services", "virtual services"),
+        ("destinations", "real servers, those of all services together"),
+    ):
+        attach.add_argument(f"--{name}", type=_size, metavar="N", help=f"when loading: {what}")
+    attach.set_defaults(run=_attach)
+
+    detach = subparsers.add_parser(
+        "detach",
+        help="take the data plane off, with everything it holds",
+        description=_DETACH_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    detach.add_argument("interfaces", nargs="*", metavar="INTERFACE")
+    detach.set_defaults(run=_detach)
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1 << 26:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 26}")
+    return int(text)
+
+
+def _capacity(arguments: argparse.Namespace) -> Capacity | None:
+    from xlvs.datapath.load import Capacity
+
+    sizes = {
+        name: getattr(arguments, name) for name in Capacity.__slots__ if getattr(arguments, name) is not None
+    }
+    return Capacity(**sizes) if sizes else None
+
+
+def _attach(arguments: argparse.Namespace) -> int:
+    from xlvs.datapath.activate import activate
+    from xlvs.errors import UsageError
+    from xlvs.kernel import bpffs
+    from xlvs.kernel.lock import table_lock
+    from xlvs.kernel.privilege import require_root
+
+    require_root()
+    capacity = _capacity(arguments)
+    with table_lock(exclusive=True):
+        loaded = bpffs.namespace_folder() is not None
+        if loaded and capacity:
+            raise UsageError(
+                "the data plane is loaded already: its sizes stay as they are",
+                "To load it anew, forgetting its table: xlvs detach && xlvs attach ...",
+            )
+        activation = activate(capacity, arguments.interfaces or None, arguments.mode)
+    for name, hook in activation.attached:
+        print(f"{name}: {hook}")
+    if not activation.attached:
+        print("No Ethernet interface is up; later: xlvs attach INTERFACE")
+    return 0 if activation.attached or not activation.refused else 1
+
+
+def _detach(arguments: argparse.Namespace) -> int:
+    from xlvs.datapath.activate import deactivate
+    from xlvs.datapath.attach import Attacher
+    from xlvs.datapath.maps import Maps
+    from xlvs.kernel import bpffs
+    from xlvs.kernel.lock import table_lock
+    from xlvs.kernel.privilege import require_root
+
+    require_root()
+    if bpffs.namespace_folder() is None:
+        print("Nothing is loaded in this network namespace.")
+        return 0
+    with table_lock(exclusive=True):
+        folder = bpffs.namespace_folder()
+        if folder is None:
+            return 0
+        if not arguments.interfaces:
+            deactivate(folder)
+            print("The data plane is gone, with its table.")
+            return 0
+        maps = Maps(folder)
+        try:
+            attacher = Attacher(maps)
+            for link in [attacher.link(name) for name in arguments.interfaces]:
+                attacher.detach(link.index)
+                print(f"{link.name}: detached")
+        finally:
+            maps.close()
+    return 0

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``xlvs status``: what is attached where, versions, sizes and fill of the tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from xlvs.datapath.maps import Maps
+
+SCHEMA = 1
+"""Raised when a field of the JSON output changes its meaning or goes."""
+
+_EVENTS = {
+    "forwarded": "packets forwarded at TC",
+    "xdp_forwarded": "packets forwarded at XDP",
+    "expired": "connections expired",
+    "no_destination": "dropped: no real server to choose",
+    "unavailable": "dropped: the connection's real server was removed",
+    "unroutable": "dropped: no route to the real server",
+    "ttl_exceeded": "dropped: TTL used up",
+    "table_full": "dropped: connection table full",
+}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "status",
+        help="what is attached where, versions, sizes and fill of the tables",
+        description="Show the data plane of this network namespace. Exit code 3 when none is loaded.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_status)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from xlvs.datapath.maps import Maps
+    from xlvs.kernel import bpffs
+    from xlvs.kernel.lock import table_lock
+    from xlvs.kernel.privilege import require_root
+
+    require_root()
+    folder = bpffs.namespace_folder()
+    report = _machine()
+    if folder is not None:
+        with table_lock(exclusive=False):
+            maps = Maps(folder)
+            try:
+                report.update(_loaded(maps))
+            finally:
+                maps.close()
+    if arguments.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join(_page(report)))
+    return 0 if report["loaded"] else 3
+
+
+def _machine() -> dict[str, Any]:
+    from xlvs import __version__
+
+    return {
+        "schema": SCHEMA,
+        "xlvs": __version__,
+        "kernel": os.uname().release,
+        "loaded": False,
+    }
+
+
+def _loaded(maps: Maps) -> dict[str, Any]:
+    from xlvs.datapath.attach import Attacher
+    from xlvs.datapath.load import fill
+    from xlvs.kernel import abi, bpffs
+
+    settings, limits = maps.settings, maps.limits
+    attacher = Attacher(maps)
+    connections, capacity = fill(maps)
+    services = sum(1 for flags in maps.flags("services", abi.Service, settings.services_top) if flags)
+    destinations = sum(
+        1
+        for flags in maps.flags("destinations", abi.Destination, settings.destinations_top)
+        if flags & abi.DESTINATION_AVAILABLE
+    )
+    return {
+        "loaded": True,
+        "loaded_at": settings.loaded_at,
+        "abi_version": settings.abi_version,
+        "pins": bpffs.outside_path(maps.folder),
+        "attached": [
+            {"interface": found.interface, "hook": found.hook, "program_id": found.program}
+            for found in attacher.attachments()
+        ],
+        "not_attached": [link.name for link in attacher.fitting() if not attacher.is_attached(link.index)],
+        "tables": {
+            "connections": {
+                "used": connections,
+                "capacity": capacity,
+                "slots": limits.buckets * abi.SLOTS_PER_BUCKET,
+            },
+            "services": {"used": services, "capacity": limits.services},
+            "destinations": {"used": destinations, "capacity": limits.destinations},
+        },
+        "lo_forwarding_set": bool(settings.forwarding_set),
+        "events": maps.events(),
+    }
+
+
+def _page(report: dict[str, Any]) -> list[str]:
+    lines = [f"xlvs {report['xlvs']} on Linux {report['kernel']}"]
+    if not report["loaded"]:
+        return [*lines, "Nothing is loaded in this network namespace; the first xlvsadm -A does it."]
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report["loaded_at"]))
+    lines.append(f"Packet path loaded {since}, table layout {report['abi_version']}")
+    lines.append(f"Pins: {report['pins']}")
+    if report["lo_forwarding_set"]:
+        lines.append(
+            "net.*.conf.lo.forwarding was turned on, to ask the routing table while ip_forward is 0"
+        )
+    lines += ["", "Interface        Hook         Program"]
+    for found in report["attached"]:
+        lines.append(f"{found['interface']:<16} {found['hook']:<12} {found['program_id']}")
+    for name in report["not_attached"]:
+        lines.append(f"{name:<16} none         (attach it: xlvs attach {name})")
+    if not report["attached"] and not report["not_attached"]:
+        lines.append("none: no Ethernet interface is up")
+    lines += ["", "Table            Used         Capacity"]
+    for name, table in report["tables"].items():
+        lines.append(f"{name:<16} {table['used']:<12} {table['capacity']}")
+    lines += ["", "Events"]
+    for name, text in _EVENTS.items():
+        lines.append(f"{report['events'][name]:>12}  {text}")
+    return lines
