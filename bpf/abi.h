@@ -32,7 +32,7 @@ enum abi {
 	RUN_HEADER = 3,           /* pool elements before a run's first pick */
 	TIMEOUT_COUNT = 16,
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
-	SWEEPS_PER_SECOND = 64,   /* the sweeper's share of the table each time: 1/64 */
+	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
 };
 
 union address {
@@ -231,12 +231,13 @@ struct settings {
 	__u32 abi_version;
 	__u32 pad;
 	struct limits limits;
+	__u8 program_version[16]; /* of the xlvs that loaded it, as text */
 	__u64 loaded_at;          /* seconds since the epoch */
 	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
 	__u32 forwarding_set;     /* bit 0, 1: we set conf.lo.forwarding for IPv4, IPv6 */
 	__u32 services_top;       /* no service record from here on was ever used */
 	__u32 destinations_top;
-	__u32 changing;           /* set while a command changes the table: it died if nobody holds the lock */
+	__u32 changing;           /* set while a command changes the table; if none does, one died */
 };
 
 /* Events that nobody else counts, a row for each CPU like `traffic`. */

@@ -243,6 +243,24 @@ static __always_inline int claim_slot(struct connection_bucket *bucket)
 	return NOT_FOUND;
 }
 
+/* Buckets in one share of the sweeper; see sweep.h. */
+static __always_inline __u32 share_size(void)
+{
+	return limits.buckets / SWEEPS_PER_SECOND;
+}
+
+/* Tell the sweeper that there is something in a bucket; after publishing it. */
+static __always_inline void note_used(__u32 bucket)
+{
+	struct sweeper *sweeper;
+	__u32 zero = 0, share;
+
+	sweeper = bpf_map_lookup_elem(&sweepers, &zero);
+	share = bucket / share_size() & (SWEEPS_PER_SECOND - 1);
+	if (sweeper && !sweeper->share_used[share])
+		sweeper->share_used[share] = 1;
+}
+
 struct new_connection {
 	struct flow flow;
 	__u32 destination;
@@ -321,6 +339,8 @@ __attribute__((noinline)) int conn_insert(const struct new_connection *new)
 	__sync_fetch_and_add(&guard->spilled, -1);
 unlock:
 	bpf_spin_unlock(&guard->lock);
+	if (result >= 0)
+		note_used((result & ~SLOT_IS_NEW) / SLOTS_PER_BUCKET);
 	return result;
 }
 #endif

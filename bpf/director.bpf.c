@@ -180,12 +180,13 @@ int xlvs_tc(struct __sk_buff *skb)
 	struct destination *destination;
 	struct packet packet = {};
 	struct connection *entry;
-	__u32 now, slot, index;
+	__u32 now, slot, index, linear;
 	int verdict;
 
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return NOT_OURS;
-	if (skb->data_end - skb->data < LONGEST_HEADERS)
+	linear = skb->data_end - skb->data;
+	if (linear < LONGEST_HEADERS && linear < skb->len)
 		bpf_skb_pull_data(skb, skb->len < LONGEST_HEADERS ? skb->len : LONGEST_HEADERS);
 	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
 		return NOT_OURS;

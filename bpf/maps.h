@@ -7,7 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
-const volatile struct limits limits SEC(".rodata.limits") = { .buckets = 1 };
+const volatile struct limits limits SEC(".rodata.limits") = { .buckets = SWEEPS_PER_SECOND };
 
 /* An array that user space maps into its memory: it reads and writes records
  * without a system call. */
@@ -67,8 +67,9 @@ SHARED_ARRAY(interfaces, struct interface, INTERFACE_LIMIT);
 
 struct sweeper {
 	struct bpf_timer timer;
-	__u32 next_bucket;
+	__u32 next_share;
 	__u32 pad;
+	__u8 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */
 };
 
 struct {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Expiry: one timer in the kernel walks the connection table once a second,
- * a sixty-fourth at a time.  It lives as long as its map is pinned; no
- * process has to.
+ * a sixty-fourth at a time, leaving out shares in which there is nothing.  It
+ * lives as long as its map is pinned; no process has to.
  */
 #ifndef XLVS_SWEEP_H
 #define XLVS_SWEEP_H
@@ -16,21 +16,24 @@
 struct sweep {
 	__u32 first;
 	__u32 now;
+	__u32 seen;
 };
 
-static __always_inline void sweep_slot(struct connection *entry, __u32 now)
+static __always_inline void sweep_slot(struct connection *entry, struct sweep *sweep)
 {
 	__u64 control = load_control(entry);
 	__u32 phase = control_phase(control);
 
 	if (phase == PHASE_FREE)
 		return;
+	sweep->seen = 1;
 	if (phase == PHASE_LIVE) {
-		if (!has_passed(entry->expires, now))
+		if (!has_passed(entry->expires, sweep->now))
 			return;
-		conn_kill(entry, now);
+		conn_kill(entry, sweep->now);
 		COUNT_EVENT(expired);
-	} else if (phase == PHASE_DEAD && has_passed(entry->expires + QUARANTINE_TICKS, now)) {
+	} else if (phase == PHASE_DEAD &&
+		   has_passed(entry->expires + QUARANTINE_TICKS, sweep->now)) {
 		swap_control(entry, control, control_with(control, PHASE_FREE, 0, 0));
 	}
 }
@@ -44,19 +47,23 @@ static long sweep_bucket(__u32 i, void *data)
 	if (!bucket)
 		return 1;
 	for (int slot = 0; slot < SLOTS_PER_BUCKET; slot++)
-		sweep_slot(&bucket->slot[slot], sweep->now);
+		sweep_slot(&bucket->slot[slot], sweep);
 	return 0;
 }
 
 static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 {
-	struct sweep sweep = { .first = sweeper->next_bucket, .now = ticks_now() };
-	__u32 share = limits.buckets / SWEEPS_PER_SECOND;
+	__u32 share = sweeper->next_share & (SWEEPS_PER_SECOND - 1);
+	struct sweep sweep = { .first = share * share_size(), .now = ticks_now() };
 
-	if (share == 0)
-		share = 1;
-	bpf_loop(share, sweep_bucket, &sweep, 0);
-	sweeper->next_bucket = (sweep.first + share) & (limits.buckets - 1);
+	sweeper->next_share = share + 1;
+	if (sweeper->share_used[share]) {
+		/* Cleared first: whoever enters something behind our back sets it again. */
+		sweeper->share_used[share] = 0;
+		bpf_loop(share_size(), sweep_bucket, &sweep, 0);
+		if (sweep.seen)
+			sweeper->share_used[share] = 1;
+	}
 	bpf_timer_start(&sweeper->timer, NS_PER_SECOND / SWEEPS_PER_SECOND, 0);
 	return 0;
 }

@@ -92,6 +92,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
     return {
         "loaded": True,
         "loaded_at": settings.loaded_at,
+        "program_version": bytes(settings.program_version).rstrip(b"\0").decode(),
         "abi_version": settings.abi_version,
         "pins": bpffs.outside_path(maps.folder),
         "attached": [
@@ -118,7 +119,10 @@ def _page(report: dict[str, Any]) -> list[str]:
     if not report["loaded"]:
         return [*lines, "Nothing is loaded in this network namespace; the first xlvsadm -A does it."]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report["loaded_at"]))
-    lines.append(f"Packet path loaded {since}, table layout {report['abi_version']}")
+    lines.append(
+        f"Packet path {report['program_version']}, loaded {since}, "
+        f"table layout {report['abi_version']}"
+    )
     lines.append(f"Pins: {report['pins']}")
     if report["lo_forwarding_set"]:
         lines.append(

@@ -14,6 +14,7 @@ import secrets
 import shutil
 import time
 
+from xlvs import __version__
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.records import seconds_to_ticks
 from xlvs.errors import Unavailable
@@ -138,6 +139,7 @@ def load(capacity: Capacity | None = None) -> str:
 
 def _write_settings(folder: str, limits: abi.Limits) -> None:
     settings = abi.Settings(abi_version=abi.ABI_VERSION, limits=limits, loaded_at=int(time.time()))
+    settings.program_version[:] = list(__version__.encode()[:16].ljust(16, b"\0"))
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)

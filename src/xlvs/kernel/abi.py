@@ -271,11 +271,12 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 128 bytes."""
+    """``struct settings``, 144 bytes."""
 
     abi_version: int
     pad: int
     limits: Limits
+    program_version: Array[c_uint8]
     loaded_at: int
     timeout: Array[c_uint32]
     forwarding_set: int
@@ -286,6 +287,7 @@ class Settings(LittleEndianStructure):
         ("abi_version", c_uint32),
         ("pad", c_uint32),
         ("limits", Limits),
+        ("program_version", c_uint8 * 16),
         ("loaded_at", c_uint64),
         ("timeout", c_uint32 * 16),
         ("forwarding_set", c_uint32),
