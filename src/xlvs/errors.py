@@ -5,7 +5,8 @@
     ├── UsageError               the command line is wrong
     ├── Unavailable              the data plane cannot be used on this machine, or not now
     │   ├── NotPermitted         not root
-    │   └── NotLoaded            nothing is loaded in this network namespace
+    │   ├── NotLoaded            nothing is loaded in this network namespace
+    │   └── Unusable             what is loaded is damaged, or another version's
     └── TableError               the data plane refused a change of its table
         ├── ServiceExists        EEXIST on a service
         ├── NoSuchService        ESRCH on a service
@@ -49,6 +50,10 @@ class NotPermitted(Unavailable):
 
 class NotLoaded(Unavailable):
     """No data plane is loaded in this network namespace."""
+
+
+class Unusable(Unavailable):
+    """What is loaded cannot be worked with, only ended: it is damaged, or another version's."""
 
 
 class TableError(XlvsError):

@@ -4,21 +4,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xlvs.datapath.interface import Datapath
 
 
+def _empty() -> Datapath:
+    from xlvs.datapath.memory import MemoryDatapath
+
+    return MemoryDatapath()
+
+
 @contextmanager
-def open_datapath(write: bool = False, load: bool = False) -> Iterator[Datapath]:
+def open_datapath(write: bool = False, load: bool = False, locked: bool = True) -> Iterator[Datapath]:
     """Open this network namespace's table, under its lock, for the ``with`` block.
 
     ``write`` holds the lock alone, for changes.  ``load`` loads the packet
     path, and attaches it at TC to every interface that is up, where nothing
     is loaded yet; without it an unloaded data plane is an empty table, and
-    nothing is loaded by looking at it.
+    nothing is loaded by looking at it.  Without ``locked`` no lock is taken:
+    for `Datapath.connections` alone, which packets change all the time anyway.
 
     Raises `NotPermitted` for a caller who is not root, `Unavailable` where
     this machine cannot do it.
@@ -30,15 +37,16 @@ def open_datapath(write: bool = False, load: bool = False) -> Iterator[Datapath]
 
     require_root()
     if not load and bpffs.namespace_folder() is None:
-        from xlvs.datapath.memory import MemoryDatapath
-
-        yield MemoryDatapath()
+        yield _empty()
         return
-    with table_lock(exclusive=write):
+    with table_lock(exclusive=write) if locked else nullcontext():
         from xlvs.datapath.ebpf import EbpfDatapath
         from xlvs.datapath.maps import Maps
 
         folder = bpffs.namespace_folder()
+        if folder is None and not load:
+            yield _empty()  # it was detached while we waited for the lock
+            return
         if folder is None:
             from xlvs.datapath.activate import activate
 

@@ -32,7 +32,7 @@ from xlvs.datapath.records import (
     ticks_now,
     ticks_to_seconds,
 )
-from xlvs.kernel import abi, bpf, rtnetlink
+from xlvs.kernel import abi, bpf
 
 COMPATIBLE_VERSION = (1, 2, 1)
 """The IPVS version whose behaviour this data plane has."""
@@ -188,6 +188,8 @@ class EbpfDatapath:
 
     def add_service(self, service: model.Service) -> None:
         """See `Datapath.add_service`."""
+        from xlvs.kernel import rtnetlink  # listings do without it, and start sooner
+
         self._check_service(service)
         try:
             self._find(service.key)
@@ -286,6 +288,8 @@ class EbpfDatapath:
 
     def add_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.add_destination`."""
+        from xlvs.kernel import rtnetlink
+
         service = self._find(key)
         self._check_destination(key, destination)
         old = self._run(service)

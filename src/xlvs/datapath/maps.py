@@ -13,7 +13,7 @@ import errno
 import mmap
 import os
 
-from xlvs.errors import NotPermitted, Unavailable
+from xlvs.errors import NotPermitted, Unavailable, Unusable
 from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
@@ -28,8 +28,8 @@ SLOT_BYTES = ctypes.sizeof(abi.Connection)
 class Maps:
     """The maps under a folder of pins, opened and mapped when first used.
 
-    Raises `Unavailable` when a map is not there or has another layout than
-    this version of xlvs.
+    Raises `Unusable` when a map is not there or has another layout than this
+    version of xlvs, `Unavailable` when it cannot be opened for another reason.
     """
 
     def __init__(self, folder: str) -> None:
@@ -38,7 +38,7 @@ class Maps:
         self._memory: dict[str, mmap.mmap] = {}
         self.settings = self.record("settings", abi.Settings, 0, 1)
         if self.settings.abi_version != abi.ABI_VERSION:
-            raise Unavailable(
+            raise Unusable(
                 f"the loaded packet path has table layout {self.settings.abi_version}, "
                 f"this xlvs works on layout {abi.ABI_VERSION}",
                 "Use the version of xlvs that loaded it, or end it (its connections are "
@@ -63,9 +63,14 @@ class Maps:
                     raise NotPermitted(
                         f"cannot open the map {name}: {error.strerror}", "Run it as root."
                     ) from error
+                if error.errno == errno.ENOENT:
+                    raise Unusable(
+                        f"the map {name} has gone from {self.folder}",
+                        "The table is damaged. Load it anew: xlvs detach && xlvs attach",
+                    ) from error
                 raise Unavailable(
                     f"cannot open the map {name} under {self.folder}: {error.strerror}",
-                    "The table is damaged. Load it anew: xlvs detach && xlvs attach",
+                    "Does the kernel have eBPF (Linux 6.1 or later), and is the system call bpf(2) allowed?",
                 ) from error
         return self._descriptors[name]
 

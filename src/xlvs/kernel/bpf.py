@@ -3,8 +3,9 @@
 
 Raw system calls, no libbpf: a command that only reads or changes pinned maps
 starts in milliseconds with them.  Every function raises `OSError` with the
-kernel's errno; what that means to an operator is for the caller to say.
-File descriptors are close-on-exec, as the kernel makes them.
+kernel's errno; what that means to an operator is for the caller to say.  On a
+machine whose number for the call is not known, that is `Unavailable`.  File
+descriptors are close-on-exec, as the kernel makes them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import os
 from struct import Struct
+
+from xlvs.errors import Unavailable
 
 _SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 
@@ -38,11 +41,20 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(command: int, attributes: bytes) -> int:
-    number = _SYSCALL_NUMBERS.get(os.uname().machine)
-    if number is None:
-        raise OSError(38, f"bpf(2) has no known number on {os.uname().machine}")
     buffer = ctypes.create_string_buffer(attributes, _ATTRIBUTES_SIZE)
-    result: int = _libc.syscall(number, command, buffer, _ATTRIBUTES_SIZE)
+    return _call_in_place(command, buffer)
+
+
+def _call_in_place(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
+    machine = os.uname().machine
+    number = _SYSCALL_NUMBERS.get(machine)
+    if number is None:
+        raise Unavailable(
+            f"xlvs does not know the system call bpf(2) of the machine {machine!r} (uname -m)",
+            f"It knows {', '.join(_SYSCALL_NUMBERS)}. A 64-bit machine that goes by a 32-bit name "
+            "(setarch, linux32) has to be called by its own.",
+        )
+    result: int = _libc.syscall(number, command, attributes, _ATTRIBUTES_SIZE)
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
@@ -97,26 +109,27 @@ def delete(fd: int, key: bytes) -> None:
     _call(_MAP_DELETE_ELEM, attributes)
 
 
-def run_program(fd: int, packet: bytes, repeat: int = 1) -> tuple[int, bytes, int]:
+def run_program(fd: int, packet: bytes, repeat: int = 1, context: bytes = b"") -> tuple[int, bytes, int]:
     """Run an XDP or TC program on a packet (Ethernet header first).
 
-    Returns its verdict, the packet as the program left it, and the mean run
-    time in nanoseconds.
+    ``context`` is the beginning of the program's context (``struct __sk_buff``
+    or ``struct xdp_md``); without one the packet comes in by ``lo``.  Returns
+    the verdict, the packet as the program left it, and the mean run time in
+    nanoseconds.
     """
     data_in = ctypes.create_string_buffer(packet, len(packet))
     data_out = ctypes.create_string_buffer(len(packet) + 512)
+    context_in = ctypes.create_string_buffer(context, max(len(context), 1))
     attributes = bytearray(_ATTRIBUTES_SIZE)
-    layout = Struct("=IIIIQQII")
+    layout = Struct("=IIIIQQIIIIQQ")
     layout.pack_into(
         attributes, 0, fd, 0, len(packet), len(data_out),
         ctypes.addressof(data_in), ctypes.addressof(data_out), repeat, 0,
+        len(context), 0, ctypes.addressof(context_in) if context else 0, 0,
     )  # fmt: skip
     buffer = ctypes.create_string_buffer(bytes(attributes), _ATTRIBUTES_SIZE)
-    number = _SYSCALL_NUMBERS[os.uname().machine]
-    if _libc.syscall(number, _PROG_TEST_RUN, buffer, _ATTRIBUTES_SIZE) < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-    _, verdict, _, size, _, _, _, duration = layout.unpack_from(buffer.raw)
+    _call_in_place(_PROG_TEST_RUN, buffer)
+    _, verdict, _, size, _, _, _, duration, *_ = layout.unpack_from(buffer.raw)
     return verdict, data_out.raw[:size], duration
 
 

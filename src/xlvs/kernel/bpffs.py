@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import shutil
 
 from xlvs.errors import Unavailable
 from xlvs.kernel import bpf, lock
@@ -143,8 +142,16 @@ def _is_attached(folder: str) -> bool:
 
 
 def sweep() -> None:
-    """Remove what network namespaces that are gone left behind: pins and lock files."""
-    cookies = live_network_cookies()
+    """Remove what network namespaces that are gone left behind: pins and lock files.
+
+    Without the right to look into every namespace it removes nothing.
+    """
+    import shutil  # slow to import, and listings import this module
+
+    try:
+        cookies = live_network_cookies()
+    except PermissionError:
+        return
     lock.forget(cookies)
     live = {f"{cookie:x}" for cookie in cookies}
     mounted = root()

@@ -3,6 +3,8 @@
 
 Commands that change the table hold it from their first look to their last
 store; listings share it.  It is released with the process, however that ends.
+The file is there as long as something is loaded, or about to be: whoever waited
+for a file that was removed meanwhile takes the new one.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from xlvs.errors import Unavailable
 from xlvs.kernel.namespaces import network_cookie, outermost_process
@@ -23,6 +25,26 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
+def _is_at(path: str, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _acquire(path: str, operation: int) -> int:
+    while True:
+        descriptor = _open(path)
+        try:
+            fcntl.flock(descriptor, operation)
+            if _is_at(path, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
 def forget(live_cookies: set[int]) -> None:
     """Remove the lock files of network namespaces that are gone."""
     folder = f"/proc/{outermost_process()}/root{FOLDER}"
@@ -31,7 +53,8 @@ def forget(live_cookies: set[int]) -> None:
     live = {f"{cookie:x}" for cookie in live_cookies}
     for name in os.listdir(folder):
         if name not in live:
-            os.unlink(f"{folder}/{name}")
+            with suppress(FileNotFoundError):  # another command sweeps at the same time
+                os.unlink(f"{folder}/{name}")
 
 
 @contextmanager
@@ -40,16 +63,19 @@ def table_lock(exclusive: bool) -> Iterator[None]:
 
     Raises `Unavailable` where the lock file cannot be made.
     """
+    from xlvs.kernel.bpffs import namespace_folder  # which imports this module
+
     path = f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
     try:
-        descriptor = _open(path)
+        descriptor = _acquire(path, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
     except OSError as error:
         raise Unavailable(
             f"cannot open the lock file under {FOLDER}: {error.strerror}",
             "xlvs keeps its lock and its table under /run/xlvs: /run must be writable.",
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
     finally:
+        if exclusive and namespace_folder() is None:
+            os.unlink(path)
         os.close(descriptor)

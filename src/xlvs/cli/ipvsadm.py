@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``xlvsadm``: the command of ipvsadm 1.31, on whichever data plane there is.
+
+    command line ──> request ──> data plane ──> lines
+       (popt, grammar, parse)   (execute)    (listing)
+
+This module is the outer shell: streams, exit statuses, the data plane opened
+and closed.  It runs often and must start fast: nothing here or below may
+import ``dataclasses``, ``typing``, ``re``, ``enum``, ``argparse`` or
+``logging``, and ``socket`` only where a name has to be looked up.
+
+The command line is looked at before the data plane, so a usage error needs no
+privileges; with them, everything comes out as ipvsadm has it.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from xlvs.cli import ipvsadm_grammar as grammar
+from xlvs.cli.ipvsadm_execute import check_carried, execute, needs_load, needs_write, refusal, streams
+from xlvs.cli.ipvsadm_grammar import CommandLineError
+from xlvs.cli.ipvsadm_help import VERSION_LINE, help_text
+from xlvs.cli.ipvsadm_parse import parse, try_help
+from xlvs.cli.ipvsadm_request import Request
+from xlvs.cli.ipvsadm_restore import command_lines
+from xlvs.errors import NotPermitted, TableError, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
+    from typing import Protocol, TextIO
+
+    from xlvs.datapath.interface import Datapath
+
+    class Opener(Protocol):
+        """How the command gets its data plane: `xlvs.datapath.open_datapath`, or a test's own."""
+
+        def __call__(
+            self, *, write: bool, load: bool, locked: bool = True
+        ) -> AbstractContextManager[Datapath]: ...
+
+
+EXIT_FAILURE = 1
+EXIT_UNAVAILABLE = 2
+EXIT_INTERRUPTED = 128 + 2
+EXIT_BROKEN_PIPE = 128 + 13
+"""What a shell sees of ipvsadm when SIGPIPE has ended it."""
+
+DEBUG_VARIABLE = "XLVS_DEBUG"
+"""Set in the environment, it lets an unexpected error show its trace."""
+
+
+class _OutputError(Exception):
+    """Standard output cannot be written; its cause is the `OSError`."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run xlvsadm on the process's own streams; return its exit status."""
+    from xlvs.datapath import open_datapath
+
+    arguments = sys.argv[1:] if argv is None else argv
+    program = os.path.basename(sys.argv[0]) or "ipvsadm"
+    stdin, stdout, stderr = _standard_streams()
+    return run(arguments, stdin, stdout, stderr, open_datapath, program)
+
+
+def run(
+    arguments: list[str],
+    stdin: TextIO,
+    stdout: TextIO,
+    stderr: TextIO,
+    opener: Opener,
+    program: str = "ipvsadm",
+) -> int:
+    """Run one command line, without the program's name; return its exit status.
+
+    Raises nothing but what a debugging operator asked for.
+    """
+    command = _Command(stdin, stdout, stderr, opener, program)
+    try:
+        status = command.run(arguments)
+        _flush(stdout)
+    except _OutputError as failure:
+        status = command.output_failed(failure)
+    except Unavailable as error:
+        command.complain(_unavailable_text(error))
+        status = EXIT_UNAVAILABLE
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    except Exception as error:
+        if DEBUG_VARIABLE in os.environ:
+            raise
+        command.complain(_unexpected_text(error, program))
+        status = EXIT_FAILURE
+    return status
+
+
+class _Command:
+    """One run of the program: its streams, its name, its way to a data plane."""
+
+    def __init__(self, stdin: TextIO, stdout: TextIO, stderr: TextIO, opener: Opener, program: str) -> None:
+        self._stdin = stdin
+        self._stdout = stdout
+        self._stderr = stderr
+        self._opener = opener
+        self._program = program
+
+    def run(self, arguments: list[str]) -> int:
+        # Without any argument ipvsadm lists the table.
+        step = self._parse(arguments or ["-L"])
+        if isinstance(step, CommandLineError):
+            self.complain(step.message)
+            return step.status
+        if step.command == grammar.RESTORE:
+            return self._restore()
+        if _is_answered_here(step):
+            self._print((self._own_answer(step),))
+            return 0
+        return self._perform_alone(step)
+
+    def complain(self, text: str) -> None:
+        """Write to standard error; there is nowhere to say that it failed."""
+        try:
+            self._stderr.write(f"{text}\n")
+        except OSError:
+            return
+
+    def output_failed(self, failure: _OutputError) -> int:
+        """Close what cannot be written, so that the interpreter does not try again at its end."""
+        _close(self._stdout)
+        if isinstance(failure.__cause__, BrokenPipeError):
+            return EXIT_BROKEN_PIPE  # the reader has gone; ipvsadm dies without a word
+        self.complain(f"{self._program}: cannot write to standard output: {_reason(failure.__cause__)}")
+        return EXIT_FAILURE
+
+    def _parse(self, arguments: list[str]) -> Request | CommandLineError:
+        try:
+            request = parse(arguments, self._program)
+            check_carried(request)
+        except CommandLineError as error:
+            return error
+        return request
+
+    def _own_answer(self, request: Request) -> str:
+        return help_text(self._program) if request.command == grammar.HELP else VERSION_LINE
+
+    def _perform_alone(self, request: Request) -> int:
+        """Carry out one command.
+
+        A listing that goes to a pager may take hours to print, so nothing is
+        printed under the table's lock.
+        """
+        lines: Iterable[str] = ()
+        failure: _OutputError | TableError | None = None
+        with self._opener(
+            write=needs_write(request), load=needs_load(request), locked=not streams(request)
+        ) as datapath:
+            try:
+                lines = execute(request, datapath)
+                if streams(request):
+                    self._print(lines)
+                    lines = ()
+            except (_OutputError, TableError) as error:
+                failure = error  # neither is the data plane's: it is left in peace
+        if isinstance(failure, _OutputError):
+            raise failure
+        if failure is not None:
+            return self._refuse(failure, request)
+        self._print(lines)
+        return 0
+
+    def _restore(self) -> int:
+        """Read all commands first: the table is locked only while they are carried out."""
+        steps: list[Request | CommandLineError] = []
+        for words in command_lines(self._stdin.read()):
+            step = self._parse(words)
+            if isinstance(step, Request) and step.command == grammar.RESTORE:
+                step = try_help(self._program)
+            steps.append(step)
+            if _ends_the_run(step):
+                break
+        requests = [step for step in steps if isinstance(step, Request) and not _is_answered_here(step)]
+        if not requests:
+            return self._perform_all(steps, None)
+        failure = None
+        with self._opener(
+            write=any(map(needs_write, requests)), load=any(map(needs_load, requests))
+        ) as datapath:
+            try:
+                status = self._perform_all(steps, datapath)
+            except _OutputError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        return status
+
+    def _perform_all(self, steps: list[Request | CommandLineError], datapath: Datapath | None) -> int:
+        """Carry out the steps of a restore in their order; return the last one's status."""
+        status = 0
+        unsupported = 0
+        for step in steps:
+            if isinstance(step, CommandLineError):
+                self.complain(step.message)
+                status = step.status
+                if step.fatal:
+                    return status
+            elif datapath is None or _is_answered_here(step):
+                self._print((self._own_answer(step),))
+                return 0
+            else:
+                try:
+                    self._print(execute(step, datapath))
+                    status = 0
+                except TableError as error:
+                    status = self._refuse(error, step)
+                if status and step.command == grammar.LIST:
+                    return status  # ipvsadm gives up at once when it cannot list
+            if status == grammar.EXIT_USAGE:
+                unsupported = status
+        # A table that was restored only in part must not pass for a whole one.
+        return status or unsupported
+
+    def _refuse(self, error: TableError, request: Request) -> int:
+        text, status = refusal(error, request)
+        self.complain(text)
+        return status
+
+    def _print(self, lines: Iterable[str]) -> None:
+        write = self._stdout.write
+        for line in lines:
+            try:
+                write(line)
+            except OSError as error:
+                raise _OutputError from error
+
+
+def _ends_the_run(step: Request | CommandLineError) -> bool:
+    return step.fatal if isinstance(step, CommandLineError) else _is_answered_here(step)
+
+
+def _is_answered_here(request: Request) -> bool:
+    return request.command in (grammar.HELP, grammar.VERSION)
+
+
+def _flush(stdout: TextIO) -> None:
+    try:
+        stdout.flush()
+    except OSError as error:
+        raise _OutputError from error
+
+
+def _close(stdout: TextIO) -> None:
+    try:
+        stdout.close()
+    except OSError:
+        return  # what could not be written is known; the stream is closed all the same
+
+
+def _reason(error: BaseException | None) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _unavailable_text(error: Unavailable) -> str:
+    """ipvsadm's first line, then what is wrong and what to do about it."""
+    denied = "Permission denied (you must be root)"
+    if isinstance(error, NotPermitted) and error.message != denied:
+        return f"Can't initialize ipvs: {denied}\n{error}"
+    return f"Can't initialize ipvs: {error}"
+
+
+def _unexpected_text(error: Exception, program: str) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{program}: {where}{_reason(error)}"
+    what = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return f"{program}: unexpected error: {what} (set {DEBUG_VARIABLE}=1 to see where)"
+
+
+class _ClosedOutput(io.StringIO):
+    """Stands for a standard output that was closed before the program began."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(9, "Bad file descriptor")
+
+
+def _standard_streams() -> tuple[TextIO, TextIO, TextIO]:
+    """The process's streams, made to pass on any byte that an argument can hold."""
+    encoding = sys.getfilesystemencoding()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A carriage return is a blank to -R, not the end of a line.
+            stream.reconfigure(encoding=encoding, errors="surrogateescape", newline="\n")
+    return (
+        sys.stdin if sys.stdin is not None else io.StringIO(),
+        sys.stdout if sys.stdout is not None else _ClosedOutput(),
+        sys.stderr if sys.stderr is not None else io.StringIO(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Carries out a checked request on a data plane, and words its refusals.
+
+The one place where ipvsadm's commands meet the `Datapath` interface.  What
+that interface cannot carry is refused here, before a data plane is opened;
+what a data plane lacks, it refuses itself by raising `NotSupported`.
+"""
+
+from __future__ import annotations
+
+from xlvs.cli import ipvsadm_grammar as grammar
+from xlvs.cli import listing
+from xlvs.cli.ipvsadm_grammar import EXIT_REFUSED, EXIT_USAGE, CommandLineError
+from xlvs.errors import (
+    DestinationExists,
+    InvalidOperation,
+    NoSuchDestination,
+    NoSuchService,
+    NotSupported,
+    OutOfRange,
+    SchedulerNotFound,
+    ServiceExists,
+    TableError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from xlvs.cli.ipvsadm_request import Request
+    from xlvs.datapath.interface import Datapath
+
+EXIT_LISTING = 1
+"""ipvsadm's status when what was to be listed is not there."""
+
+_READS = frozenset((grammar.LIST, grammar.SAVE))
+_LOADS = frozenset((grammar.ADD_SERVICE, grammar.SET))
+_SERVER_COMMANDS = frozenset((grammar.ADD_SERVER, grammar.EDIT_SERVER, grammar.DELETE_SERVER))
+
+
+def needs_write(request: Request) -> bool:
+    """Whether the request changes the data plane."""
+    return request.command not in _READS
+
+
+def needs_load(request: Request) -> bool:
+    """Whether the request puts something into the data plane, which then must be there."""
+    return request.command in _LOADS
+
+
+def streams(request: Request) -> bool:
+    """Whether the lines of the answer are read from the data plane while they are printed."""
+    return request.command == grammar.LIST and "connection" in request.options
+
+
+def check_carried(request: Request) -> None:
+    """Raise `CommandLineError` for what the `Datapath` interface has no word for."""
+    options = request.options
+    if request.command in (grammar.START_DAEMON, grammar.STOP_DAEMON):
+        raise _not_carried(f"--{request.command}", "xlvs has no connection sync daemon.")
+    if request.command == grammar.LIST and "daemon" in options:
+        raise _not_carried("--daemon", "xlvs has no connection sync daemon.")
+    if request.command == grammar.LIST and _listing_style(request) == listing.RATE:
+        raise _not_carried("--rate", "xlvs does not estimate rates; --stats shows the counters.")
+
+
+def _not_carried(option: str, reason: str) -> CommandLineError:
+    return CommandLineError(f"{option} is not supported: {reason}", EXIT_USAGE, fatal=False)
+
+
+def execute(request: Request, datapath: Datapath) -> Iterable[str]:
+    """Do what the request asks and return the lines to print, which are made as they are taken.
+
+    Unless the answer `streams`, they no longer need the data plane.  Raises
+    `TableError` when the data plane refuses.
+    """
+    command = request.command
+    if command == grammar.LIST:
+        return _list(request, datapath)
+    if command == grammar.SAVE:
+        form = listing.Format(numeric="numeric" in request.options)
+        return listing.saved_table(datapath.services(), form)
+    if command == grammar.ADD_SERVICE:
+        datapath.add_service(request.service())
+    elif command == grammar.EDIT_SERVICE:
+        datapath.edit_service(request.service())
+    elif command == grammar.DELETE_SERVICE:
+        datapath.delete_service(request.service_key())
+    elif command == grammar.ADD_SERVER:
+        datapath.add_destination(request.service_key(), request.destination())
+    elif command == grammar.EDIT_SERVER:
+        datapath.edit_destination(request.service_key(), request.destination())
+    elif command == grammar.DELETE_SERVER:
+        datapath.delete_destination(request.service_key(), request.real_address, request.real_port)
+    elif command == grammar.FLUSH:
+        datapath.flush()
+    elif command == grammar.ZERO:
+        datapath.zero(request.service_key() if _zeroes_one(request) else None)
+    elif command == grammar.SET:
+        datapath.set_timeouts(request.timeouts)
+    else:
+        raise AssertionError(f"the command {command} is carried out elsewhere")
+    return ()
+
+
+def refusal(error: TableError, request: Request) -> tuple[str, int]:
+    """ipvsadm's text and exit status for what a data plane refused.
+
+    The data plane's hint, if it has one, follows on a line of its own.
+    """
+    status = EXIT_LISTING if request.command == grammar.LIST else EXIT_REFUSED
+    if isinstance(error, NotSupported):
+        text, status = error.message, EXIT_USAGE
+    elif isinstance(error, NoSuchService):
+        text = "Service not defined" if request.command in _SERVER_COMMANDS else "No such service"
+    elif isinstance(error, ServiceExists):
+        text = "Service already exists"
+    elif isinstance(error, SchedulerNotFound):
+        text = "Scheduler or persistence engine not found"
+    elif isinstance(error, DestinationExists):
+        text = "Destination already exists"
+    elif isinstance(error, NoSuchDestination):
+        text = "No such destination"
+    elif isinstance(error, OutOfRange):
+        text = "Numerical result out of range"
+    elif isinstance(error, InvalidOperation):
+        text = "Invalid operation.  Possibly wrong module version, address not unicast, ..."
+    else:
+        text = error.message
+    return (f"{text}\n{error.hint}" if error.hint else text), status
+
+
+def _zeroes_one(request: Request) -> bool:
+    # ipvsadm asks for the whole table when the service's address and port are zero.
+    return bool(request.fwmark or request.port or any(request.address))
+
+
+def _listing_style(request: Request) -> str:
+    return next((style for style in listing.STYLES if style in request.options), listing.PLAIN)
+
+
+def _list(request: Request, datapath: Datapath) -> Iterable[str]:
+    options = request.options
+    form = listing.Format(
+        _listing_style(request),
+        numeric="numeric" in options,
+        exact="exact" in options,
+        sort="nosort" not in options,
+    )
+    if "connection" in options:
+        return listing.connections(datapath.connections(), form)
+    if request.has_service():
+        return listing.table([datapath.service(request.service_key())], form)
+    if "timeout" in options:
+        return (listing.timeouts_line(datapath.timeouts()),)
+    version_line = listing.version_line(datapath.version(), datapath.size())
+    return _after(version_line, listing.table(datapath.services(), form))
+
+
+def _after(first: str, rest: Iterable[str]) -> Iterable[str]:
+    yield first
+    yield from rest
