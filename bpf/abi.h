@@ -200,8 +200,8 @@ struct destination {
 	__u32 lower_threshold;
 };
 
-/* Counters have a row for each CPU, which alone writes it: element
- * cpu * limit + index.  Readers add the rows up. */
+/* Counters have a row for each CPU that was online at loading, which alone
+ * writes it: element cpu * limit + index.  Readers add the rows up. */
 struct traffic {
 	__u64 connections;
 	__u64 in_packets;

@@ -5,11 +5,20 @@
 
 #include "maps.h"
 
-static __always_inline struct events *events_here(void)
+/* A CPU that came online after loading shares the last row: two CPUs may then
+ * lose each other's counts, nothing worse. */
+static __always_inline __u32 row_here(void)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
 
-	return bpf_map_lookup_elem(&events, &cpu);
+	return cpu < limits.cpus ? cpu : limits.cpus - 1;
+}
+
+static __always_inline struct events *events_here(void)
+{
+	__u32 row = row_here();
+
+	return bpf_map_lookup_elem(&events, &row);
 }
 
 #define COUNT_EVENT(name)                              \
@@ -21,14 +30,14 @@ static __always_inline struct events *events_here(void)
 
 static __always_inline struct traffic *service_traffic_here(__u32 service)
 {
-	__u32 index = bpf_get_smp_processor_id() * limits.services + service;
+	__u32 index = row_here() * limits.services + service;
 
 	return bpf_map_lookup_elem(&service_traffic, &index);
 }
 
 static __always_inline struct traffic *destination_traffic_here(__u32 destination)
 {
-	__u32 index = bpf_get_smp_processor_id() * limits.destinations + destination;
+	__u32 index = row_here() * limits.destinations + destination;
 
 	return bpf_map_lookup_elem(&destination_traffic, &index);
 }

@@ -58,9 +58,13 @@ def _power_of_two(at_least: int) -> int:
     return 1 << max(at_least - 1, 1).bit_length()
 
 
-def _possible_cpus() -> int:
-    """One more than the highest CPU number that the kernel may ever use."""
-    with open("/sys/devices/system/cpu/possible") as file:
+def _cpu_rows() -> int:
+    """One more than the highest CPU number that is online.
+
+    Virtual machines often declare hundreds of possible CPUs; a row of
+    counters for each would take hundreds of megabytes.
+    """
+    with open("/sys/devices/system/cpu/online") as file:
         return int(file.read().strip().replace(",", "-").split("-")[-1]) + 1
 
 
@@ -73,7 +77,7 @@ def _limits(capacity: Capacity) -> abi.Limits:
         destinations=capacity.destinations,
         # Each service's run has a header, and a change writes a second run.
         pool=2 * (capacity.destinations + 16 * capacity.services),
-        cpus=_possible_cpus(),
+        cpus=_cpu_rows(),
     )
 
 
@@ -105,35 +109,56 @@ def load(capacity: Capacity | None = None) -> str:
     is left behind.
     """
     limits = _limits(capacity or Capacity())
+    entries = _entries(limits)
+    with libbpf.BpfObject(OBJECT) as opened:
+        for name, count in entries.items():
+            opened.set_entries(name, count)
+        opened.set_constants(".rodata.limits", bytes(limits))
+        _check_memory(sum(opened.map_bytes(name) for name in entries))
+        opened.load()
+        folder = _pin(opened, limits)
+    bpffs.sweep()
+    return folder
+
+
+def _check_memory(needed: int) -> None:
+    """Raise `Unavailable` for maps that the machine has no memory for.
+
+    The kernel would find out only in the middle, and end other processes first.
+    """
+    with open("/proc/meminfo") as file:
+        available = next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable:"))
+    if needed > available:
+        raise Unavailable(
+            f"the table needs {needed >> 20} MiB of memory, and {available >> 20} MiB are available",
+            libbpf.SMALLER_TABLE,
+        )
+
+
+def _pin(loaded: libbpf.BpfObject, limits: abi.Limits) -> str:
+    """Pin a loaded object under this namespace's folder, all of it or nothing."""
     folder = bpffs.new_namespace_folder()
     unfinished = f"{folder}-new"  # a bpffs allows no dots
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         os.mkdir(unfinished, 0o700)
         os.mkdir(f"{unfinished}/links", 0o700)
-        with libbpf.BpfObject(OBJECT) as loaded:
-            entries = _entries(limits)
-            for name, count in entries.items():
-                loaded.set_entries(name, count)
-            loaded.set_constants(".rodata.limits", bytes(limits))
-            loaded.load()
-            for name in entries:
-                loaded.pin_map(name, f"{unfinished}/{name}")
-            for name in PROGRAMS:
-                loaded.pin_program(name, f"{unfinished}/{name}")
+        for name in _entries(limits):
+            loaded.pin_map(name, f"{unfinished}/{name}")
+        for name in PROGRAMS:
+            loaded.pin_program(name, f"{unfinished}/{name}")
         _write_settings(unfinished, limits)
         _start_timer(unfinished)
         os.rename(unfinished, folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise Unavailable(
-            f"cannot load the packet path under {folder}: {error.strerror}",
+            f"cannot pin the packet path under {bpffs.outside_path(folder)}: {error.strerror}",
             "Is the BPF file system there writable, and does the kernel have eBPF (Linux 6.1)?",
         ) from error
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    bpffs.sweep()
     return folder
 
 
@@ -175,6 +200,8 @@ class Forwarding:
     ``lo`` that could be forwarded.
     """
 
+    EVERY = 0b11
+    """As if `enable` had changed all of them."""
     PATHS = ("/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding")
 
     @classmethod
@@ -197,15 +224,22 @@ class Forwarding:
                     raise
 
     @classmethod
-    def restore(cls, settings: abi.Settings) -> None:
-        """Turn off again what `enable` turned on."""
+    def restore(cls, changed: int) -> None:
+        """Undo what `enable` changed (``settings.forwarding_set``).
+
+        ``lo`` gets what the other interfaces have by now: ip_forward may have
+        been turned on meanwhile.
+        """
         for bit, path in enumerate(cls.PATHS):
-            if settings.forwarding_set & 1 << bit:
-                try:
-                    with open(path, "w") as file:
-                        file.write("0")
-                except OSError:
-                    continue
+            if not changed & 1 << bit:
+                continue
+            try:
+                with open(path.replace("/lo/", "/all/")) as file:
+                    value = file.read()
+                with open(path, "w") as file:
+                    file.write(value)
+            except OSError:
+                continue
 
 
 def unload(folder: str) -> None:
