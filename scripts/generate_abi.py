@@ -43,14 +43,8 @@ def compiled_types() -> list[dict[str, Any]]:
     """The BTF types of bpf/abi_types.c; raises `CalledProcessError` if it does not compile."""
     with tempfile.TemporaryDirectory() as folder:
         compiled = Path(folder) / "abi_types.o"
-        triplet = subprocess.run(
-            ["gcc", "-print-multiarch"], capture_output=True, text=True, check=False
-        ).stdout.strip() or "x86_64-linux-gnu"  # fmt: skip
-        subprocess.run(
-            ["clang", "-O2", "-g", "-target", "bpfel", f"-I/usr/include/{triplet}",
-             "-c", str(ROOT / "bpf/abi_types.c"), "-o", str(compiled)],
-            check=True,
-        )  # fmt: skip
+        source = ROOT / "bpf/abi_types.c"
+        subprocess.run([ROOT / "scripts/compile-bpf", source, compiled], check=True)
         dump = subprocess.run(
             ["bpftool", "-j", "btf", "dump", "file", str(compiled)],
             capture_output=True, text=True, check=True,

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Each target says in one line what it is for; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+# Named after the tree's path: a virtual environment does not survive a move.
+INSTALLED := $(VENV)/installed$(subst /,-,$(subst $() ,_,$(CURDIR)))
+OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
+# What `make test` hands to pytest: T=tests/unit, T='-k arp -x' and so on.
+T ?=
+
+.PHONY: help build demo test check format abi clean packages test-packages
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+build: packages $(OBJECTS) $(INSTALLED) ## install what is missing, compile the data plane, fill .venv
+
+demo: build ## build a lab and show Direct Routing at work in it, then tidy it away
+	@$(VENV)/bin/xlvs lab demo dr
+
+test: build test-packages ## the whole test suite; T=… for a part of it
+	$(VENV)/bin/python -m pytest $(T)
+
+check: build ## ruff and mypy --strict
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy --strict
+
+format: build ## let ruff put imports and layout in order
+	$(VENV)/bin/python -m ruff check --fix .
+	$(VENV)/bin/python -m ruff format .
+
+abi: packages ## write Python's view of bpf/abi.h anew
+	python3 scripts/generate_abi.py
+
+clean: ## remove everything that make has made in this tree
+	rm -rf $(VENV) dist src/xlvs/bpf/*.o .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts -name __pycache__ -type d -exec rm -rf {} +
+
+packages:
+	@scripts/packages build
+
+test-packages:
+	@scripts/packages test
+
+src/xlvs/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) scripts/compile-bpf | packages
+	@echo "==> compiling $<"
+	@scripts/compile-bpf $< $@
+
+$(INSTALLED): pyproject.toml hatch_build.py scripts/install scripts/launcher | packages $(OBJECTS)
+	@scripts/install $(VENV)
+	@touch $@

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The ``xlvs`` command: finds the noun that was typed and hands over to its module.
+
+Each noun is a module with ``register(subparsers)``, which adds its parser and
+sets ``run`` as a default: a function of the parsed arguments that returns the
+exit code.  Only the module of the noun that was typed is imported, so no noun
+pays for another.  What follows a bare ``--`` is taken off before parsing and
+stands in ``arguments.rest``.
+
+This module turns errors into one line and a hint; nothing below it prints a
+traceback or exits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from importlib import import_module
+
+from xlvs import __version__
+from xlvs.errors import UsageError, XlvsError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NOUNS = {
+    "lab": ("xlvs.cli.lab", "a cluster of network namespaces to learn and test in"),
+    "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
+    "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
+    "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
+}
+"""Every noun: the module that registers it, and its line in the list of ``xlvs --help``."""
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``xlvs`` with these arguments (those of the process by default); return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words[: words.index("--") if "--" in words else None]
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+    except SystemExit as leave:  # argparse: --help, --version, or a wrong command line
+        code = leave.code if isinstance(leave.code, int) else EXIT_USAGE
+    except KeyboardInterrupt:
+        print("xlvs: interrupted", file=sys.stderr)
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone (`xlvs … | head`); keep the interpreter from flushing once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 128 + signal.SIGPIPE
+    except (XlvsError, OSError) as error:
+        if debug:
+            raise
+        _complain(error)
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+    return code
+
+
+def _run(words: list[str]) -> int:
+    rest: list[str] | None = None
+    if "--" in words:
+        cut = words.index("--")
+        words, rest = words[:cut], words[cut + 1 :]
+    parser = _parser(next((word for word in words if not word.startswith("-")), None))
+    arguments = parser.parse_args(words)
+    arguments.rest = rest
+    if rest is not None and not getattr(arguments, "takes_rest", False):
+        parser.error(f"nothing is expected after '--': {' '.join(rest)}")
+    run = getattr(arguments, "run", None)
+    if run is None:
+        parser.print_help()
+        return EXIT_USAGE
+    return int(run(arguments))
+
+
+def _parser(noun: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xlvs", description="The Linux Virtual Server, on an eBPF data plane.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"xlvs {__version__}")
+    parser.add_argument("--debug", action="store_true", help="on an error, show where it came from")
+    subparsers = parser.add_subparsers(metavar="NOUN", title="nouns")
+    if noun in NOUNS:
+        import_module(NOUNS[noun][0]).register(subparsers)
+    else:
+        for name, (_, summary) in NOUNS.items():
+            subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def _complain(error: XlvsError | OSError) -> None:
+    if isinstance(error, XlvsError):
+        message, hint = error.message, error.hint
+    else:
+        message, hint = _explain(error)
+    print(f"xlvs: {message}", file=sys.stderr)
+    for line in hint.splitlines():
+        print(f"      {line}", file=sys.stderr)
+
+
+def _explain(error: OSError) -> tuple[str, str]:
+    """An error of the system that nobody foresaw, as message and hint."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    hint = "run this as root" if isinstance(error, PermissionError) and os.geteuid() != 0 else ""
+    return what, hint or "run the same command with --debug to see where it came from"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

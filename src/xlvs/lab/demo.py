@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Direct Routing shown at work: every step with the command an operator would type.
+
+It measures what it claims, and fails where the measurement does not bear it
+out.  Its lab has a name of its own and is removed however the demo ends.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from contextlib import suppress
+
+from xlvs.errors import UsageError, XlvsError
+from xlvs.lab import interruption, lifecycle, node, state, topology
+from xlvs.lab.addresses import Request
+from xlvs.lab.capture import Capture
+from xlvs.lab.state import Record
+
+REQUESTS = 12
+
+
+def run(topology_name: str) -> int:
+    """Show a topology; return 0.  Raises `XlvsError` if anything was not as it should be."""
+    if topology_name != topology.DIRECT_ROUTING.name:
+        topology.topology(topology_name)
+        raise UsageError(f"there is no demonstration of {topology_name!r}", "there is one of: dr")
+    _remove_stale()
+    with interruption.between_steps():
+        record = lifecycle.new_record(topology_name, f"demo-{os.getpid()}", Request(), bare=False)
+        try:
+            _show(record)
+        finally:
+            with interruption.never():
+                _tidy_away(record)
+    _say("\nBuild one to play with:  xlvs lab up dr   then   xlvs lab shell director")
+    return 0
+
+
+def _show(record: Record) -> None:
+    addresses = record.addresses
+    _say("Direct Routing, in a lab of network namespaces; this machine's own network is not touched.")
+
+    _heading("Build a cluster: a client, a director, three real servers with nginx, on one switch")
+    _type("#", f"xlvs lab up dr --name {record.name}")
+    lifecycle.up(record, lambda line: _say(f"  {line}"))
+
+    _heading(f"Ask the VIP {REQUESTS} times, with tcpdump listening on the client and on the director")
+    interface = addresses.interface
+    expression = "tcp port 80"
+    with (
+        Capture(record, "director", interface, expression) as at_director,
+        Capture(record, "client", interface, expression) as at_client,
+    ):
+        _type("director#", " ".join(at_director.command))
+        _type("client#", " ".join(at_client.command))
+        answers = _ask(record)
+    _check_spread(record, answers)
+
+    _heading("What the director knows of it")
+    for command in ("xlvsadm -Ln", "xlvsadm -Lcn"):
+        _run_and_show(record, "director", command)
+
+    _heading("Which way did the packets go?  Counted by tcpdump:")
+    _show_way(record, at_director, at_client)
+
+
+def _tidy_away(record: Record) -> None:
+    with suppress(OSError):  # whoever looked on may be gone
+        _heading("Tidying away")
+        _type("#", f"xlvs lab down --name {record.name}")
+    lifecycle.down(record.name, lambda _line: None)
+    with suppress(OSError):
+        _say("  nothing of it is left")
+
+
+def _ask(record: Record) -> Counter[str]:
+    answers: Counter[str] = Counter()
+    command = f"curl -s -m 5 http://{record.addresses.vip}/"
+    for number in range(1, REQUESTS + 1):
+        ran = node.run(record, "client", command.split())
+        if ran.returncode != 0:
+            raise XlvsError(f"request {number} was not answered: {command} ended with code {ran.returncode}")
+        interruption.check()
+        answer = ran.stdout.strip()
+        answers[answer] += 1
+        _type("client$", f"{command}   {number:>2}: {answer}")
+    return answers
+
+
+def _check_spread(record: Record, answers: Counter[str]) -> None:
+    servers = [f"rs{number}" for number in range(1, len(record.addresses.rips) + 1)]
+    _say(f"  answers by real server: {', '.join(f'{server} {answers[server]}' for server in servers)}")
+    if any(answers[server] != REQUESTS // len(servers) for server in servers):
+        raise XlvsError("round robin should have given every real server the same number of requests")
+
+
+def _run_and_show(record: Record, where: str, command: str) -> None:
+    interruption.check()
+    _type(f"{where}#", command)
+    ran = node.run(record, where, command.split())
+    for line in (ran.stdout + ran.stderr).splitlines():
+        _say(f"  {line}")
+    if ran.returncode != 0:
+        raise XlvsError(f"{command} ended with code {ran.returncode}")
+    if command.endswith("-Lcn") and len(re.findall(r"^TCP ", ran.stdout, re.MULTILINE)) != REQUESTS:
+        raise XlvsError(f"the table of connections should have {REQUESTS} entries")
+
+
+def _show_way(record: Record, at_director: Capture, at_client: Capture) -> None:
+    vip, client = record.addresses.vip, record.addresses.client
+    macs = {
+        each.name: each.interfaces[0].mac
+        for each in lifecycle.plan_of(record).nodes
+        if each.role in (topology.REAL_SERVER, topology.DIRECTOR, topology.CLIENT)
+    }
+    sent = at_client.count(client, vip)
+    came = at_director.count(client, vip, mac=macs["client"])
+    passed_on = at_director.count(client, vip, mac=macs["director"])
+    through = at_director.count(vip, client)
+    received = at_client.count(vip, client)
+    by_server = {
+        name: at_client.count(vip, client, mac) for name, mac in macs.items() if name.startswith("rs")
+    }
+    _say(f"  client -> VIP   sent by the client          {sent:>4}")
+    _say(f"                  came to the director        {came:>4}")
+    _say(f"                  passed on by the director   {passed_on:>4}")
+    _say(f"  VIP -> client   received by the client      {received:>4}")
+    for name, number in by_server.items():
+        _say(f"                    from the MAC of {name:<6}    {number:>4}   {macs[name]}")
+    _say(f"                  seen at the director        {through:>4}")
+    if through or not received or sum(by_server.values()) != received or not came == passed_on == sent:
+        raise XlvsError("the packets did not go the way of Direct Routing")
+    _say("  Requests go through the director; answers go straight from the real servers to the client.")
+
+
+def _remove_stale() -> None:
+    """Take down the labs of demos that were killed with no chance to do it themselves."""
+    for name in state.names():
+        process = re.fullmatch(r"demo-(\d+)", name)
+        if process and not os.path.exists(f"/proc/{process[1]}"):
+            lifecycle.down(name, lambda line: _say(f"{line}, left by a demo that was killed"))
+
+
+def _heading(text: str) -> None:
+    _say(f"\n==> {text}")
+
+
+def _type(prompt: str, command: str) -> None:
+    _say(f"  {prompt} {command}")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

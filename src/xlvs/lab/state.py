@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is remembered of a lab: a folder under /run, a record in it, a lock beside it.
+
+The record is written before the first namespace is made and removed after the
+last one is gone, so that whatever interrupts a command, the next one knows.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xlvs.errors import NotPermitted, UsageError, XlvsError
+from xlvs.lab.addresses import Addresses
+
+ROOT = Path("/run/xlvs/lab")
+STARTING = "starting"
+"""Being built, or left half built by a command that was killed."""
+READY = "ready"
+_RECORD_VERSION = 1
+_LOCK_PATIENCE = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Everything needed to find, check, repair and remove a lab."""
+
+    name: str
+    topology: str
+    addresses: Addresses
+    bare: bool
+    ipv6: bool
+    phase: str = STARTING
+
+    @property
+    def folder(self) -> Path:
+        """The lab's folder; it is removed with the lab."""
+        return ROOT / self.name
+
+    def node_folder(self, node: str) -> Path:
+        """What belongs to one node."""
+        return self.folder / "nodes" / node
+
+    def namespace(self, node: str) -> str:
+        """The name of a node's network namespace, as ``ip netns`` shows it."""
+        return f"xlvs-{self.name}-{node}"
+
+    def same_lab(self, other: Record) -> bool:
+        """Was the same asked for, whatever became of it?"""
+        return replace(self, phase=READY) == replace(other, phase=READY)
+
+    def save(self, phase: str) -> Record:
+        """Write the record with this phase, whole or not at all; return it."""
+        record = replace(self, phase=phase)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ROOT.chmod(0o700)
+        new = self.folder / "record.new"
+        new.write_text(json.dumps({"version": _RECORD_VERSION, **asdict(record)}, indent=1))
+        new.replace(self.folder / "record.json")
+        return record
+
+
+def check_name(name: str) -> str:
+    """Return the name if a lab can have it; raises `UsageError`."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
+        raise UsageError(
+            f"{name!r} is no name for a lab", "use 1 to 32 small letters, digits and '-', as in web-test"
+        )
+    return name
+
+
+def names() -> list[str]:
+    """The labs there are, whole or half, in order.  Raises `NotPermitted`."""
+    _check_permitted()
+    try:
+        return sorted(entry.name for entry in ROOT.iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []
+
+
+def load(name: str) -> Record | None:
+    """The record of a lab; None if there is none, or none that can be read."""
+    try:
+        raw: dict[str, Any] = json.loads((ROOT / name / "record.json").read_text())
+        if raw.pop("version") != _RECORD_VERSION:
+            return None
+        addresses = raw.pop("addresses")
+        addresses["rips"] = tuple(addresses["rips"])
+        return Record(addresses=Addresses(**addresses), **raw)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def find(name: str | None) -> Record:
+    """The lab of that name, or without a name the one that must be meant.
+
+    That is the lab this process runs in, else the only one, else the only one
+    that is named after its topology.  Raises `UsageError`.
+    """
+    if name is None:
+        name = os.environ.get("XLVS_LAB") or _only_lab(names())
+    record = load(check_name(name)) if name in names() else None
+    if record is None:
+        others = names()
+        known = f"there are: {' '.join(others)}" if others else "make one: xlvs lab up dr"
+        if name in others:
+            known = f"its record cannot be read; remove what is left: xlvs lab down --name {name}"
+        raise UsageError(f"there is no lab {name!r}", known)
+    return record
+
+
+def _only_lab(known: list[str]) -> str:
+    if not known:
+        raise UsageError("there is no lab", "make one: xlvs lab up dr")
+    if len(known) == 1:
+        return known[0]
+    named_by_default = [name for name in known if (record := load(name)) and record.topology == name]
+    if len(named_by_default) == 1:
+        return named_by_default[0]
+    raise UsageError("there are several labs; say which", f"--name NAME, one of: {' '.join(known)}")
+
+
+def remove(name: str) -> None:
+    """Remove a lab's folder, and the common ones if it was the last."""
+    shutil.rmtree(ROOT / name, ignore_errors=True)
+    with suppress(OSError):
+        os.rmdir(ROOT)
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold a lab for one command; others wait.  Raises `NotPermitted`, `XlvsError` after two minutes."""
+    _check_permitted()
+    path = ROOT.parent / f"lab-{name}.lock"
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        held = _acquire(path, name)
+    except OSError as error:
+        raise XlvsError(
+            f"cannot write {error.filename or path}: {error.strerror}",
+            f"labs keep their records under {ROOT}: /run must be writable and have room",
+        ) from error
+    try:
+        yield
+    finally:
+        # Removed while held: whoever waits for it sees that and takes a new one.
+        with suppress(OSError):
+            path.unlink()
+        os.close(held)
+
+
+def _acquire(path: Path, name: str) -> int:
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    told = False
+    while True:
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:
+                return held
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOENT):
+                raise
+        os.close(held)
+        if time.monotonic() > deadline:
+            raise XlvsError(
+                f"another command has been at work on the lab {name!r} for {_LOCK_PATIENCE:.0f} seconds",
+                f"see which one holds {path}: fuser -v {path}",
+            )
+        if not told:
+            print(f"waiting for another command at work on the lab {name!r}", file=sys.stderr)
+            told = True
+        time.sleep(0.05)
+
+
+def _check_permitted() -> None:
+    if os.geteuid() != 0:
+        raise NotPermitted("labs are made of network namespaces, which only root may handle", "try sudo")

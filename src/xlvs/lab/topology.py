@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The shapes a lab can have, as data.
+
+A `Topology` is a table: kinds of nodes, the segments that their interfaces
+are on, and the commands that an operator would type to set them up.  `plan`
+fills in addresses and gives a `Plan`, which the other modules carry out
+without knowing which topology it is.  A new topology is a new table here, not
+new code elsewhere.  No I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+
+from xlvs.errors import UsageError
+from xlvs.lab.addresses import Addresses
+
+SWITCH = "switch"
+"""The namespace that holds the bridges: one for each segment."""
+DIRECTOR = "director"
+CLIENT = "client"
+ROUTER = "router"
+REAL_SERVER = "real server"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One interface of a kind of node; the texts may hold ``{placeholders}``."""
+
+    segment: str
+    address: str
+    address6: str
+    interface: str = "{interface}"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKind:
+    """A kind of node.  ``setup`` is what an operator types there once addresses and wires are in place."""
+
+    name: str
+    role: str
+    legs: tuple[Leg, ...]
+    default_route: str = ""
+    default_route6: str = ""
+    forwards: bool = False
+    web: bool = False
+    setup: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A shape of lab.
+
+    ``nodes`` stand in the order in which they are plugged into the switch; a
+    kind whose role is `REAL_SERVER` stands for all of them.  ``table`` and
+    ``table_entry`` (once for each real server) are typed in the director last.
+    """
+
+    name: str
+    summary: str
+    nodes: tuple[NodeKind, ...]
+    nodes_with_router: tuple[NodeKind, ...]
+    table: tuple[str, ...]
+    table_entry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface of one node.  ``port`` is its other end, in the switch; addresses have prefix lengths."""
+
+    name: str
+    segment: str
+    port: str
+    mac: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node of a lab, everything filled in."""
+
+    name: str
+    role: str
+    interfaces: tuple[Interface, ...]
+    routes: tuple[str, ...]
+    forwards: bool
+    web: bool
+    setup: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A lab to be: nodes in the order in which they are plugged in, and the director's table."""
+
+    nodes: tuple[Node, ...]
+    table: tuple[str, ...]
+    segments: tuple[str, ...] = field(default=())
+
+    def node(self, name: str) -> Node:
+        """The node of that name; raises `UsageError` naming those there are."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        known = " ".join(node.name for node in self.nodes)
+        raise UsageError(f"there is no node {name!r} in this lab", f"its nodes are: {known}")
+
+
+_LAN, _OUTSIDE = "lan", "outside"
+
+_DIRECTOR = NodeKind(
+    name="director",
+    role=DIRECTOR,
+    legs=(Leg(_LAN, "{dip}/{prefix}", "{dip6}/64"),),
+    setup=("ip addr add {vip}/32 dev {interface}", "ip addr add {vip6}/128 dev {interface} nodad"),
+)
+_CLIENT = NodeKind(name="client", role=CLIENT, legs=(Leg(_LAN, "{client}/{client_prefix}", "{client6}/64"),))
+_REAL_SERVER = NodeKind(
+    name="rs{number}",
+    role=REAL_SERVER,
+    legs=(Leg(_LAN, "{rip}/{prefix}", "{rip6}/64"),),
+    web=True,
+    # Neither answer ARP for the VIP (arp_ignore) nor ask with it as the sender
+    # (arp_announce).  IPv6 needs nothing: it answers for lo's addresses on lo only.
+    setup=(
+        "echo 1 >/proc/sys/net/ipv4/conf/lo/arp_ignore",
+        "echo 2 >/proc/sys/net/ipv4/conf/lo/arp_announce",
+        "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore",
+        "echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce",
+        "ip addr add {vip}/32 dev lo",
+        "ip addr add {vip6}/128 dev lo nodad",
+    ),
+)
+
+
+def _behind_router(kind: NodeKind, legs: tuple[Leg, ...] = (), gateway: str = "router") -> NodeKind:
+    """The same kind of node with a default route, and other legs if given."""
+    return NodeKind(
+        kind.name,
+        kind.role,
+        legs or kind.legs,
+        f"{{{gateway}}}",
+        f"{{{gateway}6}}",
+        kind.forwards,
+        kind.web,
+        kind.setup,
+    )
+
+
+_ROUTER = NodeKind(
+    name="router",
+    role=ROUTER,
+    legs=(
+        Leg(_LAN, "{router}/{prefix}", "{router6}/64"),
+        Leg(_OUTSIDE, "{gateway}/{client_prefix}", "{gateway6}/64", interface="{outside_interface}"),
+    ),
+    forwards=True,
+)
+_CLIENT_OUTSIDE = _behind_router(
+    _CLIENT, (Leg(_OUTSIDE, "{client}/{client_prefix}", "{client6}/64"),), gateway="gateway"
+)
+
+# The director is plugged in first.  A bridge floods to its newest port first,
+# so where several nodes answer ARP for the VIP, the last real server's answer
+# is the first to arrive, and the one that is believed.
+DIRECT_ROUTING = Topology(
+    name="dr",
+    summary="Direct Routing: director, real servers and client (or a router) on one network",
+    nodes=(_DIRECTOR, _CLIENT, _REAL_SERVER),
+    nodes_with_router=(
+        _behind_router(_DIRECTOR),
+        _ROUTER,
+        _CLIENT_OUTSIDE,
+        _behind_router(_REAL_SERVER),
+    ),
+    table=("ipvsadm -A -t {vip}:80 -s rr",),
+    table_entry="ipvsadm -a -t {vip}:80 -r {rip} -g",
+)
+
+TOPOLOGIES = {topology.name: topology for topology in (DIRECT_ROUTING,)}
+
+
+def topology(name: str) -> Topology:
+    """The topology of that name; raises `UsageError` naming those there are."""
+    if name not in TOPOLOGIES:
+        known = " ".join(TOPOLOGIES)
+        raise UsageError(f"there is no topology {name!r}", f"known are: {known}")
+    return TOPOLOGIES[name]
+
+
+def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool) -> Plan:
+    """Fill a topology with addresses.  ``bare`` leaves out all setup; ``ipv6`` follows the machine."""
+    values = _placeholders(addresses)
+    kinds = shape.nodes_with_router if addresses.router else shape.nodes
+    nodes: list[Node] = []
+    table = [command.format_map(values) for command in shape.table]
+    for kind in kinds:
+        if kind.role != REAL_SERVER:
+            nodes.append(_node(kind, values, bare, ipv6))
+            continue
+        for number, (rip, rip6) in enumerate(zip(addresses.rips, addresses.rips6, strict=True), start=1):
+            its_values = {**values, "number": str(number), "rip": rip, "rip6": rip6}
+            nodes.append(_node(kind, its_values, bare, ipv6))
+            table.append(shape.table_entry.format_map(its_values))
+    segments = dict.fromkeys(interface.segment for node in nodes for interface in node.interfaces)
+    return Plan(tuple(nodes), () if bare else tuple(table), tuple(segments))
+
+
+def _placeholders(addresses: Addresses) -> dict[str, str]:
+    names = ("interface", "vip", "dip", "client", "router", "gateway")
+    names6 = ("vip6", "dip6", "client6", "router6", "gateway6")
+    return {
+        **{name: getattr(addresses, name) for name in names + names6},
+        "prefix": str(IPv4Network(addresses.network).prefixlen),
+        "client_prefix": str(IPv4Network(addresses.client_network).prefixlen),
+        "outside_interface": "eth1" if addresses.interface != "eth1" else "eth0",
+    }
+
+
+def _node(kind: NodeKind, values: dict[str, str], bare: bool, ipv6: bool) -> Node:
+    name = kind.name.format_map(values)
+    interfaces = []
+    for leg in kind.legs:
+        address = leg.address.format_map(values)
+        addresses = (address, leg.address6.format_map(values)) if ipv6 else (address,)
+        port = name if leg is kind.legs[0] else f"{name}-{leg.segment}"
+        interfaces.append(
+            Interface(leg.interface.format_map(values), leg.segment, port, _mac(address), addresses)
+        )
+    routes = [f"default via {kind.default_route.format_map(values)}"] if kind.default_route else []
+    if kind.default_route6 and ipv6:
+        routes.append(f"default via {kind.default_route6.format_map(values)}")
+    commands = () if bare else tuple(command.format_map(values) for command in kind.setup)
+    if not ipv6:
+        commands = tuple(command for command in commands if values["vip6"] not in command)
+    return Node(name, kind.role, tuple(interfaces), tuple(routes), kind.forwards, kind.web, commands)
+
+
+def _mac(address: str) -> str:
+    """A locally administered MAC that shows the IPv4 address it belongs to."""
+    packed = IPv4Address(address.partition("/")[0]).packed
+    return ":".join(f"{octet:02x}" for octet in b"\x02\x00" + packed)

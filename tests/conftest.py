@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every tier of tests shares: its marker, labs that are taken down, and a look at what is left."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.labs import Lab, dead_pin_folders, left_behind
+from xlvs.lab import lifecycle
+from xlvs.lab.addresses import Request
+
+_TESTS = Path(__file__).parent
+_TIERS_OF_ROOT = ("packet", "netns", "guest")
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's marker is the folder that it stands in; some tiers need root."""
+    for item in items:
+        tier = item.path.relative_to(_TESTS).parts[0]
+        item.add_marker(tier)
+        if tier in _TIERS_OF_ROOT and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason=f"{tier} tests need root"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """Fail the run if a lab of this run, or a pin of a namespace that is gone, is left at its end."""
+    before = dead_pin_folders() if os.geteuid() == 0 else set()
+    yield
+    if os.geteuid() == 0:
+        assert not left_behind(f"t{os.getpid()}")
+        assert not dead_pin_folders() - before
+
+
+@pytest.fixture
+def lab_name() -> Iterator[str]:
+    """A name that no other lab has; a lab of that name is taken down at the end."""
+    name = f"t{os.getpid()}-{next(_numbers)}"
+    yield name
+    lifecycle.down(name, lambda _line: None)
+
+
+@pytest.fixture
+def make_lab() -> Iterator[Callable[..., Lab]]:
+    """A function that builds a lab; its arguments are the fields of `Request`, and ``bare``."""
+    made: list[str] = []
+
+    def make(*, bare: bool = False, **request: object) -> Lab:
+        name = f"t{os.getpid()}-{next(_numbers)}"
+        made.append(name)
+        record = lifecycle.new_record("dr", name, Request(**request), bare=bare)  # type: ignore[arg-type]
+        lifecycle.up(record, lambda _line: None)
+        return Lab(record)
+
+    yield make
+    for name in made:
+        lifecycle.down(name, lambda _line: None)

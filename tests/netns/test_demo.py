@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The demonstration: it shows what it claims, and leaves nothing however it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tests.labs import XLVS, left_behind, xlvs
+
+
+def test_demo_shows_direct_routing_at_work() -> None:
+    shown = xlvs("lab", "demo", "dr").stdout
+    assert len(re.findall(r"client\$ curl .* rs[123]$", shown, re.MULTILINE)) == 12
+    assert "answers by real server: rs1 4, rs2 4, rs3 4" in shown
+    assert re.search(r"-> 192\.0\.2\.101:80 +Route +1 +0 +4", shown)
+    assert len(re.findall(r"^ *TCP \d\d:\d\d +FIN_WAIT", shown, re.MULTILINE)) == 12
+    assert re.search(r"seen at the director +0$", shown, re.MULTILINE)
+    assert int(re.findall(r"received by the client +(\d+)$", shown, re.MULTILINE)[0]) >= 36
+    assert left_behind("demo-") == []
+
+
+@pytest.mark.parametrize(
+    "moment", ["==> Build", "rs1# nginx", "==> Ask", "4: rs", "==> What", "==> Tidying"]
+)
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+def test_demo_tidies_up_when_interrupted(moment: str, signal_number: int) -> None:
+    process = subprocess.Popen(
+        [XLVS, "lab", "demo", "dr"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if moment in line:
+            break
+    process.send_signal(signal_number)
+    said, _ = process.communicate(timeout=30)
+    assert "Traceback" not in said
+    # After the last step there is nothing left to interrupt: it may as well end well.
+    assert process.returncode == 130 or (moment == "==> Tidying" and process.returncode == 0)
+    assert left_behind(f"demo-{process.pid}") == []
+
+
+def test_demo_removes_what_a_killed_one_left() -> None:
+    process = subprocess.Popen([XLVS, "lab", "demo", "dr"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "==> Ask" in line:
+            break
+    process.kill()
+    process.communicate()
+    assert left_behind(f"demo-{process.pid}") != []
+    assert "left by a demo that was killed" in xlvs("lab", "demo", "dr").stdout
+    assert left_behind(f"demo-{process.pid}") == []
+
+
+@pytest.mark.parametrize("lines", [1, 8, 30, 45])
+def test_demo_tidies_up_when_nobody_looks_on_any_more(lines: int) -> None:
+    line = f"{XLVS} lab demo dr | head -n {lines}; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == 128 + signal.SIGPIPE
+    assert "Traceback" not in ran.stderr and "Exception" not in ran.stderr
+    assert left_behind("demo-") == []

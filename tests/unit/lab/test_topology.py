@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tables of topologies, filled in."""
+
+from __future__ import annotations
+
+import pytest
+
+from xlvs.errors import UsageError
+from xlvs.lab.addresses import Request, choose
+from xlvs.lab.topology import (
+    CLIENT,
+    DIRECT_ROUTING,
+    DIRECTOR,
+    REAL_SERVER,
+    SWITCH,
+    TOPOLOGIES,
+    Topology,
+    plan,
+    topology,
+)
+
+
+@pytest.mark.parametrize("shape", TOPOLOGIES.values(), ids=TOPOLOGIES)
+@pytest.mark.parametrize("router", [False, True])
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_every_topology_is_complete(shape: Topology, router: bool, ipv6: bool) -> None:
+    assert shape is TOPOLOGIES[shape.name]
+    filled = plan(shape, choose(Request(router=router)), bare=False, ipv6=ipv6)
+    names = [node.name for node in filled.nodes]
+    assert len(set(names)) == len(names)
+    # Namespaces are told apart by their names' parts, so neither may hold a '-'.
+    assert not any("-" in name or name == SWITCH for name in names)
+    assert names[0] == "director", "plugged in first, so that real servers win the race of ARP answers"
+    roles = [node.role for node in filled.nodes]
+    assert roles.count(DIRECTOR) == 1 and roles.count(CLIENT) == 1 and roles.count(REAL_SERVER) == 3
+    ports = [interface.port for node in filled.nodes for interface in node.interfaces]
+    assert len(set(ports)) == len(ports)
+    assert all(len(port) <= 15 for port in ports), "the kernel's limit"
+    macs = {interface.mac for node in filled.nodes for interface in node.interfaces}
+    assert len(macs) == len(ports)
+    texts = [*filled.table, *(each for node in filled.nodes for each in (*node.setup, *node.routes))]
+    assert not any("{" in text for text in texts)
+    assert ipv6 or not any("fd6c" in text for text in texts)
+
+
+def test_bare_types_nothing() -> None:
+    filled = plan(DIRECT_ROUTING, choose(Request()), bare=True, ipv6=True)
+    assert filled.table == ()
+    assert all(node.setup == () for node in filled.nodes)
+
+
+def test_table_has_every_real_server_in_order() -> None:
+    filled = plan(DIRECT_ROUTING, choose(Request(rips=("192.0.2.8", "192.0.2.7"))), bare=False, ipv6=True)
+    assert filled.table == (
+        "ipvsadm -A -t 192.0.2.100:80 -s rr",
+        "ipvsadm -a -t 192.0.2.100:80 -r 192.0.2.8 -g",
+        "ipvsadm -a -t 192.0.2.100:80 -r 192.0.2.7 -g",
+    )
+
+
+def test_router_forwards_and_is_everybodys_gateway() -> None:
+    filled = plan(DIRECT_ROUTING, choose(Request(router=True)), bare=True, ipv6=True)
+    router = filled.node("router")
+    assert router.forwards and len(router.interfaces) == 2
+    assert filled.node("client").routes == ("default via 203.0.113.1", "default via fd6c:7673:0:1::1")
+    for name in ("director", "rs1"):
+        assert filled.node(name).routes == ("default via 192.0.2.1", "default via fd6c:7673::1")
+
+
+def test_outside_interface_has_a_name_of_its_own() -> None:
+    filled = plan(DIRECT_ROUTING, choose(Request(router=True, interface="eth1")), bare=True, ipv6=True)
+    assert [interface.name for interface in filled.node("router").interfaces] == ["eth1", "eth0"]
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="dr"):
+        topology("star")
+    with pytest.raises(UsageError, match="director client rs1"):
+        plan(DIRECT_ROUTING, choose(Request(real_servers=1)), bare=True, ipv6=True).node("rs2")
