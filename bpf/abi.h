@@ -30,7 +30,7 @@ enum abi {
 	BUCKET_CHOICES = 4,       /* buckets a connection may stand in */
 	INTERFACE_LIMIT = 4096,   /* XDP serves interfaces with a lower index */
 	RUN_HEADER = 3,           /* pool elements before a run's first pick */
-	TIMEOUT_COUNT = 16,
+	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
 };

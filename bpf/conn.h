@@ -16,7 +16,9 @@
  *             Who succeeds moves the destination's counters.  So they always
  *             add up to the live entries.
  *   reuse     A dead slot stays unused for a second.  No program runs that
- *             long, so whoever found an entry may use it to the end.
+ *             long, so whoever found an entry may use it to the end.  A client
+ *             that opens the same flow again takes its old slot over at once:
+ *             whoever else holds it has a packet of that flow, too.
  */
 #ifndef XLVS_CONN_H
 #define XLVS_CONN_H
@@ -26,7 +28,12 @@
 #include "stats.h"
 
 #define NOT_FOUND (-1)
-#define SLOT_IS_NEW 0x40000000 /* added to what conn_insert() returns */
+
+/* What conn_insert() adds to the slot that it returns. */
+#define SLOT_IS_NEW 0x40000000
+#define SLOT_IS_REPLACED 0x20000000
+#define SLOT_MASK 0x1fffffff
+
 #define QUARANTINE_TICKS TICKS_PER_SECOND
 #define CONTROL_RETRIES 8
 
@@ -168,6 +175,15 @@ static __always_inline void count_spilled(const struct flow *flow, __s32 change)
 		__sync_fetch_and_add(&guard->spilled, change);
 }
 
+/* Take an entry with this control word off its destination's counters. */
+static __always_inline void uncount(__u32 destination, __u64 control)
+{
+	if (control_flags(control) & CONNECTION_INACTIVE)
+		destination_moves(destination, 0, -1);
+	else
+		destination_moves(destination, -1, 0);
+}
+
 /* Forget an entry; once, whoever else tries at the same time. */
 static __always_inline void conn_kill(struct connection *entry, __u32 now)
 {
@@ -181,10 +197,7 @@ static __always_inline void conn_kill(struct connection *entry, __u32 now)
 		entry->expires = now;
 		if (!swap_control(entry, old, control_with(old, PHASE_DEAD, 0, 0)))
 			continue;
-		if (flags & CONNECTION_INACTIVE)
-			destination_moves(entry->destination, 0, -1);
-		else
-			destination_moves(entry->destination, -1, 0);
+		uncount(entry->destination, old);
 		if (flags & CONNECTION_SPILLED)
 			count_spilled(&entry->flow, -1);
 		return;
@@ -229,15 +242,20 @@ static __always_inline void conn_refresh(struct connection *entry, __u32 now, __
 		entry->expires = expires;
 }
 
+static __always_inline __u64 claimed(__u64 control)
+{
+	__u64 generation = (control >> CONTROL_GENERATION_SHIFT) + 1;
+
+	return generation << CONTROL_GENERATION_SHIFT | PHASE_CLAIMED;
+}
+
 static __always_inline int claim_slot(struct connection_bucket *bucket)
 {
 	for (int i = 0; i < SLOTS_PER_BUCKET; i++) {
 		struct connection *entry = &bucket->slot[i];
 		__u64 old = load_control(entry);
-		__u64 next = (old >> CONTROL_GENERATION_SHIFT) + 1;
 
-		if (control_phase(old) == PHASE_FREE &&
-		    swap_control(entry, old, next << CONTROL_GENERATION_SHIFT | PHASE_CLAIMED))
+		if (control_phase(old) == PHASE_FREE && swap_control(entry, old, claimed(old)))
 			return i;
 	}
 	return NOT_FOUND;
@@ -257,7 +275,7 @@ static __always_inline void note_used(__u32 bucket)
 
 	sweeper = bpf_map_lookup_elem(&sweepers, &zero);
 	share = bucket / share_size() & (SWEEPS_PER_SECOND - 1);
-	if (sweeper && !sweeper->share_used[share])
+	if (sweeper && !*(volatile __u32 *)&sweeper->share_used[share])
 		sweeper->share_used[share] = 1;
 }
 
@@ -267,14 +285,15 @@ struct new_connection {
 	__u32 expires;
 	__be16 destination_port;
 	__u16 flags;
-	__u32 pad;
+	__u32 replaced_destination; /* out: whose the replaced entry was */
+	__u64 replaces; /* control word of an entry of this flow that is over, or 0 */
 };
 
 static __always_inline void publish(struct connection_bucket *bucket, int slot,
 				    const struct new_connection *new, __u32 flags)
 {
 	struct connection *entry = &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
-	__u64 claimed = load_control(entry);
+	__u64 control = load_control(entry);
 
 	entry->flow = new->flow;
 	entry->destination = new->destination;
@@ -283,15 +302,29 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->reserved = 0;
 	entry->link = 0;
 	/* A full barrier: the fields are there before the phase. */
-	swap_control(entry, claimed, control_with(claimed, PHASE_LIVE, 0, flags));
+	swap_control(entry, control, control_with(control, PHASE_LIVE, 0, flags));
+}
+
+/* Put a connection in the place of one of the same flow; true if that was still the same. */
+static __always_inline int replace(struct connection_bucket *bucket, int slot,
+				   struct new_connection *new, __u32 flags)
+{
+	struct connection *entry = &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
+
+	if (!new->replaces || !swap_control(entry, new->replaces, claimed(new->replaces)))
+		return 0;
+	new->replaced_destination = entry->destination;
+	publish(bucket, slot, new, flags);
+	return 1;
 }
 
 /*
- * Enter a connection.  Returns its slot plus SLOT_IS_NEW; the slot alone of
- * an entry that another CPU made for the same flow meanwhile; or NOT_FOUND
- * when no bucket of its choice has room.  The caller counts a new one.
+ * Enter a connection.  Returns its slot plus SLOT_IS_NEW, and SLOT_IS_REPLACED
+ * if it stands where `replaces` was; the slot alone of an entry that another
+ * CPU made for the same flow meanwhile; or NOT_FOUND when no bucket of its
+ * choice has room.  The caller moves the destinations' counters.
  */
-__attribute__((noinline)) int conn_insert(const struct new_connection *new)
+__attribute__((noinline)) int conn_insert(struct new_connection *new)
 {
 	struct connection_bucket *bucket[BUCKET_CHOICES];
 	__u32 index[BUCKET_CHOICES];
@@ -321,6 +354,9 @@ __attribute__((noinline)) int conn_insert(const struct new_connection *new)
 		slot = search_bucket(bucket[n], &new->flow);
 		if (slot >= 0) {
 			result = index[n] * SLOTS_PER_BUCKET + slot;
+			if (replace(bucket[n], slot, new,
+				    new->flags | (n ? CONNECTION_SPILLED : 0)))
+				result |= SLOT_IS_NEW | SLOT_IS_REPLACED;
 			goto unlock;
 		}
 	}
@@ -340,7 +376,7 @@ __attribute__((noinline)) int conn_insert(const struct new_connection *new)
 unlock:
 	bpf_spin_unlock(&guard->lock);
 	if (result >= 0)
-		note_used((result & ~SLOT_IS_NEW) / SLOTS_PER_BUCKET);
+		note_used((result & SLOT_MASK) / SLOTS_PER_BUCKET);
 	return result;
 }
 #endif

@@ -47,9 +47,9 @@ static __always_inline __u32 timeout_of(__u32 index)
 	__u32 zero = 0;
 
 	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current || index >= TIMEOUT_COUNT)
+	if (!current)
 		return NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
-	return current->timeout[index];
+	return current->timeout[index & (TIMEOUT_COUNT - 1)];
 }
 
 /* Move a connection's state by one packet from its client. */
@@ -83,15 +83,19 @@ static __always_inline int reopens(const struct connection *entry, const struct 
 	       (state == TCP_TIME_WAIT || state == TCP_CLOSE);
 }
 
-/* A usable entry of the packet's flow, or null. */
-static __always_inline struct connection *connection_of(const struct packet *packet, __u32 now)
+/* The live entry of the packet's flow, which may be over for this packet; or null. */
+static __always_inline struct connection *connection_of(const struct packet *packet)
 {
 	int slot = conn_find(&packet->flow);
-	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
 
-	if (!entry || has_passed(entry->expires, now) || reopens(entry, packet))
-		return 0;
-	return entry;
+	return slot >= 0 ? conn_at(slot) : 0;
+}
+
+/* Whether a packet can no longer use an entry: it expired, or the packet reopens it. */
+static __always_inline int is_over(const struct connection *entry, const struct packet *packet,
+				   __u32 now)
+{
+	return has_passed(entry->expires, now) || reopens(entry, packet);
 }
 
 static __always_inline int may_be_scheduled(const struct packet *packet)
@@ -116,6 +120,25 @@ static __always_inline int service_of(const struct packet *packet)
 	return index ? (int)*index : NOT_FOUND;
 }
 
+/* Sources from which the kernel's input routing takes no packet. */
+static __always_inline int is_martian(const struct flow *flow)
+{
+	if (flow->family == AF_INET) {
+		__u8 first = bpf_ntohl(flow->client.v4) >> 24;
+
+		return first == 0 || first == 127 || first >= 224 ||
+		       flow->client.v4 == flow->virtual.v4;
+	}
+	/* Multicast; then ::, ::1 and the VIP itself. */
+	if ((bpf_ntohl(flow->client.word[0]) >> 24) == 0xff)
+		return 1;
+	if (flow->client.half[0] == 0 && flow->client.word[2] == 0 &&
+	    bpf_ntohl(flow->client.word[3]) <= 1)
+		return 1;
+	return flow->client.half[0] == flow->virtual.half[0] &&
+	       flow->client.half[1] == flow->virtual.half[1];
+}
+
 enum admission {
 	ADMITTED,
 	REFUSED,      /* drop it */
@@ -123,28 +146,22 @@ enum admission {
 };
 
 /*
- * Make a connection for a packet that has none, if it is for a service.
+ * Make a connection for a packet that has none, if it is for a service.  `old`
+ * is an entry of its flow that is over, or null: the new one takes its slot.
  * Returns an `enum admission`; *slot is the entry's when ADMITTED.
  */
 static __always_inline int admit(struct __sk_buff *skb, const struct packet *packet, __u32 now,
-				 __u32 *slot)
+				 const struct connection *old, __u32 *slot)
 {
 	struct new_connection new = {};
 	struct destination *destination;
-	struct connection *old;
 	int service, found;
 
-	if (!may_be_scheduled(packet))
+	if (!may_be_scheduled(packet) || is_martian(&packet->flow))
 		return NOT_A_SERVICE;
 	service = service_of(packet);
 	if (service < 0 || !virtual_is_local(skb, service))
 		return NOT_A_SERVICE;
-
-	/* The expired or closed entry that connection_of() looked past. */
-	found = conn_find(&packet->flow);
-	old = found >= 0 ? conn_at(found) : 0;
-	if (old && (has_passed(old->expires, now) || reopens(old, packet)))
-		conn_kill(old, now);
 
 	found = schedule(service);
 	if (found < 0) {
@@ -161,16 +178,19 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	new.flags = CONNECTION_INACTIVE;
 	if (destination->method != METHOD_MASQUERADE)
 		new.flags |= CONNECTION_NO_OUTPUT;
+	new.replaces = old ? load_control(old) : 0;
 	found = conn_insert(&new);
 	if (found < 0) {
 		COUNT_EVENT(table_full);
 		return REFUSED;
 	}
+	if (found & SLOT_IS_REPLACED)
+		uncount(new.replaced_destination, new.replaces);
 	if (found & SLOT_IS_NEW) {
 		__sync_fetch_and_add(&destination->inactive, 1);
 		count_connection(service, new.destination);
 	}
-	*slot = found & ~SLOT_IS_NEW;
+	*slot = found & SLOT_MASK;
 	return ADMITTED;
 }
 
@@ -192,9 +212,11 @@ int xlvs_tc(struct __sk_buff *skb)
 		return NOT_OURS;
 
 	now = ticks_now();
-	entry = connection_of(&packet, now);
-	if (!entry) {
-		verdict = admit(skb, &packet, now, &slot);
+	entry = connection_of(&packet);
+	if (!entry || is_over(entry, &packet, now)) {
+		verdict = admit(skb, &packet, now, entry, &slot);
+		if (verdict != ADMITTED && entry)
+			conn_kill(entry, now);
 		if (verdict == NOT_A_SERVICE)
 			return NOT_OURS;
 		if (verdict == REFUSED)
@@ -258,8 +280,8 @@ int xlvs_xdp(struct xdp_md *context)
 	if (!is_for_interface(context) || parse_frame(data, end, end - data, &packet))
 		return XDP_PASS;
 	now = ticks_now();
-	entry = connection_of(&packet, now);
-	if (!entry)
+	entry = connection_of(&packet);
+	if (!entry || is_over(entry, &packet, now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

@@ -69,7 +69,7 @@ struct sweeper {
 	struct bpf_timer timer;
 	__u32 next_share;
 	__u32 pad;
-	__u8 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */
+	__u32 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */
 };
 
 struct {

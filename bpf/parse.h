@@ -31,6 +31,7 @@ enum tcp_flag {
 
 #define IPV4_OFFSET_MASK 0x1fff
 #define IPV6_EXTENSION_HEADERS 6 /* more than that: not ours */
+#define UDP_HEADER_SIZE 8
 
 struct ports {
 	__be16 source;
@@ -56,18 +57,20 @@ struct packet {
 	__u8 ttl;         /* or hop limit */
 };
 
-static __always_inline int parse_transport(void *header, void *end, struct packet *packet)
+/* `room` is what the IP packet has left for it: what follows is padding. */
+static __always_inline int parse_transport(void *header, void *end, __s32 room,
+					   struct packet *packet)
 {
 	struct ports *ports = header;
 
 	if (packet->flow.protocol == PROTOCOL_TCP) {
 		struct tcp_header *tcp = header;
 
-		if ((void *)(tcp + 1) > end)
+		if (room < (__s32)sizeof(*tcp) || (void *)(tcp + 1) > end)
 			return -1;
 		packet->tcp_flags = tcp->flags;
 	} else if (packet->flow.protocol == PROTOCOL_UDP) {
-		if (header + 8 > end)
+		if (room < UDP_HEADER_SIZE || header + UDP_HEADER_SIZE > end)
 			return -1;
 	} else {
 		return -1;
@@ -100,13 +103,14 @@ static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, stru
 	packet->flow.virtual.v4 = ip->daddr;
 	packet->ttl = ip->ttl;
 	packet->bytes = total;
-	return parse_transport(header + length, end, packet);
+	return parse_transport(header + length, end, total - length, packet);
 }
 
 static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, struct packet *packet)
 {
 	struct ipv6hdr *ip = header;
 	__u32 total;
+	__s32 room;
 	__u8 next;
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
@@ -122,6 +126,7 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 	packet->ttl = ip->hop_limit;
 	packet->bytes = total;
 
+	room = total - sizeof(*ip);
 	next = ip->nexthdr;
 	header = ip + 1;
 	for (int i = 0; i < IPV6_EXTENSION_HEADERS; i++) {
@@ -136,16 +141,18 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 			if (*(__be16 *)(extension + 2) & bpf_htons(0xfff8))
 				return -1;
 			header += 8;
+			room -= 8;
 		} else if (next == PROTOCOL_HOP_BY_HOP || next == PROTOCOL_ROUTING ||
 			   next == PROTOCOL_DESTINATION_OPTIONS) {
 			header += (extension[1] + 1) * 8;
+			room -= (extension[1] + 1) * 8;
 		} else {
 			return -1;
 		}
 		next = extension[0];
 	}
 	packet->flow.protocol = next;
-	return parse_transport(header, end, packet);
+	return parse_transport(header, end, room, packet);
 }
 
 /*

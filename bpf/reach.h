@@ -9,7 +9,9 @@
  * answer where the asked interface does not forward; user space turns
  * net.ipv4.conf.lo.forwarding on for that, which lets nothing through that
  * ip_forward=0 keeps out.  If somebody turned it off again, the incoming
- * interface is asked, and after that the last answer stays.
+ * interface is asked.  If that does not answer either, the last way to a real
+ * server stays, and a VIP counts as ours: with ip_forward=0 nobody else can
+ * get what was sent to our MAC.
  */
 #ifndef XLVS_REACH_H
 #define XLVS_REACH_H
@@ -24,6 +26,8 @@ static __always_inline void set_family(struct bpf_fib_lookup *query, const union
 				       __u8 family)
 {
 	query->family = family;
+	/* Without a length the helper compares the packet at hand with the MTU. */
+	query->tot_len = 1;
 	if (family == AF_INET)
 		query->ipv4_dst = address->v4;
 	else
@@ -63,8 +67,8 @@ __attribute__((noinline)) int virtual_is_local(struct __sk_buff *skb, __u32 serv
 	if (!is_stale(service->virtual_checked, now))
 		return service->virtual_local;
 	answer = look_up_route(skb, &query, &service->key.address, service->key.family);
-	if (answer != BPF_FIB_LKUP_RET_FWD_DISABLED)
-		service->virtual_local = answer == BPF_FIB_LKUP_RET_NOT_FWDED;
+	service->virtual_local = answer == BPF_FIB_LKUP_RET_NOT_FWDED ||
+				 answer == BPF_FIB_LKUP_RET_FWD_DISABLED;
 	service->virtual_checked = now;
 	return service->virtual_local;
 }

@@ -58,8 +58,10 @@ static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 
 	sweeper->next_share = share + 1;
 	if (sweeper->share_used[share]) {
-		/* Cleared first: whoever enters something behind our back sets it again. */
-		sweeper->share_used[share] = 0;
+		/* Cleared first: whoever enters something behind our back sets it again.
+		 * An exchange, because a plain store could become visible after the
+		 * walk's loads, and undo what note_used() did or saw in between. */
+		__sync_lock_test_and_set(&sweeper->share_used[share], 0);
 		bpf_loop(share_size(), sweep_bucket, &sweep, 0);
 		if (sweep.seen)
 			sweeper->share_used[share] = 1;
