@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The network that a scenario is played in: namespaces in the guest, on one switch.
+
+    client ──┬── director (DIP, VIP)
+             ├── rs1, rs2, … (VIP on lo, silent to ARP)
+
+Runs inside the guest, as root, in the thread that plays: entering a
+namespace is a property of the thread.  The names of the namespaces begin with
+the director's kind, so that both kinds can stand side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+CLIENT = "client"
+DIRECTOR = "director"
+SWITCH = "switch"
+
+VIP = ("10.0.0.100", "2001:db8::100")
+MORE_CLIENT_ADDRESSES = tuple(f"10.0.0.{last}" for last in range(201, 205))
+CLONE_NEWNET = 0x40000000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A built network; every address comes as a pair of IPv4 and IPv6."""
+
+    prefix: str
+    servers: tuple[str, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Every node on the switch."""
+        return (CLIENT, DIRECTOR, *self.servers)
+
+    def namespace(self, node: str) -> str:
+        """The name of a node's namespace."""
+        return f"{self.prefix}-{node}"
+
+    def addresses(self) -> dict[str, str]:
+        """What the placeholders in a scenario's steps stand for."""
+        places = {"vip": VIP[0], "vip6": VIP[1]}
+        for node in self.nodes:
+            name = {DIRECTOR: "dip"}.get(node, node)
+            v4, v6 = _address(node)
+            places[name] = v4
+            places[f"{name}_6"] = v6
+        return places
+
+    @contextmanager
+    def inside(self, node: str) -> Iterator[None]:
+        """Be in a node's namespace for the ``with`` block."""
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        try:
+            there = os.open(f"/run/netns/{self.namespace(node)}", os.O_RDONLY)
+            try:
+                _enter(there)
+            finally:
+                os.close(there)
+            yield
+        finally:
+            _enter(here)
+            os.close(here)
+
+    def command(self, node: str, command: Sequence[str]) -> list[str]:
+        """The command line that runs `command` in a node."""
+        return ["nsenter", f"--net=/run/netns/{self.namespace(node)}", *command]
+
+
+@contextmanager
+def network(prefix: str, servers: int) -> Iterator[Network]:
+    """Build a network with that many real servers, and take it away after the block."""
+    built = Network(prefix, tuple(f"rs{number}" for number in range(1, servers + 1)))
+    try:
+        _build(built)
+        yield built
+    finally:
+        for node in (SWITCH, *built.nodes):
+            subprocess.run(
+                ["ip", "netns", "delete", built.namespace(node)], stderr=subprocess.DEVNULL, check=False
+            )
+
+
+def _address(node: str) -> tuple[str, str]:
+    last = {CLIENT: 1, DIRECTOR: 2}.get(node) or 10 + int(node.removeprefix("rs"))
+    return f"10.0.0.{last}", f"2001:db8::{last}"
+
+
+def _build(built: Network) -> None:
+    for node in (SWITCH, *built.nodes):
+        subprocess.run(["ip", "netns", "add", built.namespace(node)], check=True)
+    with built.inside(SWITCH):
+        wires = ["link add switch type bridge forward_delay 0", "link set switch up"]
+        for node in built.nodes:
+            far = built.namespace(node)
+            wires += [
+                f"link add {node} type veth peer name eth0 netns {far}",
+                f"link set {node} master switch",
+                f"link set {node} up",
+            ]
+        _ip(wires)
+    for node in built.nodes:
+        with built.inside(node):
+            _prepare(node)
+
+
+def _prepare(node: str) -> None:
+    """Set a node up; the caller is inside it."""
+    _sysctl("ipv6/conf/default/accept_dad", 0)
+    _sysctl("ipv6/conf/eth0/accept_dad", 0)
+    # An error that the limiter swallowed would look like a difference.
+    _sysctl("ipv4/icmp_ratelimit", 0)
+    _sysctl("ipv6/icmp/ratelimit", 0)
+    v4, v6 = _address(node)
+    commands = [f"address add {v4}/24 dev eth0", f"address add {v6}/64 dev eth0 nodad"]
+    if node == CLIENT:
+        commands += [f"address add {address}/24 dev eth0" for address in MORE_CLIENT_ADDRESSES]
+    elif node == DIRECTOR:
+        commands += [f"address add {VIP[0]}/32 dev eth0", f"address add {VIP[1]}/128 dev eth0 nodad"]
+    else:
+        for name in ("all", "lo"):
+            _sysctl(f"ipv4/conf/{name}/arp_ignore", 1)
+            _sysctl(f"ipv4/conf/{name}/arp_announce", 2)
+        commands += [f"address add {VIP[0]}/32 dev lo", f"address add {VIP[1]}/128 dev lo nodad"]
+    _ip([*commands, "link set lo up", "link set eth0 up"])
+
+
+def _ip(commands: Sequence[str]) -> None:
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
+
+
+def _sysctl(name: str, value: int) -> None:
+    with open(f"/proc/sys/net/{name}", "w") as setting:
+        setting.write(str(value))
+
+
+def _enter(descriptor: int) -> None:
+    # os.setns is not there before Python 3.12.
+    if _libc.setns(descriptor, CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot enter a network namespace: {os.strerror(code)}")

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Plays scenarios inside the guest: ``python -m tests.guest.player``.
+
+Reads the order of `scenario.play` from stdin as JSON and writes the
+observations to stdout.  One process is client, real servers and operator at
+once, by making its sockets in the namespaces where they belong; so each step
+is over, on every node, before the next begins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from .ipvsadm_transcript import format_answer
+from .network import CLIENT, DIRECTOR, Network, network
+from .scenario import KERNEL, XLVS, Observation, Play, Scenario
+
+PROGRAMS = Path(__file__).resolve().parents[2] / ".venv/bin"
+COMMANDS = {KERNEL: ("ipvsadm",), XLVS: (str(PROGRAMS / "xlvsadm"),)}
+COMMAND_TIMEOUT = 60
+ANSWER_TIMEOUT = 2.5
+"""Seconds until a SYN or a datagram counts as not answered; a SYN has then been sent again once."""
+FIRST_CLIENT_PORT = 40000
+
+REFUSED = "refused"
+NO_ANSWER = "no answer"
+
+
+class Player:
+    """Carries out the steps of one scenario on one network."""
+
+    def __init__(self, built: Network, command: Sequence[str], steady: SteadyClock | None) -> None:
+        self._network = built
+        self._steady = steady
+        self._command = command
+        self._places = built.addresses()
+        self._clients: dict[str, socket.socket] = {}
+        self._targets: dict[str, tuple[str, int]] = {}
+        self._servers: dict[str, socket.socket] = {}
+        self._listeners: dict[socket.socket, str] = {}
+        self._opened = 0
+        self._start = time.monotonic()
+        self._stack = ExitStack()
+
+    def play(self, steps: Sequence[str]) -> Iterator[Observation]:
+        """Carry out all steps, yielding what each one shows."""
+        with self._stack:
+            self._listen(steps)
+            for step, stdin in self._with_stdin(steps):
+                yield self._observe(step, stdin)
+
+    def _with_stdin(self, steps: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Pair each step with the ``<`` lines that follow it."""
+        position = 0
+        while position < len(steps):
+            step, stdin = steps[position], ""
+            position += 1
+            while position < len(steps) and steps[position].startswith("<"):
+                stdin += steps[position][1:].strip() + "\n"
+                position += 1
+            yield step.format(**self._places), stdin.format(**self._places)
+
+    def _observe(self, step: str, stdin: str) -> Observation:
+        verb, *words = shlex.split(step)
+        match verb, words:
+            case "ipvsadm", _:
+                return Observation(step, _without_size(self._ipvsadm(words, stdin)))
+            case "run", [node, *command]:
+                return Observation(step, self._run(node, command, stdin))
+            case "open", [name, protocol, target]:
+                return Observation(step, self._open(name, protocol, target))
+            case "open", [name, protocol, target, "from", source]:
+                return Observation(step, self._open(name, protocol, target, source))
+            case "send", [name, *size]:
+                return Observation(step, self._send(name, int(size[0]) if size else 1))
+            case "close", [name]:
+                self._close(name)
+                return Observation(step, "")
+            case "reset", [name]:
+                self._reset(name)
+                return Observation(step, "")
+            case "connections", []:
+                return self._connections(step)
+            case "wait", [seconds]:
+                self._wait(float(seconds))
+                return Observation(step, "")
+        raise ValueError(f"not a step of a scenario: {step}")
+
+    def _wait(self, seconds: float) -> None:
+        if self._steady:
+            self._steady.pause()
+        time.sleep(seconds)
+        if self._steady:
+            self._steady.resume()
+
+    # --- the operator --------------------------------------------------------
+
+    def _ipvsadm(self, arguments: Sequence[str], stdin: str) -> str:
+        return self._run(DIRECTOR, [*self._command, *arguments], stdin)
+
+    def _run(self, node: str, command: Sequence[str], stdin: str) -> str:
+        done = subprocess.run(
+            self._network.command(node, command),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+        return format_answer(done.stdout, done.stderr, done.returncode)
+
+    def _connections(self, step: str) -> Observation:
+        """The connection table in an order of its own, since the kernel's is that of a seeded hash."""
+        now = time.monotonic() - self._start
+        head: list[str] = []
+        rows: list[tuple[str, float]] = []
+        rest: list[str] = []
+        for line in self._ipvsadm(["-L", "-c", "-n"], "").splitlines():
+            found = re.fullmatch(r"1\|(\S+ +)(\d+):(\d\d)( .*)", line)
+            if found:
+                protocol, minutes, seconds, tail = found.groups()
+                rows.append((f"1|{protocol}--:--{tail}", now + int(minutes) * 60 + int(seconds)))
+            else:
+                (rest if line.startswith("=") else head).append(line)
+        rows.sort()
+        answer = "\n".join([*head, *(row for row, _ in rows), *rest])
+        return Observation(step, answer, tuple(end for _, end in rows))
+
+    # --- the client and the real servers --------------------------------------
+
+    def _listen(self, steps: Sequence[str]) -> None:
+        """Let every real server, and the director itself, listen on all ports that the steps name."""
+        ports = set()
+        for step in steps:
+            words = step.split()
+            if words[0] == "open":
+                ports.add((words[2], int(words[3].rpartition(":")[2])))
+        for node in (DIRECTOR, *self._network.servers):
+            with self._network.inside(node):
+                for protocol, port in sorted(ports):
+                    listener = self._stack.enter_context(
+                        socket.socket(socket.AF_INET6, _socket_type(protocol))
+                    )
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                    listener.bind(("::", port))
+                    if protocol == "tcp":
+                        listener.listen(64)
+                    self._listeners[listener] = node
+
+    def _open(self, name: str, protocol: str, target: str, source: str = "") -> str:
+        """Open a connection, or send a first datagram; `source` is "address:port"."""
+        if name in self._clients:
+            raise ValueError(f"connection {name} is open already")
+        address, port = _split(target)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        own = "client_6" if family == socket.AF_INET6 else "client"
+        source_address, source_port = (
+            _split(source) if source else (self._places[own], FIRST_CLIENT_PORT + self._opened)
+        )
+        self._opened += 1
+        with self._network.inside(CLIENT):
+            client = self._stack.enter_context(socket.socket(family, _socket_type(protocol)))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setblocking(False)
+        client.bind((source_address, source_port))
+        client.connect_ex((address, port))
+        if protocol == "udp":
+            self._clients[name] = client
+            self._targets[name] = (address, port)
+            return self._send(name, 1)
+        chosen = self._connected(client, name)
+        if chosen in (REFUSED, NO_ANSWER):
+            client.close()
+        else:
+            self._clients[name] = client
+        return chosen
+
+    def _connected(self, client: socket.socket, name: str) -> str:
+        """Wait until a server has accepted, or the client knows that none will."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        watch_client = [client]
+        while (remaining := deadline - time.monotonic()) > 0:
+            accepting, settled, _ = select.select(list(self._listeners), watch_client, [], remaining)
+            for listener in accepting:
+                if listener.type == socket.SOCK_STREAM:
+                    self._servers[name] = self._stack.enter_context(listener.accept()[0])
+                    return self._listeners[listener]
+            if settled:
+                if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    return REFUSED
+                watch_client = []
+        return NO_ANSWER
+
+    def _send(self, name: str, size: int) -> str:
+        """Send `size` bytes; for UDP, say which server got the datagram."""
+        client = self._clients[name]
+        if name in self._servers:
+            client.sendall(bytes(size))
+            received = 0
+            while received < size:
+                received += len(_receive(self._servers[name]))
+            return self._listeners_node(name)
+        client.send(bytes(size))
+        listeners = [one for one in self._listeners if one.type == socket.SOCK_DGRAM]
+        arrived, _, _ = select.select(listeners, [], [], ANSWER_TIMEOUT)
+        for listener in arrived:
+            listener.recv(65536)
+            return self._listeners[listener]
+        return REFUSED if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) else NO_ANSWER
+
+    def _listeners_node(self, name: str) -> str:
+        port = self._servers[name].getsockname()[1]
+        accepted = self._servers[name]
+        for listener, node in self._listeners.items():
+            if listener.getsockname()[1] == port and _cookie(listener) == _cookie(accepted):
+                return node
+        raise AssertionError(f"{name} was accepted by no listener of ours")
+
+    def _close(self, name: str) -> None:
+        """End a connection in good order; a UDP socket just goes."""
+        client = self._clients.pop(name)
+        if name in self._servers:
+            server = self._servers.pop(name)
+            client.shutdown(socket.SHUT_WR)
+            _receive(server)
+            server.close()
+            _receive(client)
+        client.close()
+
+    def _reset(self, name: str) -> None:
+        client, server = self._clients.pop(name), self._servers.pop(name)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        try:
+            _receive(server)
+        except ConnectionResetError:
+            server.close()
+        else:
+            raise AssertionError(f"the reset of {name} did not reach the real server")
+
+
+class SteadyClock:
+    """Keeps a guest's leaping clock from leaping where it must not.
+
+    With `Guest.icount` time jumps to the next timer whenever the processor has
+    nothing to do, which is also while it waits for a file of the host.  So a
+    process at idle priority burns what is left over, except during a wait that
+    the scenario asks for.
+    """
+
+    def __init__(self) -> None:
+        self._burner = os.fork()
+        if self._burner == 0:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            while True:
+                pass
+
+    def pause(self) -> None:
+        """Let the clock leap."""
+        os.kill(self._burner, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Hold it back again."""
+        os.kill(self._burner, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Let the clock go for good."""
+        os.kill(self._burner, signal.SIGKILL)
+        os.waitpid(self._burner, 0)
+
+
+def _receive(sock: socket.socket) -> bytes:
+    """Receive once, waiting a little; b"" is the end."""
+    if not select.select([sock], [], [], ANSWER_TIMEOUT)[0]:
+        raise TimeoutError("a segment of an open connection did not arrive")
+    return sock.recv(65536)
+
+
+def _cookie(sock: socket.socket) -> bytes:
+    """The network namespace that a socket belongs to (SO_NETNS_COOKIE)."""
+    return sock.getsockopt(socket.SOL_SOCKET, 71, 8)
+
+
+def _socket_type(protocol: str) -> socket.SocketKind:
+    return {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
+
+
+def _split(text: str) -> tuple[str, int]:
+    """Split ``address:port`` or ``[address]:port``."""
+    address, _, port = text.rpartition(":")
+    return address.strip("[]"), int(port)
+
+
+def _without_size(answer: str) -> str:
+    """The size of the connection table is a setting, not a behaviour."""
+    return re.sub(r"^(1\|IP Virtual Server version \S+) \(size=\d+\)$", r"\1", answer, flags=re.MULTILINE)
+
+
+def play(scenario: Scenario, director: str, steady: SteadyClock | None) -> Play:
+    """Play a scenario against a director in a fresh network."""
+    with network(director, scenario.servers) as built:
+        try:
+            observations = tuple(Player(built, COMMANDS[director], steady).play(scenario.steps))
+        finally:
+            if director == XLVS:
+                # Its tables outlive a namespace that is deleted under it.
+                detach = built.command(DIRECTOR, [str(PROGRAMS / "xlvs"), "detach"])
+                subprocess.run(detach, capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
+    return Play(scenario.name, director, observations)
+
+
+def main() -> int:
+    """Play what stdin orders and print what was seen."""
+    subprocess.run(["modprobe", "ip_vs"], check=True)
+    order = json.load(sys.stdin)
+    steady = SteadyClock() if order["leaping_clock"] else None
+    plays = []
+    for fields in order["scenarios"]:
+        scenario = Scenario(fields["name"], tuple(fields["steps"]), fields["servers"])
+        for director in order["directors"]:
+            start = time.monotonic()
+            plays.append(asdict(play(scenario, director, steady)))
+            print(f"{scenario.name}, {director}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+    if steady:
+        steady.close()
+    json.dump(plays, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
