@@ -27,7 +27,7 @@ enum abi {
 	ABI_VERSION = 1,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
-	BUCKET_CHOICES = 4,       /* buckets a connection may stand in */
+	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
 	INTERFACE_LIMIT = 4096,   /* XDP serves interfaces with a lower index */
 	RUN_HEADER = 3,           /* pool elements before a run's first pick */
 	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */

@@ -51,6 +51,18 @@ TCP_STATES = (
 """TCP state names in the order of their numbers (kernel: ``ip_vs.h``)."""
 
 
+def is_unicast(packed: bytes) -> bool:
+    """Whether a real server may have that address (kernel: ``ip_vs_new_dest``).
+
+    Link-local and IPv4-mapped addresses are none for IPVS.
+    """
+    if len(packed) == 4:
+        return packed not in (bytes(4), b"\xff" * 4) and packed[0] >> 4 != 0xE
+    link_local = packed[0] == 0xFE and packed[1] & 0xC0 == 0x80
+    mapped = packed.startswith(bytes(10) + b"\xff\xff")
+    return any(packed) and packed[0] != 0xFF and not link_local and not mapped
+
+
 class Value:
     """A record whose equality, hash and repr come from its ``__slots__``.
 

@@ -92,39 +92,45 @@ def _attach(arguments: argparse.Namespace) -> int:
                 "To load it anew, forgetting its table: xlvs detach && xlvs attach ...",
             )
         activation = activate(capacity, arguments.interfaces or None, arguments.mode)
-    for name, hook in activation.attached:
-        print(f"{name}: {hook}")
+    for link, hook in activation.attached:
+        print(f"{link.name}: {hook}" if link.up else f"{link.name}: {hook}, but the interface is down")
     if not activation.attached:
         print("No Ethernet interface is up; later: xlvs attach INTERFACE")
-    return 0 if activation.attached or not activation.refused else 1
+    return 0
 
 
 def _detach(arguments: argparse.Namespace) -> int:
     from xlvs.datapath.activate import deactivate
     from xlvs.datapath.attach import Attacher
-    from xlvs.datapath.maps import Maps
     from xlvs.kernel import bpffs
     from xlvs.kernel.lock import table_lock
     from xlvs.kernel.privilege import require_root
 
     require_root()
     if bpffs.namespace_folder() is None:
-        print("Nothing is loaded in this network namespace.")
-        return 0
+        return _nothing_to_detach(arguments.interfaces)
     with table_lock(exclusive=True):
         folder = bpffs.namespace_folder()
         if folder is None:
-            return 0
+            return _nothing_to_detach(arguments.interfaces)
         if not arguments.interfaces:
             deactivate(folder)
             print("The data plane is gone, with its table.")
             return 0
-        maps = Maps(folder)
-        try:
-            attacher = Attacher(maps)
-            for link in [attacher.link(name) for name in arguments.interfaces]:
-                attacher.detach(link.index)
-                print(f"{link.name}: detached")
-        finally:
-            maps.close()
+        attacher = Attacher(folder)
+        for link in [attacher.link(name) for name in arguments.interfaces]:
+            attacher.detach(link.index)
+            print(f"{link.name}: detached")
+    return 0
+
+
+def _nothing_to_detach(interfaces: list[str]) -> int:
+    from xlvs.errors import NotLoaded
+
+    if interfaces:
+        raise NotLoaded(
+            f"nothing is loaded in this network namespace, so nothing is attached to {' '.join(interfaces)}",
+            "See what there is: xlvs status",
+        )
+    print("Nothing is loaded in this network namespace.")
     return 0

@@ -48,15 +48,16 @@ def _status(arguments: argparse.Namespace) -> int:
     from xlvs.kernel.privilege import require_root
 
     require_root()
-    folder = bpffs.namespace_folder()
     report = _machine()
-    if folder is not None:
+    if bpffs.namespace_folder() is not None:
         with table_lock(exclusive=False):
-            maps = Maps(folder)
-            try:
-                report.update(_loaded(maps))
-            finally:
-                maps.close()
+            folder = bpffs.namespace_folder()
+            if folder is not None:  # else it was detached while we waited for the lock
+                maps = Maps(folder)
+                try:
+                    report.update(_loaded(maps))
+                finally:
+                    maps.close()
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
@@ -76,12 +77,13 @@ def _machine() -> dict[str, Any]:
 
 
 def _loaded(maps: Maps) -> dict[str, Any]:
+    from xlvs.datapath import forwarding
     from xlvs.datapath.attach import Attacher
     from xlvs.datapath.load import fill
     from xlvs.kernel import abi, bpffs
 
     settings, limits = maps.settings, maps.limits
-    attacher = Attacher(maps)
+    attacher = Attacher(maps.folder)
     connections, capacity = fill(maps)
     services = sum(1 for flags in maps.flags("services", abi.Service, settings.services_top) if flags)
     destinations = sum(
@@ -110,6 +112,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
             "destinations": {"used": destinations, "capacity": limits.destinations},
         },
         "lo_forwarding_set": bool(settings.forwarding_set),
+        "lo_forwarding": {family: forwarding.is_on(path) for family, path in forwarding.PATHS.items()},
         "events": maps.events(),
     }
 
@@ -120,14 +123,19 @@ def _page(report: dict[str, Any]) -> list[str]:
         return [*lines, "Nothing is loaded in this network namespace; the first xlvsadm -A does it."]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report["loaded_at"]))
     lines.append(
-        f"Packet path {report['program_version']}, loaded {since}, "
-        f"table layout {report['abi_version']}"
+        f"Packet path {report['program_version']}, loaded {since}, table layout {report['abi_version']}"
     )
     lines.append(f"Pins: {report['pins']}")
     if report["lo_forwarding_set"]:
         lines.append(
             "net.*.conf.lo.forwarding was turned on, to ask the routing table while ip_forward is 0"
         )
+    lines += [
+        f"net.{family}.conf.lo.forwarding was turned off since: the packet path goes by its last look at\n"
+        "the routes, and misses it when a VIP leaves the director. Turn it on again: xlvs attach"
+        for family, on in report["lo_forwarding"].items()
+        if not on
+    ]
     lines += ["", "Interface        Hook         Program"]
     for found in report["attached"]:
         lines.append(f"{found['interface']:<16} {found['hook']:<12} {found['program_id']}")

@@ -40,6 +40,7 @@ def open_datapath(write: bool = False, load: bool = False, locked: bool = True) 
         yield _empty()
         return
     with table_lock(exclusive=write) if locked else nullcontext():
+        from xlvs.datapath import forwarding
         from xlvs.datapath.ebpf import EbpfDatapath
         from xlvs.datapath.maps import Maps
 
@@ -57,6 +58,7 @@ def open_datapath(write: bool = False, load: bool = False, locked: bool = True) 
             if not write:
                 yield datapath
                 return
+            forwarding.enable(maps.settings)  # ip_forward may have turned it off
             datapath.begin_change()
             try:
                 yield datapath

@@ -6,14 +6,14 @@ The caller holds the table's lock (`xlvs.kernel.lock`).
 
 from __future__ import annotations
 
-import shutil
 import sys
 
+from xlvs.datapath import forwarding
 from xlvs.datapath.attach import TC, Attacher
-from xlvs.datapath.load import Capacity, Forwarding, load, unload
+from xlvs.datapath.load import Capacity, load, unload
 from xlvs.datapath.maps import Maps
-from xlvs.errors import XlvsError
-from xlvs.kernel import bpffs
+from xlvs.errors import Unusable, XlvsError
+from xlvs.kernel import bpffs, rtnetlink
 
 
 class Activation:
@@ -23,7 +23,7 @@ class Activation:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.attached: list[tuple[str, str]] = []
+        self.attached: list[tuple[rtnetlink.Link, str]] = []
         self.refused: list[XlvsError] = []
 
 
@@ -33,49 +33,82 @@ def activate(
     """Load the packet path if it is not loaded, and attach it.
 
     Without ``interfaces`` it attaches to every one that is up and fit, and an
-    interface whose hook is taken is named on stderr and left alone.  Raises
-    `XlvsError`; what was not loaded before is then not loaded after.
+    interface whose hook is taken is named on stderr and left alone, unless that
+    leaves none.  Raises `XlvsError`; then nothing is loaded or attached that was
+    not before.
     """
     folder = bpffs.namespace_folder()
     loaded_here = folder is None
     if folder is None:
         folder = load(capacity)
     activation = Activation(folder)
-    maps = Maps(folder)
     try:
-        if loaded_here:
-            Forwarding.enable(maps.settings)
-        attacher = Attacher(maps)
+        _turn_on_forwarding(folder)
+        attacher = Attacher(folder)
         if interfaces is None:
-            for link in attacher.fitting():
-                try:
-                    activation.attached.append((link.name, attacher.attach(link, mode)))
-                except XlvsError as error:
-                    activation.refused.append(error)
-                    print(f"xlvs: {error}", file=sys.stderr)
+            _attach_fitting(attacher, mode, activation)
+            if activation.refused and not activation.attached:
+                raise activation.refused[0]
         else:
-            for link in [attacher.link(name) for name in interfaces]:
-                activation.attached.append((link.name, attacher.attach(link, mode)))
+            _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
     except BaseException:
         if loaded_here:
             deactivate(folder)
         raise
-    finally:
-        maps.close()
+    for error in activation.refused:
+        print(f"xlvs: {error}", file=sys.stderr)
     return activation
 
 
+def _turn_on_forwarding(folder: str) -> None:
+    maps = Maps(folder)
+    try:
+        forwarding.enable(maps.settings)
+    finally:
+        maps.close()
+
+
+def _attach_fitting(attacher: Attacher, mode: str, activation: Activation) -> None:
+    for link in attacher.fitting():
+        try:
+            activation.attached.append((link, attacher.attach(link, mode)))
+        except Unusable:
+            raise
+        except XlvsError as error:
+            activation.refused.append(error)
+
+
+def _attach_named(
+    attacher: Attacher, links: list[rtnetlink.Link], mode: str, activation: Activation
+) -> None:
+    for link in links:
+        attacher.check_fit(link)
+    before = [(link, attacher.mode(link.index)) for link in links]
+    try:
+        for link in links:
+            activation.attached.append((link, attacher.attach(link, mode)))
+    except BaseException:
+        for link, its_mode in before:
+            attacher.put_back(link, its_mode)
+        raise
+
+
 def deactivate(folder: str) -> None:
-    """Detach everything and forget the table, with its connections."""
+    """Detach everything and forget the table, with its connections.
+
+    It works also on what is damaged, or has another version's layout; then
+    lo's forwarding is put back without the note of what was changed.  Raises
+    `XlvsError` where even the attachments cannot be looked at, and then has
+    changed nothing.
+    """
+    changed = forwarding.EVERY
     try:
         maps = Maps(folder)
-    except XlvsError:
-        # Another layout, or damaged: end what can be ended without reading it.
-        shutil.rmtree(folder)
-        return
-    attacher = Attacher(maps)
-    for attachment in attacher.attachments():
-        attacher.detach(attacher.link(attachment.interface).index)
-    Forwarding.restore(maps.settings)
-    maps.close()
+        changed = maps.settings.forwarding_set
+        maps.close()
+    except Unusable:
+        pass
+    Attacher(folder).detach_all()
+    forwarding.restore(changed)
     unload(folder)
+    bpffs.sweep()

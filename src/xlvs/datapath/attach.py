@@ -8,11 +8,13 @@ filters have no link: a pin of the program, ``links/clsact-IFINDEX``, marks them
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import sys
+from contextlib import suppress
 
-from xlvs.datapath.maps import Maps
-from xlvs.errors import UsageError, XlvsError
+from xlvs.errors import Unavailable, Unusable, UsageError, XlvsError
 from xlvs.kernel import abi, bpf, rtnetlink
 
 TC = "tc"
@@ -50,9 +52,8 @@ def unfit(link: rtnetlink.Link, links: list[rtnetlink.Link]) -> str:
 class Attacher:
     """Attaches the programs pinned in one folder to this namespace's interfaces."""
 
-    def __init__(self, maps: Maps) -> None:
-        self._maps = maps
-        self._folder = maps.folder
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
         self._links = rtnetlink.links()
 
     def link(self, name: str) -> rtnetlink.Link:
@@ -66,6 +67,12 @@ class Attacher:
         """Every interface that is up and that packets from clients may come in by."""
         return [link for link in self._links if link.up and not unfit(link, self._links)]
 
+    def check_fit(self, link: rtnetlink.Link) -> None:
+        """Raise `UsageError` for an interface that the packet path does not belong on."""
+        reason = unfit(link, self._links)
+        if reason:
+            raise UsageError(f"cannot attach to {link.name}: {reason}", "See which there are: ip link")
+
     def attach(self, link: rtnetlink.Link, mode: str) -> str:
         """Attach to an interface; returns the hook that was taken.
 
@@ -73,9 +80,7 @@ class Attacher:
         XDP program of ours off.  Attaching again is no error.  Raises
         `XlvsError` with the reason, and then leaves the interface as it was.
         """
-        reason = unfit(link, self._links)
-        if reason:
-            raise UsageError(f"{link.name}: {reason}")
+        self.check_fit(link)
         self._know(link)
         had_tc = self.is_attached(link.index)
         hook = self._attach_tc(link)
@@ -87,26 +92,39 @@ class Attacher:
                     self.detach(link.index)
                 raise
             return XDP_GENERIC
-        self._detach_xdp(link.index)
+        self._forget(f"xdp-{link.index}")
         return hook
 
     def detach(self, index: int) -> None:
-        """Take every program of ours off an interface."""
+        """Take every program of ours off an interface, which may have gone."""
         if self._has(f"clsact-{index}"):
             from xlvs.kernel import libbpf
 
             libbpf.detach_clsact(index, _CLSACT_HANDLE, _CLSACT_PRIORITY)
         for name in (f"xdp-{index}", f"tc-{index}", f"clsact-{index}"):
-            if self._has(name):
-                os.unlink(f"{self._folder}/links/{name}")
+            self._forget(name)
+
+    def detach_all(self) -> None:
+        """Take every program of ours off every interface."""
+        for index in {int(name.rpartition("-")[2]) for name in self._names() if "-" in name}:
+            self.detach(index)
 
     def is_attached(self, index: int) -> bool:
         """Whether the complete path runs on an interface."""
         return self._tc_hook(index) != ""
 
-    def _detach_xdp(self, index: int) -> None:
-        if self._has(f"xdp-{index}"):
-            os.unlink(f"{self._folder}/links/xdp-{index}")
+    def mode(self, index: int) -> str:
+        """The mode in which an interface is attached; empty where it is not."""
+        if not self.is_attached(index):
+            return ""
+        return XDP_GENERIC if self._alive(f"xdp-{index}") else TC
+
+    def put_back(self, link: rtnetlink.Link, mode: str) -> None:
+        """Bring an interface back to what `mode` said of it before."""
+        if mode:
+            self.attach(link, mode)
+        else:
+            self.detach(link.index)
 
     def attachments(self) -> list[Attachment]:
         """What is attached where, in order of interface."""
@@ -122,27 +140,50 @@ class Attacher:
 
     def _know(self, link: rtnetlink.Link) -> None:
         """Tell XDP the interface's MAC: only frames sent to it are ours."""
-        if link.index < abi.INTERFACE_LIMIT and len(link.mac) == 6:
-            record = self._maps.record("interfaces", abi.Interface, link.index, abi.INTERFACE_LIMIT)
-            record.mac[:] = list(link.mac)
-            record.known = 1
+        if link.index >= abi.INTERFACE_LIMIT or len(link.mac) != 6:
+            return
+        record = abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=1)
+        interfaces = self._open("interfaces")
+        try:
+            bpf.update(interfaces, link.index.to_bytes(4, sys.byteorder), bytes(record))
+        finally:
+            os.close(interfaces)
+
+    def _open(self, name: str) -> int:
+        """A map or program of this data plane; raises `Unusable` where its pin has gone."""
+        try:
+            return bpf.open_pin(f"{self._folder}/{name}")
+        except FileNotFoundError as error:
+            raise Unusable(
+                f"{name} has gone from {self._folder}",
+                "What is loaded is damaged. Load it anew: xlvs detach && xlvs attach",
+            ) from error
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(f"{self._folder}/links")
+        except FileNotFoundError:
+            return []
 
     def _has(self, name: str) -> bool:
         return os.path.exists(f"{self._folder}/links/{name}")
 
+    def _forget(self, name: str) -> None:
+        with suppress(FileNotFoundError):  # status, which shares the lock, forgets dead ones too
+            os.unlink(f"{self._folder}/links/{name}")
+
     def _alive(self, name: str) -> bool:
         """Whether a pinned link still holds its interface; a dead pin is removed."""
-        path = f"{self._folder}/links/{name}"
         try:
-            descriptor = bpf.open_pin(path)
-        except OSError:
+            descriptor = bpf.open_pin(f"{self._folder}/links/{name}")
+        except FileNotFoundError:
             return False
         try:
             if bpf.link_interface(descriptor)[1]:
                 return True
         finally:
             os.close(descriptor)
-        os.unlink(path)
+        self._forget(name)
         return False
 
     def _program_on(self, index: int, hook: str) -> int:
@@ -166,18 +207,18 @@ class Attacher:
 
             if libbpf.clsact_program(index, _CLSACT_HANDLE, _CLSACT_PRIORITY):
                 return "clsact"
-            os.unlink(f"{self._folder}/links/clsact-{index}")
+            self._forget(f"clsact-{index}")
         return ""
 
     def _attach_tc(self, link: rtnetlink.Link) -> str:
         present = self._tc_hook(link.index)
         if present:
             return present
-        program = bpf.open_pin(f"{self._folder}/xlvs_tc")
+        program = self._open("xlvs_tc")
         try:
             return self._attach_tcx(link, program) or self._attach_clsact(link, program)
         except OSError as error:
-            raise XlvsError(
+            raise Unavailable(
                 f"cannot attach to {link.name} at TC ingress: {error.strerror}",
                 _tc_hint(error.errno, link.name),
             ) from error
@@ -208,15 +249,15 @@ class Attacher:
     def _attach_xdp(self, link: rtnetlink.Link) -> None:
         if self._alive(f"xdp-{link.index}"):
             return
-        program = bpf.open_pin(f"{self._folder}/xlvs_xdp")
+        program = self._open("xlvs_xdp")
         try:
             attachment = bpf.create_link(program, link.index, bpf.XDP, bpf.XDP_FLAGS_SKB_MODE)
         except OSError as error:
-            raise XlvsError(
+            raise Unavailable(
                 f"cannot attach to {link.name} at XDP: {error.strerror}",
                 "Another XDP program is there; xlvs leaves it alone. See it: ip link show "
                 f"{link.name}. TC works beside it: xlvs attach --mode tc {link.name}"
-                if error.errno == errno.EBUSY
+                if error.errno in (errno.EBUSY, errno.EEXIST)
                 else f"TC works without it: xlvs attach --mode tc {link.name}",
             ) from error
         finally:

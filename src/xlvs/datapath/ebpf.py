@@ -63,7 +63,12 @@ class EbpfDatapath:
     def services(self) -> list[model.ServiceEntry]:
         """See `Datapath.services`."""
         flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
-        return [self._entry(index) for index, value in enumerate(flags) if value]
+        # One without a run was being deleted by a command that died.
+        return [
+            self._entry(index)
+            for index, value in enumerate(flags)
+            if value and self._maps.service(index).run
+        ]
 
     def service(self, key: model.ServiceKey) -> model.ServiceEntry:
         """See `Datapath.service`."""
@@ -165,7 +170,10 @@ class EbpfDatapath:
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
-        """Drop services that packets cannot find, and real servers that no service has."""
+        """Drop services that packets cannot find, and real servers that no service has.
+
+        A weight that was noted and not yet scheduled is taken back.
+        """
         settings = self._maps.settings
         kept: set[int] = set()
         for index, flags in enumerate(self._maps.flags("services", abi.Service, settings.services_top)):
@@ -174,7 +182,9 @@ class EbpfDatapath:
             record = self._maps.service(index)
             found = bpf.lookup(self._maps.descriptor("service_index"), bytes(record.key), _INDEX.size)
             if found is not None and _INDEX.unpack(found)[0] == index and record.run:
-                kept.update(destination for destination, _ in self._run(index).picks)
+                for destination, weight in self._run(index).picks:
+                    self._maps.destination(destination).weight = weight
+                    kept.add(destination)
             else:
                 record.run = 0
                 record.flags = 0
@@ -190,13 +200,13 @@ class EbpfDatapath:
         """See `Datapath.add_service`."""
         from xlvs.kernel import rtnetlink  # listings do without it, and start sooner
 
-        self._check_service(service)
         try:
             self._find(service.key)
         except errors.NoSuchService:
             pass
         else:
             raise errors.ServiceExists("the virtual service is there already")
+        self._check_service(service)
         index = self._places.service()
         start = self._places.run(0)
         record = self._maps.service(index)
@@ -218,8 +228,8 @@ class EbpfDatapath:
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
-        self._check_service(service)
         index = self._find(service.key)
+        self._check_service(service)
         old = self._run(index)
         scheduler = runs.SCHEDULERS[service.scheduler]
         if scheduler != old.scheduler:
@@ -234,6 +244,9 @@ class EbpfDatapath:
         record.run = 0
         for destination, _ in run.picks:
             self._places.discard(destination)
+            # If it comes back, then to another service, whose counts begin at 0
+            # (kernel: __ip_vs_update_dest).
+            self._reset_base("destination", destination)
         record.flags = 0
         self._places.free_run(start)
 
@@ -296,7 +309,8 @@ class EbpfDatapath:
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
         route = rtnetlink.route_to(destination.address)
-        if route.kind not in (rtnetlink.UNICAST_ROUTE, rtnetlink.LOCAL_ROUTE, rtnetlink.NO_ROUTE):
+        kinds = (rtnetlink.UNICAST_ROUTE, rtnetlink.LOCAL_ROUTE, rtnetlink.NO_ROUTE)
+        if route.kind not in kinds or not model.is_unicast(destination.address):
             raise errors.InvalidOperation("the real server's address is not a unicast address")
         start = self._places.run(len(old.picks) + 1)
         index = self._take_record(key, service, destination)
@@ -348,18 +362,12 @@ class EbpfDatapath:
             )
         if destination.upper_threshold or destination.lower_threshold:
             raise errors.NotSupported("xlvs does not have connection thresholds yet")
-        if not 0 <= destination.weight <= model.MAX_WEIGHT:
-            raise errors.InvalidOperation(f"a weight is 0 to {model.MAX_WEIGHT}")
         if destination.family != key.family:
             raise errors.InvalidOperation(
                 "a real server of another address family can only be reached by tunnelling"
             )
-        if key.family == model.IPV6 and (
-            destination.address[0] == 0xFF
-            or destination.address[:2] == b"\xfe\x80"
-            or not any(destination.address)
-        ):
-            raise errors.InvalidOperation("the real server's address is not a unicast address")
+        if not 0 <= destination.weight <= model.MAX_WEIGHT:
+            raise errors.OutOfRange(f"a weight is 0 to {model.MAX_WEIGHT}")
 
     def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
         wanted, swapped = padded(address), swap_port(port)

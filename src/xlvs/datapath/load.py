@@ -8,7 +8,6 @@ renamed at the end: a namespace has a whole data plane or none.
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
@@ -75,8 +74,9 @@ def _limits(capacity: Capacity) -> abi.Limits:
         buckets=max(slots // abi.SLOTS_PER_BUCKET, abi.SWEEPS_PER_SECOND),
         services=capacity.services,
         destinations=capacity.destinations,
-        # Each service's run has a header, and a change writes a second run.
-        pool=2 * (capacity.destinations + 16 * capacity.services),
+        # Each service's run has a header.  A change writes a second run, and the
+        # gaps that earlier ones left may be too small for it.
+        pool=2 * (2 * capacity.destinations + 16 * capacity.services),
         cpus=_cpu_rows(),
     )
 
@@ -190,56 +190,6 @@ def _start_timer(folder: str) -> None:
         "the kernel has no memory for the timer that expires connections",
         "Free some memory, then try again.",
     )
-
-
-class Forwarding:
-    """`net.*.conf.lo.forwarding`: lets the packet path ask the routing table.
-
-    bpf_fib_lookup() answers only for an interface that forwards.  Asked for
-    ``lo`` it can answer without ip_forward, and nothing comes in through
-    ``lo`` that could be forwarded.
-    """
-
-    EVERY = 0b11
-    """As if `enable` had changed all of them."""
-    PATHS = ("/proc/sys/net/ipv4/conf/lo/forwarding", "/proc/sys/net/ipv6/conf/lo/forwarding")
-
-    @classmethod
-    def enable(cls, settings: abi.Settings) -> None:
-        """Turn it on where it is off, and note what was changed.
-
-        Where that is not allowed the packet path does with what it learns
-        from the incoming interface, or with the routes at the last command.
-        """
-        for bit, path in enumerate(cls.PATHS):
-            try:
-                with open(path) as file:
-                    if file.read().strip() != "0":
-                        continue
-                with open(path, "w") as file:
-                    file.write("1")
-                settings.forwarding_set |= 1 << bit
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM):
-                    raise
-
-    @classmethod
-    def restore(cls, changed: int) -> None:
-        """Undo what `enable` changed (``settings.forwarding_set``).
-
-        ``lo`` gets what the other interfaces have by now: ip_forward may have
-        been turned on meanwhile.
-        """
-        for bit, path in enumerate(cls.PATHS):
-            if not changed & 1 << bit:
-                continue
-            try:
-                with open(path.replace("/lo/", "/all/")) as file:
-                    value = file.read()
-                with open(path, "w") as file:
-                    file.write(value)
-            except OSError:
-                continue
 
 
 def unload(folder: str) -> None:

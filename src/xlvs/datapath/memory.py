@@ -30,6 +30,7 @@ from xlvs.model import (
     ServiceKey,
     Stats,
     Timeouts,
+    is_unicast,
 )
 
 TYPE_CHECKING = False
@@ -184,12 +185,5 @@ def _check_destination(key: ServiceKey, destination: Destination) -> None:
 
 
 def _check_address(address: bytes) -> None:
-    """Refuse what is not unicast (kernel: ``inet_addr_type``, ``ipv6_addr_type``)."""
-    if len(address) == 4:
-        unicast = address not in (b"\0\0\0\0", b"\xff\xff\xff\xff") and address[0] >> 4 != 0xE
-    else:
-        link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80
-        mapped = address.startswith(bytes(10) + b"\xff\xff")
-        unicast = address != bytes(16) and address[0] != 0xFF and not link_local and not mapped
-    if not unicast:
+    if not is_unicast(address):
         raise InvalidOperation("The address of a real server must be unicast")

@@ -130,13 +130,10 @@ class Allocator:
     def allocate(self, count: int) -> int | None:
         """A place for ``count`` picks, or None when the pool is full."""
         need = elements_of(count)
-        if self._end + need > self._size:
-            start = self._gap(need)
-        else:
-            start = self._end
-            self._end += need
+        start = self._end if self._end + need <= self._size else self._gap(need)
         if start is not None:
             self._taken[start] = need
+            self._end = max(self._end, start + need)  # a gap may reach past it
         return start
 
     def free(self, start: int) -> None:

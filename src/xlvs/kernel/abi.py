@@ -13,7 +13,7 @@ from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_u
 ABI_VERSION = 1
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
-BUCKET_CHOICES = 4
+BUCKET_CHOICES = 8
 INTERFACE_LIMIT = 4096
 RUN_HEADER = 3
 TIMEOUT_COUNT = 16

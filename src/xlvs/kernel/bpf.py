@@ -3,9 +3,9 @@
 
 Raw system calls, no libbpf: a command that only reads or changes pinned maps
 starts in milliseconds with them.  Every function raises `OSError` with the
-kernel's errno; what that means to an operator is for the caller to say.  On a
-machine whose number for the call is not known, that is `Unavailable`.  File
-descriptors are close-on-exec, as the kernel makes them.
+kernel's errno; what that means to an operator is for the caller to say.  Only
+a machine whose number for the call is not known is `Unavailable` right here.
+File descriptors are close-on-exec, as the kernel makes them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from struct import Struct
 
 from xlvs.errors import Unavailable
 
-_SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
 
 # enum bpf_cmd (include/uapi/linux/bpf.h)
 _MAP_LOOKUP_ELEM = 1
@@ -47,11 +47,11 @@ def _call(command: int, attributes: bytes) -> int:
 
 def _call_in_place(command: int, attributes: ctypes.Array[ctypes.c_char]) -> int:
     machine = os.uname().machine
-    number = _SYSCALL_NUMBERS.get(machine)
+    number = SYSCALL_NUMBERS.get(machine)
     if number is None:
         raise Unavailable(
             f"xlvs does not know the system call bpf(2) of the machine {machine!r} (uname -m)",
-            f"It knows {', '.join(_SYSCALL_NUMBERS)}. A 64-bit machine that goes by a 32-bit name "
+            f"It knows {', '.join(SYSCALL_NUMBERS)}. A 64-bit machine that goes by a 32-bit name "
             "(setarch, linux32) has to be called by its own.",
         )
     result: int = _libc.syscall(number, command, attributes, _ATTRIBUTES_SIZE)

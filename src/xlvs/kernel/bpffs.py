@@ -81,8 +81,15 @@ def mount() -> str:
     mounted = root()
     if mounted is not None:
         return mounted
+    outermost = outermost_process()
+    if outermost == os.getpid() != 1:
+        raise Unavailable(
+            f"a BPF file system mounted at {MOUNT_POINT} might end with this command: "
+            "it may not look at any other process's mount namespace",
+            "Run it with all capabilities that process 1 has, or mount it beforehand: "
+            f"mkdir -p {MOUNT_POINT} && mount -t bpf bpf {MOUNT_POINT}",
+        )
     try:
-        outermost = outermost_process()
         if os.stat("/proc/self/ns/mnt").st_ino == os.stat(f"/proc/{outermost}/ns/mnt").st_ino:
             _mount_here()
         else:
@@ -141,6 +148,11 @@ def _is_attached(folder: str) -> bool:
     return False
 
 
+def _is_cookie(name: str) -> bool:
+    """Whether a name is one of ours; tc(8) and ip(8) keep folders on any bpffs they find."""
+    return name.strip("0123456789abcdef") == ""
+
+
 def sweep() -> None:
     """Remove what network namespaces that are gone left behind: pins and lock files.
 
@@ -157,6 +169,7 @@ def sweep() -> None:
     mounted = root()
     for name in os.listdir(mounted) if mounted else []:
         folder = f"{mounted}/{name}"
-        if not os.path.isdir(folder) or name.partition("-")[0] in live or _is_attached(folder):
+        cookie = name.partition("-")[0]
+        if not _is_cookie(cookie) or not os.path.isdir(folder) or cookie in live or _is_attached(folder):
             continue
         shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,12 @@ from types import TracebackType
 
 from xlvs.errors import NotPermitted, Unavailable
 
+SMALLER_TABLE = (
+    "There is not enough memory for the table. Choose a smaller one: "
+    "xlvs attach --connections 65536 --destinations 8192"
+)
+"""The hint for whoever asked for more than the machine has."""
+
 _LOG_SIZE = 1 << 20
 _BPF_TC_INGRESS = 1
 _BPF_TC_F_REPLACE = 1
@@ -78,6 +84,8 @@ def _library() -> ctypes.CDLL:
         getattr(library, name).restype = ctypes.c_void_p
     # Its running commentary would go to stderr; errors reach us as return values.
     library.libbpf_set_print(None)
+    for name in ("bpf_map__key_size", "bpf_map__value_size", "bpf_map__max_entries"):
+        getattr(library, name).restype = ctypes.c_uint32
     return library
 
 
@@ -90,11 +98,7 @@ def _failure(what: str, error: int, log: str = "") -> Unavailable:
             "Run it as root; in a container the capabilities BPF and NET_ADMIN are needed.",
         )
     if error == errno.ENOMEM:
-        return Unavailable(
-            f"{what}: {reason}",
-            "There is not enough memory for the table. Choose a smaller one: "
-            "xlvs attach --connections 65536 --destinations 8192",
-        )
+        return Unavailable(f"{what}: {reason}", SMALLER_TABLE)
     if error in (errno.ENOSYS, errno.EOPNOTSUPP):
         return Unavailable(f"{what}: {reason}", "xlvs needs a kernel with eBPF, Linux 6.1 or later.")
     tail = "\n".join(log.strip().splitlines()[-6:])
@@ -123,7 +127,10 @@ class BpfObject:
             raise Unavailable(f"{path} is missing", "Build it with: make build")
         handle = self._library.bpf_object__open_file(os.fsencode(path), ctypes.byref(options))
         if not handle:
-            raise _failure(f"cannot open {path}", ctypes.get_errno() or errno.EINVAL)
+            error = ctypes.get_errno()
+            # From 4000 on they are libbpf's own, about the object's format (enum libbpf_errno).
+            reason = os.strerror(error) if 0 < error < 4000 else "it is not a whole eBPF object"
+            raise Unavailable(f"cannot open {path}: {reason}", "Build it again with: make build")
         self._options = options
         self._handle = ctypes.c_void_p(handle)
 
@@ -149,6 +156,12 @@ class BpfObject:
         result = self._library.bpf_map__set_max_entries(self._map(name), ctypes.c_uint32(entries))
         if result:
             raise _failure(f"cannot size the map {name}", -result)
+
+    def map_bytes(self, name: str) -> int:
+        """About the memory that a map takes, full, at its present size."""
+        library, handle = self._library, self._map(name)
+        record = library.bpf_map__key_size(handle) + library.bpf_map__value_size(handle)
+        return int(record * library.bpf_map__max_entries(handle))
 
     def set_constants(self, section: str, value: bytes) -> None:
         """Overwrite the beginning of a constant section such as ``.rodata.limits``; before `load`."""

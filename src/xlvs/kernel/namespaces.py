@@ -27,9 +27,7 @@ def network_cookie() -> int:
     # By libc: the socket module alone would take a third of a listing's start-up time.
     cookie, size = ctypes.c_uint64(), ctypes.c_uint32(8)
     probe = _libc.socket(_AF_INET, _SOCK_DGRAM | os.O_CLOEXEC, 0)
-    failed = _libc.getsockopt(
-        probe, _SOL_SOCKET, _SO_NETNS_COOKIE, ctypes.byref(cookie), ctypes.byref(size)
-    )
+    failed = _libc.getsockopt(probe, _SOL_SOCKET, _SO_NETNS_COOKIE, ctypes.byref(cookie), ctypes.byref(size))
     error = ctypes.get_errno()
     if probe >= 0:
         os.close(probe)
@@ -80,10 +78,10 @@ def outermost_process() -> int:
     """
     process = os.getpid()
     ancestors = []
-    while process > 0:
+    while process > 1:  # 0 is a parent outside of our process namespace (nsenter, docker exec)
         ancestors.append(process)
         process = _parent_of(process)
-    for process in reversed(ancestors):
+    for process in (1, *reversed(ancestors)):
         try:
             os.stat(f"/proc/{process}/ns/mnt")
             return process

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What kernel IPVS would do: TCP states and schedulers, written from its rules.
+
+Nothing of xlvs is imported.  The rules are those of Linux 6.1,
+net/netfilter/ipvs/ip_vs_proto_tcp.c and ip_vs_{rr,wrr,lc,wlc}.c.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+from tests.packet.packets import ACK, FIN, RST, SYN
+
+_SHORT = {
+    "NO": "NONE", "ES": "ESTABLISHED", "SS": "SYN_SENT", "SR": "SYN_RECV", "FW": "FIN_WAIT",
+    "TW": "TIME_WAIT", "CL": "CLOSE", "CW": "CLOSE_WAIT", "LA": "LAST_ACK", "LI": "LISTEN",
+    "SA": "SYNACK",
+}  # fmt: skip
+_COLUMNS = ("NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA")
+# The client's segments where the director does not see the answers.
+_ROWS = {
+    SYN: "SR ES ES SR SR SR SR SR SR SR SR",
+    FIN: "CL FW SS TW FW TW CL CW LA LI TW",
+    ACK: "ES ES SS ES FW TW CL CW CL LI ES",
+    RST: "CL CL CL SR CL CL CL CL LA LI CL",
+}
+_NEXT = {
+    (flag, _SHORT[before]): _SHORT[after]
+    for flag, row in _ROWS.items()
+    for before, after in zip(_COLUMNS, row.split(), strict=True)
+}
+
+TIMEOUTS = {
+    "NONE": 2, "ESTABLISHED": 900, "SYN_SENT": 120, "SYN_RECV": 60, "FIN_WAIT": 120,
+    "TIME_WAIT": 120, "CLOSE": 10, "CLOSE_WAIT": 60, "LAST_ACK": 30, "LISTEN": 120, "SYNACK": 120,
+}  # fmt: skip
+UDP_TIMEOUT = 300
+_ACTIVE = ("ESTABLISHED", "SYN_SENT", "SYN_RECV", "SYNACK")
+
+
+def is_active(state: str) -> bool:
+    """Whether a connection in that state counts as ActiveConn."""
+    return state in _ACTIVE
+
+
+def next_state(state: str, flags: int) -> str:
+    """A connection's state after a segment from its client."""
+    for flag in (RST, SYN, FIN, ACK):
+        if flags & flag:
+            return _NEXT[flag, state]
+    return "CLOSE"
+
+
+def opens(flags: int) -> bool:
+    """Whether a segment may begin a connection."""
+    return bool(flags & SYN) and not flags & RST
+
+
+def takes_over(state: str, flags: int) -> bool:
+    """Whether a segment ends the old connection that it meets (conn_reuse_mode 1)."""
+    return bool(flags & SYN) and state in ("TIME_WAIT", "CLOSE")
+
+
+class Server:
+    """A real server: its weight and its connections."""
+
+    def __init__(self, name: int) -> None:
+        self.name = name
+        self.weight = 1
+        self.active = 0
+        self.inactive = 0
+        self.connections = 0
+
+    @property
+    def overhead(self) -> int:
+        """The kernel's measure of load."""
+        return self.active * 256 + self.inactive
+
+
+class RoundRobin:
+    """rr: the next usable one after the last pick."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+        self.last: Server | None = None  # None: the list's head
+
+    def added(self, server: Server) -> None:
+        """A server was put in front."""
+        self.servers.insert(0, server)
+
+    def removed(self, server: Server) -> None:
+        """The mark moves to the one before."""
+        place = self.servers.index(server)
+        if server is self.last:
+            self.last = self.servers[place - 1] if place else None
+        self.servers.remove(server)
+
+    def edited(self) -> None:
+        """rr does not look."""
+
+    def pick(self) -> Server | None:
+        """Choose."""
+        start = self.servers.index(self.last) + 1 if self.last else 0
+        for server in self.servers[start:] + self.servers[:start]:
+            if server.weight > 0:
+                self.last = server
+                return server
+        return None
+
+
+class WeightedRoundRobin:
+    """wrr: passes with a threshold that falls by the weights' greatest common divisor."""
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+        self.mark = -1  # place of the last pick, -1: the list's head
+        self._measure()
+        self.threshold = self.first
+
+    def _measure(self) -> None:
+        weights = [server.weight for server in self.servers if server.weight > 0]
+        self.step = gcd(*weights) if weights else 1
+        self.first = max(weights, default=0) - (self.step - 1)
+
+    def _changed(self) -> None:
+        self.mark = -1
+        self._measure()
+        if self.threshold == 0 or self.threshold > self.first:
+            self.threshold = self.first
+        elif self.step > 1:
+            self.threshold -= self.threshold % self.step
+            self.threshold += 1
+
+    def added(self, server: Server) -> None:
+        """A server was put in front."""
+        self.servers.insert(0, server)
+        self._changed()
+
+    def removed(self, server: Server) -> None:
+        """A server is gone."""
+        self.servers.remove(server)
+        self._changed()
+
+    def edited(self) -> None:
+        """A weight was changed."""
+        self._changed()
+
+    def pick(self) -> Server | None:
+        """Choose."""
+        if self.first == 0:
+            return None
+        while True:
+            for place in range(self.mark + 1, len(self.servers)):
+                if self.servers[place].weight >= self.threshold:
+                    self.mark = place
+                    return self.servers[place]
+            self.mark = -1
+            self.threshold -= self.step
+            if self.threshold <= 0:
+                self.threshold = self.first
+
+
+class LeastConnections:
+    """lc: the least overhead, the first of equals."""
+
+    weighted = False
+
+    def __init__(self, servers: list[Server]) -> None:
+        self.servers = servers
+
+    def added(self, server: Server) -> None:
+        """A server was put in front."""
+        self.servers.insert(0, server)
+
+    def removed(self, server: Server) -> None:
+        """A server is gone."""
+        self.servers.remove(server)
+
+    def edited(self) -> None:
+        """Weights are read at each pick."""
+
+    def pick(self) -> Server | None:
+        """Choose."""
+        best: Server | None = None
+        for server in self.servers:
+            if server.weight > 0 and (best is None or self._is_less(server, best)):
+                best = server
+        return best
+
+    def _is_less(self, server: Server, best: Server) -> bool:
+        if not self.weighted:
+            return server.overhead < best.overhead
+        return server.overhead * best.weight < best.overhead * server.weight
+
+
+class WeightedLeastConnections(LeastConnections):
+    """wlc: the least overhead for its weight, the first of equals."""
+
+    weighted = True
+
+
+Scheduler = RoundRobin | WeightedRoundRobin | LeastConnections
+SCHEDULERS: dict[str, type[Scheduler]] = {
+    "rr": RoundRobin,
+    "wrr": WeightedRoundRobin,
+    "lc": LeastConnections,
+    "wlc": WeightedLeastConnections,
+}

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The same history, the same picks as kernel IPVS."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.packet.director import DROPPED, SENT, Director, real_server
+from tests.packet.kernel_model import (
+    SCHEDULERS,
+    Scheduler,
+    Server,
+    is_active,
+    next_state,
+    takes_over,
+)
+from tests.packet.packets import ACK, FIN, RST, SYN
+from xlvs.model import Destination, Service
+
+names = st.integers(1, 6)
+weights = st.sampled_from([0, 1, 1, 2, 3, 4, 6, 8, 100]) | st.integers(0, 12) | st.just(2147483647)
+steps = st.one_of(
+    st.tuples(st.just("flow"), st.integers(1, 8)),
+    st.tuples(st.just("flow"), st.integers(1, 8)),
+    st.tuples(st.just("segment"), st.integers(0, 1000), st.sampled_from([ACK, FIN, RST, SYN])),
+    st.tuples(st.just("reopen"), st.integers(0, 1000)),
+    st.tuples(st.just("put"), names, weights),
+    st.tuples(st.just("put"), names, weights),
+    st.tuples(st.just("delete"), names),
+    st.tuples(st.just("scheduler"), st.sampled_from(sorted(SCHEDULERS))),
+)  # fmt: skip
+histories = st.lists(steps, max_size=40)
+
+
+class Flow:
+    """A connection of the model."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.server: Server
+        self.state = "NONE"
+
+
+class History:
+    """Plays a history on a director and on the kernel's rules, and compares."""
+
+    def __init__(self, director: Director, scheduler: str) -> None:
+        self.director = director
+        self.key = director.unused_key()
+        director.table.add_service(Service(self.key, scheduler))
+        self.name = scheduler
+        self.scheduler: Scheduler = SCHEDULERS[scheduler]([])
+        self.known: dict[int, Server] = {}
+        self.flows: list[Flow] = []
+
+    def put(self, name: int, weight: int) -> None:
+        """Add a real server, or give it another weight if it is there."""
+        destination = Destination(real_server(name), self.key.port, weight=weight)
+        server = self.known.setdefault(name, Server(name))
+        server.weight = weight
+        if server in self.scheduler.servers:
+            self.director.table.edit_destination(self.key, destination)
+            self.scheduler.edited()
+        else:
+            self.director.table.add_destination(self.key, destination)
+            self.scheduler.added(server)
+
+    def delete(self, name: int) -> None:
+        """Delete a real server, if it is there; it may come back with its connections."""
+        server = self.known.get(name)
+        if server is not None and server in self.scheduler.servers:
+            self.director.table.delete_destination(self.key, real_server(name), self.key.port)
+            self.scheduler.removed(server)
+
+    def change_scheduler(self, name: str) -> None:
+        """Edit the service; the same scheduler again is no change."""
+        self.director.table.edit_service(Service(self.key, name))
+        if name != self.name:
+            self.name = name
+            self.scheduler = SCHEDULERS[name](self.scheduler.servers)
+
+    def open_flow(self) -> None:
+        """A client comes."""
+        self._schedule(Flow(self.director.unused_port()))
+
+    def _schedule(self, flow: Flow) -> None:
+        chosen = self.scheduler.pick()
+        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, SYN))
+        assert verdict == (SENT if chosen else DROPPED)
+        if flow in self.flows:
+            # The kernel's timer ends the old connection after the new one was scheduled.
+            flow.server.inactive -= 1
+            self.flows.remove(flow)
+        if chosen:
+            flow.server = chosen
+            chosen.connections += 1
+            chosen.inactive += 1
+            self.flows.append(flow)
+            flow.state = "NONE"
+            self._move(flow, next_state("NONE", SYN))
+
+    def send(self, which: int, flags: int) -> None:
+        """A client sends a segment in a connection that it has."""
+        if not self.flows:
+            return
+        flow = self.flows[which % len(self.flows)]
+        if takes_over(flow.state, flags):
+            self._schedule(flow)
+            return
+        there = flow.server in self.scheduler.servers
+        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, flags))
+        assert verdict == (SENT if there else DROPPED)
+        if there:
+            self._move(flow, next_state(flow.state, flags))
+
+    @staticmethod
+    def _move(flow: Flow, state: str) -> None:
+        change = is_active(state) - is_active(flow.state)
+        flow.server.active += change
+        flow.server.inactive -= change
+        flow.state = state
+
+    def compare(self) -> None:
+        """The director lists what the model holds: order, weights, connections, picks."""
+        listed = [
+            (
+                one.destination.address,
+                one.destination.weight,
+                one.active,
+                one.inactive,
+                one.stats.connections,
+            )
+            for one in self.director.listing(self.key).destinations
+        ]
+        assert listed == [
+            (real_server(one.name), one.weight, one.active, one.inactive, one.connections)
+            for one in self.scheduler.servers
+        ]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(sorted(SCHEDULERS)), st.lists(st.tuples(names, weights), max_size=5), histories)
+def _play(
+    director: Director, scheduler: str, servers: list[tuple[int, int]], history: list[tuple[object, ...]]
+) -> None:
+    play = History(director, scheduler)
+    for name, weight in servers:
+        play.put(name, weight)
+    for step in history:
+        match step:
+            case ("flow", int(count)):
+                for _ in range(count):
+                    play.open_flow()
+                    play.compare()
+            case ("segment", int(which), int(flags)):
+                play.send(which, flags)
+            case ("reopen", int(which)):
+                for flags in (ACK, RST, SYN):
+                    play.send(which, flags)
+                    play.compare()
+            case ("put", int(name), int(weight)):
+                play.put(name, weight)
+            case ("delete", int(name)):
+                play.delete(name)
+            case ("scheduler", str(chosen)):
+                play.change_scheduler(chosen)
+        play.compare()
+    director.table.delete_service(play.key)
+
+
+def test_any_history(director: Director) -> None:
+    _play(director)
+
+
+def test_a_weight_of_zero_gets_nothing_new(director: Director) -> None:
+    for scheduler in SCHEDULERS:
+        key = director.service(1, 1, scheduler=scheduler)
+        ports = [director.open(key, ACK) for _ in range(4)]
+        director.table.edit_destination(key, Destination(real_server(1), key.port, weight=0))
+        old = director.entry(key, real_server(1))
+        assert old.active == 2
+        for _ in range(6):
+            director.open(key)
+        for port in ports:
+            assert director.tc(director.segment(key, port, ACK))[0] == SENT
+        entry = director.entry(key, real_server(1))
+        assert (entry.stats.connections, entry.active) == (2, 2)
+        assert entry.stats.in_packets == old.stats.in_packets + 2
+        assert director.entry(key, real_server(2)).stats.connections == 8
+        director.table.edit_destination(key, Destination(real_server(2), key.port, weight=0))
+        before = director.events()["no_destination"]
+        frame = director.segment(key, director.unused_port(), SYN)
+        assert director.tc(frame) == (DROPPED, frame)
+        assert director.events()["no_destination"] == before + 1
+
+
+def test_wrr_with_weights_far_apart(director: Director) -> None:
+    """A hundred thousand passes lie between two picks of the light one."""
+    play = History(director, "wrr")
+    for weight in (100_000, 3, 7, 2147483647):
+        play.put(1, weight)
+        play.put(2, 1)
+        for _ in range(40):
+            play.open_flow()
+        play.compare()

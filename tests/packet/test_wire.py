@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Frames on a wire: what a test run of a program alone cannot show."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from struct import pack
+
+import pytest
+
+from tests.packet import packets
+from tests.packet.director import (
+    CLIENT_MAC,
+    INTERFACE_MAC,
+    VIP,
+    VIP6,
+    Director,
+    new_director,
+    real_server_mac,
+)
+from tests.packet.packets import ACK, SYN, packed, with_one_hop_less
+from xlvs.datapath.attach import TC, XDP_GENERIC
+from xlvs.kernel.namespaces import network_namespace
+
+
+@pytest.fixture(scope="module", params=[TC, XDP_GENERIC])
+def attached(request: pytest.FixtureRequest) -> Iterator[Director]:
+    """A director that is attached to its interfaces."""
+    with new_director(mode=request.param) as made:
+        yield made
+
+
+class Wire:
+    """The far end of the director's first interface, as raw frames."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind(("eth0", 3))
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the wire."""
+        self._socket.send(frame)
+
+    def receive(self, destination: bytes, seconds: float = 2) -> bytes | None:
+        """The next frame to that MAC, or None when none comes in that time."""
+        while select.select([self._socket], [], [], seconds)[0]:
+            frame, (_, _, kind, _, _) = self._socket.recvfrom(2048)
+            if kind != socket.PACKET_OUTGOING and frame[:6] == destination:
+                return frame
+        return None
+
+
+@contextmanager
+def _wire(director: Director) -> Iterator[Wire]:
+    with network_namespace(director.peer):
+        wire = Wire()
+    try:
+        yield wire
+    finally:
+        wire.close()
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_to_the_real_servers_mac(attached: Director, address: bytes) -> None:
+    """The client's frame comes out with the real server's MAC and one hop less, VIP and all."""
+    key = attached.service(1, address=address)
+    port = attached.unused_port()
+    with _wire(attached) as wire:
+        for flags in (SYN, ACK, ACK):
+            frame = attached.segment(key, port, flags, b"hello, there")
+            wire.send(frame)
+            came = wire.receive(real_server_mac(1))
+            assert came == real_server_mac(1) + INTERFACE_MAC + with_one_hop_less(frame)[12:]
+    assert attached.listing(key).stats.in_packets == 3
+    connection = attached.connection(key, port)
+    assert connection is not None
+    assert connection.state == "ESTABLISHED"
+
+
+def test_a_neighbour_is_resolved_and_the_packet_kept(attached: Director) -> None:
+    key = attached.service(1, servers=(packed("10.0.0.66"),))
+    its_mac = packets.mac("02:00:00:00:00:66")
+    frame = attached.segment(key, attached.unused_port(), SYN)
+    with _wire(attached) as wire:
+        wire.send(frame)
+        question = wire.receive(b"\xff" * 6)
+        assert question is not None
+        assert question[12:14] == b"\x08\x06"
+        assert question[38:42] == packed("10.0.0.66")
+        answer = pack(">HHBBH", 1, 0x0800, 6, 4, 2) + its_mac + packed("10.0.0.66")
+        answer += INTERFACE_MAC + packed("10.0.0.1")
+        wire.send(packets.ethernet(answer, packets.ETHERTYPE_ARP, INTERFACE_MAC, its_mac))
+        assert wire.receive(its_mac) == its_mac + INTERFACE_MAC + with_one_hop_less(frame)[12:]
+
+
+def test_a_tag_that_the_interface_strips(attached: Director) -> None:
+    """A tagged frame belongs to the VLAN's own interface, also when its tag is no longer in it."""
+    key = attached.service(1)
+    port = attached.unused_port()
+    frame = attached.segment(key, port, SYN)
+    tagged = frame[:12] + pack(">HH", packets.ETHERTYPE_VLAN, 7) + frame[12:]
+    before = attached.events()
+    with _wire(attached) as wire:
+        wire.send(tagged)
+        assert wire.receive(real_server_mac(1), 0.2) is None
+        assert attached.connection(key, port) is None
+        assert attached.events() == before
+        wire.send(frame)
+        assert wire.receive(real_server_mac(1)) is not None
+
+
+@pytest.mark.parametrize(
+    "destination", [CLIENT_MAC, b"\xff" * 6, packets.mac("01:00:5e:00:00:64")], ids=["other", "all", "group"]
+)
+def test_a_frame_that_is_not_for_the_interface(attached: Director, destination: bytes) -> None:
+    key = attached.service(1)
+    port = attached.unused_port()
+    before = attached.events()
+    with _wire(attached) as wire:
+        frame = attached.segment(key, port, SYN)
+        wire.send(destination + frame[6:])
+        assert wire.receive(real_server_mac(1), 0.2) is None
+    assert attached.connection(key, port) is None
+    assert attached.events() == before

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Python's view of the shared layouts is what the compiler made of bpf/abi.h."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from ctypes import sizeof
+from pathlib import Path
+
+from xlvs import model
+from xlvs.datapath import runs
+from xlvs.kernel import abi
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_generated_from_the_header() -> None:
+    check = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/generate_abi.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stderr
+
+
+def test_sizes_that_the_packet_path_counts_on() -> None:
+    """Cache lines, and words that are compared whole."""
+    assert sizeof(abi.Flow) == 40
+    assert sizeof(abi.Connection) == 64
+    assert sizeof(abi.Service) == 128
+    assert sizeof(abi.Destination) == 128
+    assert abi.Connection.flow.offset == 8
+    assert abi.Destination.active.offset == 64  # type: ignore[attr-defined]
+
+
+def test_numbers_that_two_worlds_share() -> None:
+    """Schedulers are numbered from 1 in the model's order; timeouts have room for every state."""
+    for name, number in runs.SCHEDULERS.items():
+        assert getattr(abi, f"SCHEDULER_{name.upper()}") == number
+        assert model.SCHEDULERS[number - 1] == name
+    assert len(model.TCP_STATES) == abi.TIMEOUT_UDP
+    assert abi.TIMEOUT_COUNT > abi.TIMEOUT_UDP
