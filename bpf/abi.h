@@ -110,11 +110,10 @@ struct service {
 	/* configuration */
 	struct service_key key;
 	__u32 flags;
-	__u32 scheduler;
 	__u32 run;                /* where its scheduling run starts in the pool; 0 = none */
 	__u32 persistence;        /* seconds */
 	__u32 netmask;            /* prefix length */
-	__u32 config_pad[5];
+	__u32 config_pad[6];
 	/* live */
 	__u32 virtual_checked;    /* tick of the last look whether the VIP is ours */
 	__u32 virtual_local;
@@ -237,6 +236,8 @@ struct settings {
 	__u32 forwarding_set;     /* bit 0, 1: we set conf.lo.forwarding for IPv4, IPv6 */
 	__u32 services_top;       /* no service record from here on was ever used */
 	__u32 destinations_top;
+	__u32 activated;          /* loading went on to its end: attached, forwarding on */
+	__u32 forwarding_wanted;  /* bits as above: there are services that need it */
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 };
 

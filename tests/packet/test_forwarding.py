@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from struct import pack
 
 import pytest
@@ -225,3 +226,14 @@ def test_services_are_told_apart(director: Director) -> None:
         assert connection is not None
         assert connection.client == (CLIENT if key.family == 2 else CLIENT6)
         assert connection.destination_port == key.port
+
+
+def test_a_large_packet_does_not_cut_the_way_for_others(director: Director) -> None:
+    """It comes when the way is looked up again, and is larger than the MTU there."""
+    key = director.service()
+    port = director.open(key, ACK)
+    unroutable = director.events()["unroutable"]
+    time.sleep(1.1)  # the last look is too old by then
+    director.tc(director.segment(key, port, ACK, payload=bytes(3000)))
+    assert director.tc(director.segment(key, port, ACK))[0] == SENT
+    assert director.events()["unroutable"] == unroutable

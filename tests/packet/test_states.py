@@ -29,7 +29,7 @@ from tests.packet.kernel_model import (
     opens,
     takes_over,
 )
-from tests.packet.packets import ACK, FIN, PSH, RST, SYN, UDP, URG
+from tests.packet.packets import ACK, FIN, PSH, RST, SYN, UDP, URG, packed
 from xlvs.datapath.records import seconds_to_ticks
 from xlvs.model import TCP_STATES, ServiceKey, Stats, Timeouts
 
@@ -181,3 +181,41 @@ def test_a_packet_renews_the_time(director: Director) -> None:
     connection = director.connection(key, port)
     assert connection is not None
     assert 898 <= connection.expires <= 900
+
+
+def test_reopening_a_flow_takes_its_slot_again(director: Director) -> None:
+    """A client that closes and opens one flow over and over finds room, and fills no table."""
+    key = director.service(1, 1)
+    port = director.unused_port()
+    before = director.events()["table_full"]
+    for _ in range(200):
+        for flags in (SYN, ACK, RST):
+            assert director.tc(director.segment(key, port, flags))[0] == SENT
+    assert director.events()["table_full"] == before
+    listed = director.listing(key)
+    assert [entry.stats.connections for entry in listed.destinations] == [100, 100]
+    assert sum(entry.active + entry.inactive for entry in listed.destinations) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "scheduled"),
+    [
+        ("0.1.2.3", False), ("127.0.0.1", False), ("224.0.0.1", False), ("255.255.255.255", False),
+        ("1.0.0.1", True), ("223.255.255.254", True),
+        ("::", False), ("::1", False), ("ff02::1", False), ("::2", True), ("fe00::1", True),
+    ],
+)  # fmt: skip
+def test_no_connection_from_a_source_that_input_routing_refuses(
+    director: Director, source: str, scheduled: bool
+) -> None:
+    key = director.service(address=VIP6 if ":" in source else VIP)
+    frame = director.segment(key, director.unused_port(), SYN, client=packed(source))
+    assert at_tc(director, frame) == ("sent" if scheduled else "untouched")
+    assert director.listing(key).stats.connections == int(scheduled)
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_no_connection_from_the_vip_itself(director: Director, address: bytes) -> None:
+    key = director.service(address=address)
+    frame = director.segment(key, director.unused_port(), SYN, client=address)
+    assert at_tc(director, frame) == "untouched"

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from xlvs.datapath.attach import MODES, TC
+from xlvs.datapath.attach import MODES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     attach.add_argument(
         "--mode",
         choices=MODES,
-        default=TC,
         help="tc: TC ingress, complete; xdp-generic: also XDP, run by the network stack "
-        "(default: %(default)s)",
+        "(default: what the interface has, a new one tc)",
     )
     for name, what in (
         ("connections", "connections that certainly fit"),
@@ -92,6 +92,8 @@ def _attach(arguments: argparse.Namespace) -> int:
                 "To load it anew, forgetting its table: xlvs detach && xlvs attach ...",
             )
         activation = activate(capacity, arguments.interfaces or None, arguments.mode)
+    for error in activation.refused:
+        print(f"xlvs: {error}", file=sys.stderr)
     for link, hook in activation.attached:
         print(f"{link.name}: {hook}" if link.up else f"{link.name}: {hook}, but the interface is down")
     if not activation.attached:
@@ -107,9 +109,10 @@ def _detach(arguments: argparse.Namespace) -> int:
     from xlvs.kernel.privilege import require_root
 
     require_root()
-    if bpffs.namespace_folder() is None:
+    if bpffs.root() is None:
         return _nothing_to_detach(arguments.interfaces)
     with table_lock(exclusive=True):
+        bpffs.discard_unfinished()
         folder = bpffs.namespace_folder()
         if folder is None:
             return _nothing_to_detach(arguments.interfaces)

@@ -112,7 +112,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
             "destinations": {"used": destinations, "capacity": limits.destinations},
         },
         "lo_forwarding_set": bool(settings.forwarding_set),
-        "lo_forwarding": {family: forwarding.is_on(path) for family, path in forwarding.PATHS.items()},
+        "lo_forwarding": forwarding.wanted(settings),
         "events": maps.events(),
     }
 
@@ -132,7 +132,7 @@ def _page(report: dict[str, Any]) -> list[str]:
         )
     lines += [
         f"net.{family}.conf.lo.forwarding was turned off since: the packet path goes by its last look at\n"
-        "the routes, and misses it when a VIP leaves the director. Turn it on again: xlvs attach"
+        "the routes, and takes every VIP for the director's. Turn it on again: xlvs attach"
         for family, on in report["lo_forwarding"].items()
         if not on
     ]

@@ -17,6 +17,18 @@ def _empty() -> Datapath:
     return MemoryDatapath()
 
 
+def _activate() -> str:
+    """Load and attach what is not yet, and say on stderr where that was refused."""
+    import sys
+
+    from xlvs.datapath.activate import activate
+
+    activation = activate()
+    for error in activation.refused:
+        print(f"xlvs: {error}", file=sys.stderr)
+    return activation.folder
+
+
 @contextmanager
 def open_datapath(write: bool = False, load: bool = False, locked: bool = True) -> Iterator[Datapath]:
     """Open this network namespace's table, under its lock, for the ``with`` block.
@@ -49,16 +61,16 @@ def open_datapath(write: bool = False, load: bool = False, locked: bool = True) 
             yield _empty()  # it was detached while we waited for the lock
             return
         if folder is None:
-            from xlvs.datapath.activate import activate
-
-            folder = activate().folder
+            folder = _activate()
         maps = Maps(folder)
         datapath = EbpfDatapath(maps)
         try:
             if not write:
                 yield datapath
                 return
-            forwarding.enable(maps.settings)  # ip_forward may have turned it off
+            if load and not maps.settings.activated:
+                _activate()  # a command that died had only begun to
+            forwarding.enable_again(maps.settings)  # ip_forward may have turned it off
             datapath.begin_change()
             try:
                 yield datapath

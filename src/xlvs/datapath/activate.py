@@ -6,10 +6,8 @@ The caller holds the table's lock (`xlvs.kernel.lock`).
 
 from __future__ import annotations
 
-import sys
-
 from xlvs.datapath import forwarding
-from xlvs.datapath.attach import TC, Attacher
+from xlvs.datapath.attach import Attacher
 from xlvs.datapath.load import Capacity, load, unload
 from xlvs.datapath.maps import Maps
 from xlvs.errors import Unusable, XlvsError
@@ -28,13 +26,14 @@ class Activation:
 
 
 def activate(
-    capacity: Capacity | None = None, interfaces: list[str] | None = None, mode: str = TC
+    capacity: Capacity | None = None, interfaces: list[str] | None = None, mode: str | None = None
 ) -> Activation:
     """Load the packet path if it is not loaded, and attach it.
 
-    Without ``interfaces`` it attaches to every one that is up and fit, and an
-    interface whose hook is taken is named on stderr and left alone, unless that
-    leaves none.  Raises `XlvsError`; then nothing is loaded or attached that was
+    Without ``interfaces`` it attaches to every one that is up and fit; one
+    whose hook is taken is left alone and stands in ``refused``, unless that
+    leaves none.  Without ``mode`` an interface keeps the one it has, a new one
+    gets TC.  Raises `XlvsError`; then nothing is loaded or attached that was
     not before.
     """
     folder = bpffs.namespace_folder()
@@ -55,20 +54,26 @@ def activate(
         if loaded_here:
             deactivate(folder)
         raise
-    for error in activation.refused:
-        print(f"xlvs: {error}", file=sys.stderr)
+    _note_activated(folder)
     return activation
+
+
+def _note_activated(folder: str) -> None:
+    maps = Maps(folder)
+    maps.settings.activated = 1
+    maps.close()
 
 
 def _turn_on_forwarding(folder: str) -> None:
     maps = Maps(folder)
     try:
-        forwarding.enable(maps.settings)
+        forwarding.enable(maps.settings, forwarding.IPV4)
+        forwarding.enable_again(maps.settings)  # IPv6, where it was needed before
     finally:
         maps.close()
 
 
-def _attach_fitting(attacher: Attacher, mode: str, activation: Activation) -> None:
+def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation) -> None:
     for link in attacher.fitting():
         try:
             activation.attached.append((link, attacher.attach(link, mode)))
@@ -79,7 +84,7 @@ def _attach_fitting(attacher: Attacher, mode: str, activation: Activation) -> No
 
 
 def _attach_named(
-    attacher: Attacher, links: list[rtnetlink.Link], mode: str, activation: Activation
+    attacher: Attacher, links: list[rtnetlink.Link], mode: str | None, activation: Activation
 ) -> None:
     for link in links:
         attacher.check_fit(link)

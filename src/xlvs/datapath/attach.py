@@ -3,7 +3,8 @@
 
 An attachment is a link pinned under this namespace's folder, ``links/tc-IFINDEX``
 or ``links/xdp-IFINDEX``; the kernel keeps it while the pin is there.  clsact
-filters have no link: a pin of the program, ``links/clsact-IFINDEX``, marks them.
+filters have no link: a pin of the program, ``links/clsact-IFINDEX``, marks them,
+and ``links/qdisc-IFINDEX`` that the qdisc they are in was made for them.
 """
 
 from __future__ import annotations
@@ -73,14 +74,18 @@ class Attacher:
         if reason:
             raise UsageError(f"cannot attach to {link.name}: {reason}", "See which there are: ip link")
 
-    def attach(self, link: rtnetlink.Link, mode: str) -> str:
+    def attach(self, link: rtnetlink.Link, mode: str | None) -> str:
         """Attach to an interface; returns the hook that was taken.
 
         XDP goes with TC, which completes what XDP passes; mode ``tc`` takes an
-        XDP program of ours off.  Attaching again is no error.  Raises
+        XDP program of ours off, None leaves one.  Attaching again is no error.  Raises
         `XlvsError` with the reason, and then leaves the interface as it was.
         """
         self.check_fit(link)
+        if mode is None:
+            mode = self.mode(link.index) or TC
+        if mode == XDP_GENERIC:
+            self._check_fit_for_xdp(link)
         self._know(link)
         had_tc = self.is_attached(link.index)
         hook = self._attach_tc(link)
@@ -101,8 +106,10 @@ class Attacher:
             from xlvs.kernel import libbpf
 
             libbpf.detach_clsact(index, _CLSACT_HANDLE, _CLSACT_PRIORITY)
-        for name in (f"xdp-{index}", f"tc-{index}", f"clsact-{index}"):
-            self._forget(name)
+            if self._has(f"qdisc-{index}") and not rtnetlink.has_clsact_filters(index):
+                libbpf.remove_clsact(index)
+        for kind in ("xdp", "tc", "clsact", "qdisc"):
+            self._forget(f"{kind}-{index}")
 
     def detach_all(self) -> None:
         """Take every program of ours off every interface."""
@@ -137,6 +144,20 @@ class Attacher:
                 program = self._program_on(link.index, XDP_GENERIC)
                 found.append(Attachment(link.name, XDP_GENERIC, program))
         return found
+
+    def _check_fit_for_xdp(self, link: rtnetlink.Link) -> None:
+        if link.index >= abi.INTERFACE_LIMIT:
+            raise UsageError(
+                f"cannot attach to {link.name} at XDP: its index {link.index} is above "
+                f"{abi.INTERFACE_LIMIT - 1}",
+                f"TC works: xlvs attach --mode tc {link.name}",
+            )
+        if any(other.kind == "vlan" and other.lower == link.index for other in self._links):
+            raise UsageError(
+                f"cannot attach to {link.name} at XDP: generic XDP cannot tell the packets of "
+                "its VLAN devices from its own",
+                f"TC works: xlvs attach --mode tc {link.name}",
+            )
 
     def _know(self, link: rtnetlink.Link) -> None:
         """Tell XDP the interface's MAC: only frames sent to it are ours."""
@@ -242,8 +263,16 @@ class Attacher:
     def _attach_clsact(self, link: rtnetlink.Link, program: int) -> str:
         from xlvs.kernel import libbpf
 
-        libbpf.attach_clsact(link.index, program, _CLSACT_HANDLE, _CLSACT_PRIORITY, replace=False)
-        bpf.pin(f"{self._folder}/links/clsact-{link.index}", program)
+        # The mark comes first: a filter without one would be a stranger's.
+        mark = f"clsact-{link.index}"
+        bpf.pin(f"{self._folder}/links/{mark}", program)
+        try:
+            made_qdisc = libbpf.attach_clsact(link.index, program, _CLSACT_HANDLE, _CLSACT_PRIORITY)
+        except BaseException:
+            self._forget(mark)
+            raise
+        if made_qdisc:
+            bpf.pin(f"{self._folder}/links/qdisc-{link.index}", program)
         return "clsact"
 
     def _attach_xdp(self, link: rtnetlink.Link) -> None:

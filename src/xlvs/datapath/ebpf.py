@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from struct import Struct
 
 from xlvs import errors, model
-from xlvs.datapath import runs
+from xlvs.datapath import forwarding, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
@@ -41,6 +41,12 @@ COMPATIBLE_SIZE = 4096
 that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
+
+
+def _destination_flags(is_local: bool) -> int:
+    """The flags of a real server in service; ``is_local`` where it is the director itself."""
+    local = abi.DESTINATION_LOCAL if is_local else 0
+    return abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
 
 
 class EbpfDatapath:
@@ -209,6 +215,8 @@ class EbpfDatapath:
         self._check_service(service)
         index = self._places.service()
         start = self._places.run(0)
+        if service.key.family == model.IPV6:
+            forwarding.enable(self._maps.settings, forwarding.IPV6)
         record = self._maps.service(index)
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
         route = rtnetlink.route_to(service.key.address)
@@ -323,12 +331,13 @@ class EbpfDatapath:
             record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
         record.method = METHODS[destination.method]
         record.weight = destination.weight
-        local = abi.DESTINATION_LOCAL if route.kind == rtnetlink.LOCAL_ROUTE else 0
-        record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
+        record.flags = _destination_flags(route.kind == rtnetlink.LOCAL_ROUTE)
         self._switch(service, runs.change(old, picks), start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
+        from xlvs.kernel import rtnetlink
+
         service = self._find(key)
         self._check_destination(key, destination)
         old = self._run(service)
@@ -341,6 +350,8 @@ class EbpfDatapath:
         record = self._maps.destination(index)
         record.method = METHODS[destination.method]
         record.weight = destination.weight
+        route = rtnetlink.route_to(destination.address)
+        record.flags = _destination_flags(route.kind == rtnetlink.LOCAL_ROUTE)
         self._switch(service, runs.change(old, picks), start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:

@@ -137,7 +137,6 @@ class Service(LittleEndianStructure):
 
     key: ServiceKey
     flags: int
-    scheduler: int
     run: int
     persistence: int
     netmask: int
@@ -148,11 +147,10 @@ class Service(LittleEndianStructure):
     _fields_ = [
         ("key", ServiceKey),
         ("flags", c_uint32),
-        ("scheduler", c_uint32),
         ("run", c_uint32),
         ("persistence", c_uint32),
         ("netmask", c_uint32),
-        ("config_pad", c_uint32 * 5),
+        ("config_pad", c_uint32 * 6),
         ("virtual_checked", c_uint32),
         ("virtual_local", c_uint32),
         ("live_pad", c_uint32 * 14),
@@ -271,7 +269,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 144 bytes."""
+    """``struct settings``, 152 bytes."""
 
     abi_version: int
     pad: int
@@ -282,6 +280,8 @@ class Settings(LittleEndianStructure):
     forwarding_set: int
     services_top: int
     destinations_top: int
+    activated: int
+    forwarding_wanted: int
     changing: int
     _fields_ = [
         ("abi_version", c_uint32),
@@ -293,6 +293,8 @@ class Settings(LittleEndianStructure):
         ("forwarding_set", c_uint32),
         ("services_top", c_uint32),
         ("destinations_top", c_uint32),
+        ("activated", c_uint32),
+        ("forwarding_wanted", c_uint32),
         ("changing", c_uint32),
     ]
 

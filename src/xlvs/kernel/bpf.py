@@ -16,7 +16,7 @@ from struct import Struct
 
 from xlvs.errors import Unavailable
 
-SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
+SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
 
 # enum bpf_cmd (include/uapi/linux/bpf.h)
 _MAP_LOOKUP_ELEM = 1
@@ -27,7 +27,6 @@ _OBJ_GET = 7
 _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
 _LINK_CREATE = 28
-_LINK_UPDATE = 29
 
 # enum bpf_attach_type
 XDP = 37
@@ -140,11 +139,6 @@ def create_link(program: int, ifindex: int, attach_type: int, flags: int = 0) ->
     EBUSY where the interface has an XDP program already.
     """
     return _call(_LINK_CREATE, Struct("=IIII").pack(program, ifindex, attach_type, flags))
-
-
-def update_link(link: int, program: int) -> None:
-    """Replace a link's program in place: no packet passes without the one or the other."""
-    _call(_LINK_UPDATE, Struct("=IIII").pack(link, program, 0, 0))
 
 
 def _info(fd: int, size: int) -> bytes:

@@ -123,6 +123,15 @@ def outside_path(folder: str) -> str:
     return f"{MOUNT_POINT}/{os.path.basename(folder)}"
 
 
+def discard_unfinished() -> None:
+    """Remove what a command that died while it loaded left behind in this namespace."""
+    import shutil
+
+    mounted = root()
+    if mounted is not None:
+        shutil.rmtree(f"{mounted}/{network_cookie():x}-new", ignore_errors=True)
+
+
 def new_namespace_folder() -> str:
     """The path for this network namespace's pins; its parent is there, it is not.
 
@@ -134,7 +143,7 @@ def new_namespace_folder() -> str:
 def _is_attached(folder: str) -> bool:
     links = f"{folder}/links"
     for name in os.listdir(links) if os.path.isdir(links) else []:
-        if name.startswith("clsact-"):
+        if name.startswith(("clsact-", "qdisc-")):
             continue  # not a link; the filter went with its interface
         try:
             link = bpf.open_pin(f"{links}/{name}")
@@ -148,9 +157,10 @@ def _is_attached(folder: str) -> bool:
     return False
 
 
-def _is_cookie(name: str) -> bool:
-    """Whether a name is one of ours; tc(8) and ip(8) keep folders on any bpffs they find."""
-    return name.strip("0123456789abcdef") == ""
+def _is_ours(folder: str) -> bool:
+    """Whether a folder is one of pins; tc(8) and ip(8) keep theirs on any bpffs they find."""
+    cookie = os.path.basename(folder).removesuffix("-new")
+    return not cookie.strip("0123456789abcdef") and os.path.isdir(f"{folder}/links")
 
 
 def sweep() -> None:
@@ -169,7 +179,5 @@ def sweep() -> None:
     mounted = root()
     for name in os.listdir(mounted) if mounted else []:
         folder = f"{mounted}/{name}"
-        cookie = name.partition("-")[0]
-        if not _is_cookie(cookie) or not os.path.isdir(folder) or cookie in live or _is_attached(folder):
-            continue
-        shutil.rmtree(folder, ignore_errors=True)
+        if _is_ours(folder) and name.removesuffix("-new") not in live and not _is_attached(folder):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -22,7 +22,7 @@ SMALLER_TABLE = (
 
 _LOG_SIZE = 1 << 20
 _BPF_TC_INGRESS = 1
-_BPF_TC_F_REPLACE = 1
+_BPF_TC_EGRESS = 2
 
 
 class _OpenOptions(ctypes.Structure):
@@ -202,23 +202,32 @@ def _tc_filter(handle: int, priority: int) -> _TcOptions:
     return _TcOptions(size=ctypes.sizeof(_TcOptions), handle=handle, priority=priority)
 
 
-def attach_clsact(ifindex: int, program: int, handle: int, priority: int, replace: bool) -> None:
+def attach_clsact(ifindex: int, program: int, handle: int, priority: int) -> bool:
     """Make a program the clsact ingress filter of that handle and priority.
 
-    Raises `OSError`: EEXIST where another filter has that place and
-    ``replace`` is false.
+    Returns whether the qdisc was made for it.  Raises `OSError`: EEXIST where
+    another filter has that place.
     """
     library = _library()
     hook = _tc_hook(ifindex)
-    result = library.bpf_tc_hook_create(ctypes.byref(hook))
-    if result and -result != errno.EEXIST:
-        raise OSError(-result, os.strerror(-result))
+    created = library.bpf_tc_hook_create(ctypes.byref(hook))
+    if created and -created != errno.EEXIST:
+        raise OSError(-created, os.strerror(-created))
     options = _tc_filter(handle, priority)
     options.prog_fd = program
-    options.flags = _BPF_TC_F_REPLACE if replace else 0
     result = library.bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
     if result:
+        if not created:
+            remove_clsact(ifindex)
         raise OSError(-result, os.strerror(-result))
+    return not created
+
+
+def remove_clsact(ifindex: int) -> None:
+    """Remove an interface's clsact qdisc, with every filter in it."""
+    hook = _tc_hook(ifindex)
+    hook.attach_point = _BPF_TC_INGRESS | _BPF_TC_EGRESS
+    _library().bpf_tc_hook_destroy(ctypes.byref(hook))
 
 
 def clsact_program(ifindex: int, handle: int, priority: int) -> int:

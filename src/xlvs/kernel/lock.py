@@ -52,9 +52,16 @@ def forget(live_cookies: set[int]) -> None:
         return
     live = {f"{cookie:x}" for cookie in live_cookies}
     for name in os.listdir(folder):
-        if name not in live:
-            with suppress(FileNotFoundError):  # another command sweeps at the same time
+        if name in live:
+            continue
+        # Another command may sweep at the same time; one that holds it is alive after all.
+        with suppress(FileNotFoundError, BlockingIOError):
+            descriptor = os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(f"{folder}/{name}")
+            finally:
+                os.close(descriptor)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 _AF_INET, _SOCK_DGRAM, _SOL_SOCKET = 2, 2, 1
 _SO_NETNS_COOKIE = 71
+_FIRST_PID_NAMESPACE = 0xEFFFFFFC
+"""The inode of the machine's own process namespace (kernel: ``PROC_PID_INIT_INO``)."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -106,9 +108,11 @@ def _namespace_files() -> Iterator[str]:
 def live_network_cookies() -> set[int]:
     """The cookies of every network namespace that a process or a mount keeps alive.
 
-    Raises `PermissionError` where namespaces are seen that may not be entered:
-    then nobody can say which of them live.
+    Raises `PermissionError` where not all can be seen or entered, as from a
+    container: then nobody can say which of them live.
     """
+    if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
+        raise PermissionError("the processes outside of this process namespace cannot be seen")
     cookies = {network_cookie()}
     seen = {os.stat("/proc/thread-self/ns/net").st_ino}
     for path in _namespace_files():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The two questions that the data plane has for rtnetlink: interfaces and routes.
+"""The questions that the data plane has for rtnetlink: interfaces, routes, TC filters.
 
 Written on a plain socket because `xlvsadm` asks them, and netlink libraries
 take longer to import than the whole command may take (rtnetlink(7)).
@@ -14,10 +14,11 @@ from struct import Struct
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_RTM_NEWTFILTER, _RTM_GETTFILTER = 44, 46
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
 _IFLA_INFO_KIND = 1
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
 
@@ -28,6 +29,8 @@ _HEADER = Struct("=IHHII")
 _ATTRIBUTE = Struct("=HH")
 _LINK = Struct("=BxHiII")
 _ROUTE = Struct("=BBBBBBBBI")
+_FILTER = Struct("=B3xiIII")
+_CLSACT_PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)  # ingress, egress
 
 LOCAL_ROUTE = 2
 """``RTN_LOCAL``: the address is the machine's own."""
@@ -38,9 +41,12 @@ NO_ROUTE = 0
 
 
 class Link:
-    """An interface: what attaching a program has to know of it."""
+    """An interface: what attaching a program has to know of it.
 
-    __slots__ = ("ethernet", "index", "kind", "loopback", "mac", "master", "mtu", "name", "up")
+    ``lower`` is the index of the interface that a VLAN device is on.
+    """
+
+    __slots__ = ("ethernet", "index", "kind", "loopback", "lower", "mac", "master", "name", "up")
 
     def __init__(self, index: int, flags: int, hardware: int) -> None:
         self.index = index
@@ -49,7 +55,7 @@ class Link:
         self.ethernet = hardware == _ARPHRD_ETHER
         self.name = ""
         self.mac = b""
-        self.mtu = 0
+        self.lower = 0
         self.master = 0
         self.kind = ""
 
@@ -123,8 +129,8 @@ def links() -> list[Link]:
                 link.name = os.fsdecode(value.rstrip(b"\0"))
             elif kind == _IFLA_ADDRESS:
                 link.mac = value
-            elif kind == _IFLA_MTU:
-                link.mtu = int.from_bytes(value, "little")
+            elif kind == _IFLA_LINK:
+                link.lower = int.from_bytes(value, "little")
             elif kind == _IFLA_MASTER:
                 link.master = int.from_bytes(value, "little")
             elif kind == _IFLA_LINKINFO:
@@ -133,6 +139,18 @@ def links() -> list[Link]:
                         link.kind = text.rstrip(b"\0").decode()
         found.append(link)
     return sorted(found, key=lambda link: link.index)
+
+
+def has_clsact_filters(interface: int) -> bool:
+    """Whether anybody's filter stands in an interface's clsact qdisc."""
+    for parent in _CLSACT_PARENTS:
+        body = _FILTER.pack(0, interface, 0, parent, 0)
+        try:
+            if any(answer == _RTM_NEWTFILTER for answer, _ in _ask(_RTM_GETTFILTER, _NLM_F_DUMP, body)):
+                return True
+        except OSError:
+            continue  # no such qdisc, or no such interface
+    return False
 
 
 def route_to(address: bytes) -> Route:

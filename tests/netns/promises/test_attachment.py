@@ -7,13 +7,14 @@ import ctypes
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.netns.promises.site import SERVICE, VIP, Host, Site, eventually, rip
+from tests.netns.promises.site import COMMANDS, SERVICE, SERVICE6, VIP, Host, Site, eventually, rip
 from xlvs.datapath.attach import MODES, XDP_GENERIC
-from xlvs.kernel import abi, bpf
+from xlvs.kernel import abi, bpf, bpffs
 from xlvs.lab import namespaces
 
 _READING = ("-Ln", "-Ln --stats", "-Lcn", "-L", "-Sn", "")
@@ -21,6 +22,15 @@ _PASS_ALL = """\
 __attribute__((section("xdp"), used)) int xdp_pass(void *context) { return 2; }
 char terms[] __attribute__((section("license"), used)) = "GPL";
 """
+
+_ROUTER_ADVERTISEMENT = """
+import socket, struct
+index = socket.if_nametoindex("eth0")
+sending = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)
+sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+sending.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+sending.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1", 0, 0, index))
+"""  # RFC 4861, 4.2: a router for half an hour
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +51,13 @@ def _tc_hook(host: Host) -> str:
     return hook
 
 
-def _patch_version(host: Host, version: int) -> None:
+def _patch_settings(host: Host, field: str, value: int) -> None:
     descriptor = bpf.open_pin(f"{host.pins()}/settings")
     try:
         record = bpf.lookup(descriptor, bytes(4), ctypes.sizeof(abi.Settings))
         assert record is not None
         settings = abi.Settings.from_buffer_copy(record)
-        settings.abi_version = version
+        setattr(settings, field, value)
         bpf.update(descriptor, bytes(4), bytes(settings))
     finally:
         os.close(descriptor)
@@ -198,9 +208,9 @@ def test_forwarding_that_was_turned_off_is_told_and_mended(site: Site) -> None:
         director.sysctl("ipv4/ip_forward", "1")
         director.sysctl("ipv4/ip_forward", "0")
         assert "net.ipv4.conf.lo.forwarding was turned off" in director.xlvs("status")
-        assert director.status()["lo_forwarding"] == {"ipv4": False, "ipv6": True}
+        assert director.status()["lo_forwarding"] == {"ipv4": False}
         (director.xlvs if mend.startswith("xlvs ") else director.xlvsadm)(mend.partition(" ")[2])
-        assert director.status()["lo_forwarding"] == {"ipv4": True, "ipv6": True}
+        assert director.status()["lo_forwarding"] == {"ipv4": True}
     director.xlvs("detach")
     assert director.sysctl("ipv4/conf/lo/forwarding") == "0"
 
@@ -258,7 +268,7 @@ def test_another_layout_is_refused_by_all_but_detach(site: Site) -> None:
     director = site.director
     before = director.state()
     site.serve(SERVICE, 1)
-    _patch_version(director, abi.ABI_VERSION + 1)
+    _patch_settings(director, "abi_version", abi.ABI_VERSION + 1)
     loaded = director.state()
     for line in (*_READING, f"-A -t {VIP}:81", f"-a -t {SERVICE} -r {rip(2)}", "-C", "-Z", "--set 1 2 3"):
         said = director.xlvsadm(line, code=2)
@@ -302,3 +312,89 @@ def test_what_a_dead_namespace_left_is_swept_by_the_next_load(site: Site) -> Non
         return not pins.exists() and not lock.exists()
 
     eventually(swept, "pins and lock of the dead namespace are removed")
+
+
+def test_an_ipv6_service_costs_no_route_that_a_router_advertised(site: Site) -> None:
+    """Turning IPv6 forwarding on makes the kernel drop those, accept_ra 2 apart."""
+    director = site.director
+
+    def advertised() -> bool:
+        site.client.run(sys.executable, "-c", _ROUTER_ADVERTISEMENT)
+        return "proto ra" in director.type("ip -6 route show default")
+
+    eventually(advertised, "the director has a default route from a router")
+    director.xlvsadm(f"-A -t {SERVICE} -s rr")
+    assert director.sysctl("ipv6/conf/lo/forwarding") == "0", "IPv4 has no use for it"
+    director.xlvsadm(f"-A -t {SERVICE6} -s rr")
+    assert director.sysctl("ipv6/conf/lo/forwarding") == "1"
+    assert "proto ra" in director.type("ip -6 route show default")
+    assert director.sysctl("ipv6/conf/eth0/accept_ra") == "1"
+    director.xlvs("detach")
+    assert director.sysctl("ipv6/conf/lo/forwarding") == "0"
+    assert "proto ra" in director.type("ip -6 route show default")
+
+
+def test_a_container_sweeps_nothing_that_it_cannot_see(site: Site) -> None:
+    """From a process namespace of its own the machine's network namespaces look dead."""
+    director = site.director
+    site.serve(SERVICE, 1)
+    director.xlvs("detach eth0")  # no link is left that would tell
+    xlvs = str(COMMANDS / "xlvs")
+    subprocess.run(
+        ["unshare", "--pid", "--net", "--mount", "--fork", "--mount-proc", "sh", "-c",
+         f"{xlvs} attach; {xlvs} detach"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    assert "-A -t" in director.xlvsadm("-Sn")
+
+
+def test_another_programs_folders_on_the_bpffs_stay(site: Site) -> None:
+    pins = site.director.pins() or bpffs.mount()
+    folder = Path(bpffs.mount()) / "cafe"
+    folder.mkdir()
+    try:
+        site.director.xlvs("attach")
+        site.director.xlvs("detach")
+        assert folder.is_dir(), pins
+    finally:
+        folder.rmdir()
+
+
+def test_the_next_command_attaches_what_one_that_died_had_only_loaded(site: Site) -> None:
+    director = site.director
+    director.xlvs("attach")
+    director.xlvs("detach eth0")
+    _patch_settings(director, "activated", 0)
+    director.xlvsadm(f"-A -t {SERVICE} -s rr")
+    assert list(director.hooks()) == ["eth0"]
+
+
+def test_detach_removes_what_a_load_that_died_had_pinned(site: Site) -> None:
+    unfinished = Path(bpffs.mount()) / f"{site.director.cookie():x}-new"
+    (unfinished / "links").mkdir(parents=True)
+    site.director.xlvs("detach")
+    assert not unfinished.exists()
+
+
+def test_attaching_the_rest_leaves_xdp_where_it_is(site: Site) -> None:
+    director = site.director
+    director.xlvs("attach --mode xdp-generic eth0")
+    site.plug_in("director", "eth1")
+    director.xlvs("attach")
+    assert {name: XDP_GENERIC in hooks for name, hooks in director.hooks().items()} == {
+        "eth0": True,
+        "eth1": False,
+    }
+    director.xlvs("attach --mode tc eth0")
+    assert XDP_GENERIC not in director.hooks()["eth0"]
+
+
+def test_xdp_is_refused_where_it_could_do_nothing(site: Site) -> None:
+    director = site.director
+    director.type(
+        f"ip link add far index {abi.INTERFACE_LIMIT} type veth peer name away && ip link set far up"
+    )
+    director.xlvs("attach eth0")
+    assert "TC works" in director.xlvs("attach --mode xdp-generic far", code=2)
+    assert "far" not in director.hooks()
+    director.xlvs("attach --mode tc far")
