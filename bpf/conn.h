@@ -130,25 +130,20 @@ __attribute__((noinline)) int conn_find(const struct flow *flow)
 {
 	struct connection_bucket *bucket;
 	struct bucket_guard *guard;
-	__u32 index;
+	__u32 home, index;
 	__u64 hash;
 	int slot;
 
 	if (!flow)
 		return NOT_FOUND;
 	hash = flow_hash(flow);
-	index = bucket_choice(hash, 0);
-	bucket = bpf_map_lookup_elem(&connections, &index);
-	if (!bucket)
-		return NOT_FOUND;
-	slot = search_bucket(bucket, flow);
-	if (slot >= 0)
-		return index * SLOTS_PER_BUCKET + slot;
-
-	guard = bpf_map_lookup_elem(&bucket_guards, &index);
-	if (!guard || guard->spilled == 0)
-		return NOT_FOUND;
-	for (int n = 1; n < BUCKET_CHOICES; n++) {
+	home = bucket_choice(hash, 0);
+	for (int n = 0; n < BUCKET_CHOICES; n++) {
+		if (n == 1) {
+			guard = bpf_map_lookup_elem(&bucket_guards, &home);
+			if (!guard || guard->spilled == 0)
+				return NOT_FOUND;
+		}
 		index = bucket_choice(hash, n);
 		bucket = bpf_map_lookup_elem(&connections, &index);
 		if (!bucket)

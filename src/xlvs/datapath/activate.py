@@ -11,7 +11,7 @@ from xlvs.datapath.attach import Attacher
 from xlvs.datapath.load import Capacity, load, unload
 from xlvs.datapath.maps import Maps
 from xlvs.errors import Unusable, XlvsError
-from xlvs.kernel import bpffs, rtnetlink
+from xlvs.kernel import bpffs, leftovers, rtnetlink
 
 
 class Activation:
@@ -116,4 +116,4 @@ def deactivate(folder: str) -> None:
     Attacher(folder).detach_all()
     forwarding.restore(changed)
     unload(folder)
-    bpffs.sweep()
+    leftovers.sweep()

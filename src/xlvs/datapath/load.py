@@ -17,7 +17,7 @@ from xlvs import __version__
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.records import seconds_to_ticks
 from xlvs.errors import Unavailable
-from xlvs.kernel import abi, bpf, bpffs, libbpf
+from xlvs.kernel import abi, bpf, bpffs, leftovers, libbpf
 
 OBJECT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bpf", "director.bpf.o")
 PROGRAMS = ("xlvs_tc", "xlvs_xdp", "xlvs_start")
@@ -117,7 +117,7 @@ def load(capacity: Capacity | None = None) -> str:
         _check_memory(sum(opened.map_bytes(name) for name in entries))
         opened.load()
         folder = _pin(opened, limits)
-    bpffs.sweep()
+    leftovers.sweep()
     return folder
 
 

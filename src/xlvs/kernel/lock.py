@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from xlvs.errors import Unavailable
+from xlvs.kernel.bpffs import namespace_folder
 from xlvs.kernel.namespaces import network_cookie, outermost_process
 
 FOLDER = "/run/xlvs/lock"
@@ -70,8 +71,6 @@ def table_lock(exclusive: bool) -> Iterator[None]:
 
     Raises `Unavailable` where the lock file cannot be made.
     """
-    from xlvs.kernel.bpffs import namespace_folder  # which imports this module
-
     path = f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
     try:
         descriptor = _acquire(path, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)

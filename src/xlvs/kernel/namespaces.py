@@ -67,16 +67,23 @@ def network_namespace(path: str) -> Iterator[None]:
 
 
 def _parent_of(process: int) -> int:
-    with open(f"/proc/{process}/stat", "rb") as stat:
-        # "pid (name) state ppid ...", and the name may contain anything
-        return int(stat.read().rpartition(b")")[2].split()[1])
+    try:
+        with open(f"/proc/{process}/stat", "rb") as stat:
+            # "pid (name) state ppid ...", and the name may contain anything
+            return int(stat.read().rpartition(b")")[2].split()[1])
+    except FileNotFoundError as error:
+        raise Unavailable(
+            "/proc is not mounted, or not for this process namespace",
+            "xlvs finds its table by it: mount -t proc proc /proc",
+        ) from error
 
 
 def outermost_process() -> int:
     """Process 1, or where its namespaces are not ours to see, our highest ancestor.
 
     Reading another process's namespaces needs the right to trace it, which
-    even root lacks towards a process with more capabilities.
+    even root lacks towards a process with more capabilities.  Raises
+    `Unavailable` without /proc.
     """
     process = os.getpid()
     ancestors = []

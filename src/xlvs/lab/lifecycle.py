@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from xlvs.errors import UsageError, XlvsError
-from xlvs.kernel import bpffs
+from xlvs.kernel import bpffs, leftovers
 from xlvs.kernel.namespaces import network_namespace
 from xlvs.lab import addresses, interruption, namespaces, nginx, node, state, topology, traces, wiring
 from xlvs.lab.state import Record
@@ -208,7 +208,7 @@ def _remove(name: str) -> None:
     for namespace in _own_namespaces(name):
         _detach_data_plane(name, namespace)
     namespaces.delete(_own_namespaces(name))
-    bpffs.sweep()
+    leftovers.sweep()
     state.remove(name)
     traces.take_back()
 

@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.netns.promises.servers import RealServer
-from xlvs.kernel import bpffs
+from xlvs.kernel import bpffs, leftovers
 from xlvs.kernel.namespaces import network_cookie, network_namespace
 from xlvs.lab import namespaces
 
@@ -278,7 +278,7 @@ class Site:
             if host.pins():
                 host.xlvs("detach")
         namespaces.delete([host.name for host in self.hosts.values()])
-        bpffs.sweep()
+        leftovers.sweep()
 
 
 def remove_leftovers() -> None:

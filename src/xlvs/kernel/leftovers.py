@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What network namespaces leave behind when they go: their pins and lock files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from xlvs.kernel import bpf, bpffs, lock
+from xlvs.kernel.namespaces import live_network_cookies
+
+
+def sweep() -> None:
+    """Remove what network namespaces that are gone left behind: pins and lock files.
+
+    Without the right to look into every namespace it removes nothing.
+    """
+    try:
+        cookies = live_network_cookies()
+    except PermissionError:
+        return
+    lock.forget(cookies)
+    live = {f"{cookie:x}" for cookie in cookies}
+    mounted = bpffs.root()
+    for name in os.listdir(mounted) if mounted else []:
+        folder = f"{mounted}/{name}"
+        if _is_ours(folder) and name.removesuffix("-new") not in live and not _is_attached(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether a folder is one of pins; tc(8) and ip(8) keep theirs on any bpffs they find."""
+    cookie = os.path.basename(folder).removesuffix("-new")
+    return not cookie.strip("0123456789abcdef") and os.path.isdir(f"{folder}/links")
+
+
+def _is_attached(folder: str) -> bool:
+    links = f"{folder}/links"
+    for name in os.listdir(links) if os.path.isdir(links) else []:
+        if name.startswith(("clsact-", "qdisc-")):
+            continue  # not a link; the filter went with its interface
+        try:
+            link = bpf.open_pin(f"{links}/{name}")
+        except OSError:
+            return True  # cannot tell: leave it alone
+        try:
+            if bpf.link_interface(link)[1] != 0:
+                return True
+        finally:
+            os.close(link)
+    return False
