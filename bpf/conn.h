@@ -194,10 +194,9 @@ static __always_inline void conn_kill(struct connection *entry, __u32 now)
 
 		if (control_phase(old) != PHASE_LIVE)
 			return;
-		/* The quarantine counts from here, whoever looks next. */
-		entry->expires = now;
 		if (!swap_control(entry, old, control_with(old, PHASE_DEAD, 0, 0)))
 			continue;
+		entry->expires = now; /* the quarantine counts from here */
 		uncount(entry->destination, old);
 		if (flags & CONNECTION_SPILLED)
 			count_spilled(&entry->flow, -1);
