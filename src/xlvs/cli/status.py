@@ -111,7 +111,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
             "services": {"used": services, "capacity": limits.services},
             "destinations": {"used": destinations, "capacity": limits.destinations},
         },
-        "lo_forwarding_set": bool(settings.forwarding_set),
+        "lo_forwarding_set": forwarding.changed(settings),
         "lo_forwarding": forwarding.wanted(settings),
         "events": maps.events(),
     }
@@ -126,10 +126,10 @@ def _page(report: dict[str, Any]) -> list[str]:
         f"Packet path {report['program_version']}, loaded {since}, table layout {report['abi_version']}"
     )
     lines.append(f"Pins: {report['pins']}")
-    if report["lo_forwarding_set"]:
-        lines.append(
-            "net.*.conf.lo.forwarding was turned on, to ask the routing table while ip_forward is 0"
-        )
+    lines += [
+        f"net.{family}.conf.lo.forwarding was turned on, to ask the routing table while ip_forward is 0"
+        for family in report["lo_forwarding_set"]
+    ]
     lines += [
         f"net.{family}.conf.lo.forwarding was turned off since: the packet path goes by its last look at\n"
         "the routes, and takes every VIP for the director's. Turn it on again: xlvs attach"

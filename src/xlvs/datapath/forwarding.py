@@ -107,6 +107,11 @@ def enable_again(settings: abi.Settings) -> None:
             enable(settings, family)
 
 
+def changed(settings: abi.Settings) -> list[str]:
+    """The families for which it was turned on here."""
+    return [name for family, name in enumerate(PATHS) if settings.forwarding_set & 1 << family]
+
+
 def wanted(settings: abi.Settings) -> dict[str, bool]:
     """Whether it is on, for each family that needs it."""
     return {
@@ -116,14 +121,14 @@ def wanted(settings: abi.Settings) -> dict[str, bool]:
     }
 
 
-def restore(changed: int) -> None:
-    """Undo what `enable` changed, by ``settings.forwarding_set``.
+def restore(bits: int) -> None:
+    """Undo what `enable` changed: the bits of ``settings.forwarding_set``.
 
     ``lo`` gets what the other interfaces have by now: ip_forward may have
     been turned on meanwhile.
     """
     for family, path in enumerate(PATHS.values()):
-        if not changed & 1 << family:
+        if not bits & 1 << family:
             continue
         with suppress(OSError):
             wanted = _read(path.replace("/lo/", "/all/"))
