@@ -62,12 +62,12 @@ class Network:
         try:
             there = os.open(f"/run/netns/{self.namespace(node)}", os.O_RDONLY)
             try:
-                _enter(there)
+                enter_namespace(there)
             finally:
                 os.close(there)
             yield
         finally:
-            _enter(here)
+            enter_namespace(here)
             os.close(here)
 
     def command(self, node: str, command: Sequence[str]) -> list[str]:
@@ -106,7 +106,7 @@ def _build(built: Network) -> None:
                 f"link set {node} master switch",
                 f"link set {node} up",
             ]
-        _ip(wires)
+        ip_batch(wires)
     for node in built.nodes:
         with built.inside(node):
             _prepare(node)
@@ -114,11 +114,11 @@ def _build(built: Network) -> None:
 
 def _prepare(node: str) -> None:
     """Set a node up; the caller is inside it."""
-    _sysctl("ipv6/conf/default/accept_dad", 0)
-    _sysctl("ipv6/conf/eth0/accept_dad", 0)
+    set_sysctl("ipv6/conf/default/accept_dad", 0)
+    set_sysctl("ipv6/conf/eth0/accept_dad", 0)
     # An error that the limiter swallowed would look like a difference.
-    _sysctl("ipv4/icmp_ratelimit", 0)
-    _sysctl("ipv6/icmp/ratelimit", 0)
+    set_sysctl("ipv4/icmp_ratelimit", 0)
+    set_sysctl("ipv6/icmp/ratelimit", 0)
     v4, v6 = _address(node)
     commands = [f"address add {v4}/24 dev eth0", f"address add {v6}/64 dev eth0 nodad"]
     if node == CLIENT:
@@ -127,22 +127,25 @@ def _prepare(node: str) -> None:
         commands += [f"address add {VIP[0]}/32 dev eth0", f"address add {VIP[1]}/128 dev eth0 nodad"]
     else:
         for name in ("all", "lo"):
-            _sysctl(f"ipv4/conf/{name}/arp_ignore", 1)
-            _sysctl(f"ipv4/conf/{name}/arp_announce", 2)
+            set_sysctl(f"ipv4/conf/{name}/arp_ignore", 1)
+            set_sysctl(f"ipv4/conf/{name}/arp_announce", 2)
         commands += [f"address add {VIP[0]}/32 dev lo", f"address add {VIP[1]}/128 dev lo nodad"]
-    _ip([*commands, "link set lo up", "link set eth0 up"])
+    ip_batch([*commands, "link set lo up", "link set eth0 up"])
 
 
-def _ip(commands: Sequence[str]) -> None:
+def ip_batch(commands: Sequence[str]) -> None:
+    """Carry out commands of ip(8) in the namespace that the caller is in."""
     subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
 
 
-def _sysctl(name: str, value: int) -> None:
+def set_sysctl(name: str, value: int) -> None:
+    """Set ``net.NAME`` (with slashes) in the namespace that the caller is in."""
     with open(f"/proc/sys/net/{name}", "w") as setting:
         setting.write(str(value))
 
 
-def _enter(descriptor: int) -> None:
+def enter_namespace(descriptor: int) -> None:
+    """Move the calling thread into the network namespace of an open file."""
     # os.setns is not there before Python 3.12.
     if _libc.setns(descriptor, CLONE_NEWNET):
         code = ctypes.get_errno()

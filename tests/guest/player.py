@@ -78,7 +78,7 @@ class Player:
         verb, *words = shlex.split(step)
         match verb, words:
             case "ipvsadm", _:
-                return Observation(step, _without_size(self._ipvsadm(words, stdin)))
+                return Observation(step, without_size(self._ipvsadm(words, stdin)))
             case "run", [node, *command]:
                 return Observation(step, self._run(node, command, stdin))
             case "open", [name, protocol, target]:
@@ -124,21 +124,8 @@ class Player:
         return format_answer(done.stdout, done.stderr, done.returncode)
 
     def _connections(self, step: str) -> Observation:
-        """The connection table in an order of its own, since the kernel's is that of a seeded hash."""
         now = time.monotonic() - self._start
-        head: list[str] = []
-        rows: list[tuple[str, float]] = []
-        rest: list[str] = []
-        for line in self._ipvsadm(["-L", "-c", "-n"], "").splitlines():
-            found = re.fullmatch(r"1\|(\S+ +)(\d+):(\d\d)( .*)", line)
-            if found:
-                protocol, minutes, seconds, tail = found.groups()
-                rows.append((f"1|{protocol}--:--{tail}", now + int(minutes) * 60 + int(seconds)))
-            else:
-                (rest if line.startswith("=") else head).append(line)
-        rows.sort()
-        answer = "\n".join([*head, *(row for row, _ in rows), *rest])
-        return Observation(step, answer, tuple(end for _, end in rows))
+        return connection_table(step, self._ipvsadm(["-L", "-c", "-n"], ""), now)
 
     # --- the client and the real servers --------------------------------------
 
@@ -306,8 +293,30 @@ def _split(text: str) -> tuple[str, int]:
     return address.strip("[]"), int(port)
 
 
-def _without_size(answer: str) -> str:
-    """The size of the connection table is a setting, not a behaviour."""
+def connection_table(step: str, listing: str, now: float, mentions: Sequence[str] = ("",)) -> Observation:
+    """The connection table in an order of its own, since the kernel's is that of a seeded hash.
+
+    `listing` is the answer of ``-Lcn`` at the time `now`; of its rows only those that
+    mention one of `mentions` count.
+    """
+    head: list[str] = []
+    rows: list[tuple[str, float]] = []
+    rest: list[str] = []
+    for line in listing.splitlines():
+        found = re.fullmatch(r"1\|(\S+ +)(\d+):(\d\d)( .*)", line)
+        if found:
+            protocol, minutes, seconds, tail = found.groups()
+            if any(name in tail for name in mentions):
+                rows.append((f"1|{protocol}--:--{tail}", now + int(minutes) * 60 + int(seconds)))
+        else:
+            (rest if line.startswith("=") else head).append(line)
+    rows.sort()
+    answer = "\n".join([*head, *(row for row, _ in rows), *rest])
+    return Observation(step, answer, tuple(end for _, end in rows))
+
+
+def without_size(answer: str) -> str:
+    """An answer without the size of the connection table: that is a setting, not a behaviour."""
     return re.sub(r"^(1\|IP Virtual Server version \S+) \(size=\d+\)$", r"\1", answer, flags=re.MULTILINE)
 
 

@@ -127,10 +127,11 @@ def play(
     ]
 
 
-def differences(plays: Sequence[Play]) -> list[str]:
+def differences(plays: Sequence[Play], tolerance: float = TOLERANCE) -> list[str]:
     """Compare the plays of each scenario by two directors; one text for each that differs.
 
-    A text tells the story up to the first step with different answers, and both answers.
+    `tolerance` is the seconds that the ends of two entries may be apart.  A text
+    tells the story up to the first step with different answers, and both answers.
     """
     by_scenario: dict[str, list[Play]] = {}
     for one in plays:
@@ -138,27 +139,32 @@ def differences(plays: Sequence[Play]) -> list[str]:
     texts = []
     for name, (first, *others) in by_scenario.items():
         for other in others:
-            difference = _first_difference(first, other)
+            difference = _first_difference(first, other, tolerance)
             if difference:
                 texts.append(f"scenario {name!r}: {difference}")
     return texts
 
 
-def _first_difference(one: Play, other: Play) -> str:
+def _first_difference(one: Play, other: Play, tolerance: float) -> str:
     story: list[str] = []
     for left, right in zip(one.observations, other.observations, strict=True):
         story.append(f"    {left.step}")
-        if left.answer == right.answer and _close(left.ends, right.ends):
-            if left.step.startswith("open "):
-                story[-1] += f"   -> {left.answer}"
+        if left.answer == right.answer and _close(left.ends, right.ends, tolerance):
+            if left.step.startswith(("open ", "packet ")):
+                story[-1] += f"   -> {_first_line(left.answer)}"
             continue
         told = "\n".join(story)
         return f"\n{told}\n{one.director}:\n{_shown(left)}\n{other.director}:\n{_shown(right)}"
     return ""
 
 
-def _close(left: Sequence[float], right: Sequence[float]) -> bool:
-    return all(abs(a - b) <= TOLERANCE for a, b in zip(left, right, strict=True))
+def _first_line(answer: str) -> str:
+    line, _, rest = answer.partition("\n")
+    return f"{line} …" if rest else line
+
+
+def _close(left: Sequence[float], right: Sequence[float], tolerance: float) -> bool:
+    return all(abs(a - b) <= tolerance for a, b in zip(left, right, strict=True))
 
 
 def _shown(seen: Observation) -> str:
