@@ -66,6 +66,13 @@ enum connection_flag {
 	CONNECTION_INACTIVE = 1,  /* counted as InActConn, else as ActiveConn */
 	CONNECTION_NO_OUTPUT = 2, /* only the client's direction is seen (DR, TUN) */
 	CONNECTION_SPILLED = 4,   /* not in its home bucket */
+	CONNECTION_REPLY = 8,     /* the real server's direction of the entry that `link` names */
+};
+
+/* In the same flags: the forwarding method that it began with, and keeps. */
+enum connection_method {
+	CONNECTION_METHOD_SHIFT = 8,
+	CONNECTION_METHOD_MASK = 7,
 };
 
 enum connection_control {
@@ -82,7 +89,7 @@ struct connection {
 	__u32 destination;        /* index into `destinations` */
 	__be16 destination_port;
 	__u16 reserved;
-	__u32 link;               /* a related slot (NAT reply, template); 0 = none */
+	__u32 link;               /* 1 + the slot of the other direction; 0 = none */
 };
 
 struct connection_bucket {
@@ -186,7 +193,7 @@ struct destination {
 	__u8 mac[6];
 	__u8 source_mac[6];
 	__u32 removed;            /* configuration: tick at which it left its service */
-	__u32 reserved;
+	__u32 mtu;                /* of that way; 0 = not known */
 	/* second line, live: touched when a connection changes its state */
 	__s32 active;
 	__s32 inactive;
@@ -197,6 +204,18 @@ struct destination {
 	struct service_key owner;
 	__u32 upper_threshold;
 	__u32 lower_threshold;
+	/* third line, configuration: how packets to it are wrapped (METHOD_TUNNEL) */
+	union address tunnel_source;
+	__u8 tunnel_kind;
+	__u8 tunnel_pad;
+	__be16 tunnel_port;       /* GUE */
+	__u32 destination_pad[11];
+};
+
+enum tunnel_kind {
+	TUNNEL_IPIP,
+	TUNNEL_GUE,
+	TUNNEL_GRE,
 };
 
 /* Counters have a row for each CPU that was online at loading, which alone
@@ -233,6 +252,8 @@ struct settings {
 	__u8 program_version[16]; /* of the xlvs that loaded it, as text */
 	__u64 loaded_at;          /* seconds since the epoch */
 	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
+	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
+	__u32 settings_pad;
 	__u32 forwarding_set;     /* bit 0, 1: we set conf.lo.forwarding for IPv4, IPv6 */
 	__u32 services_top;       /* no service record from here on was ever used */
 	__u32 destinations_top;
@@ -248,6 +269,7 @@ struct events {
 	__u64 unavailable;        /* the connection's real server was removed: dropped */
 	__u64 unroutable;         /* no way to the real server: dropped */
 	__u64 ttl_exceeded;       /* TTL or hop limit used up: dropped */
+	__u64 too_big;            /* over the MTU to the real server: dropped, the client told */
 	__u64 expired;            /* connections that timed out */
 	__u64 xdp_forwarded;      /* packets finished at XDP */
 	__u64 forwarded;          /* packets finished at TC */
@@ -257,7 +279,7 @@ struct events {
 SIZE_IS(struct flow, 40);
 SIZE_IS(struct connection, CACHE_LINE);
 SIZE_IS(struct service, 2 * CACHE_LINE);
-SIZE_IS(struct destination, 2 * CACHE_LINE);
+SIZE_IS(struct destination, 3 * CACHE_LINE);
 SIZE_IS(struct traffic, 40);
 
 #endif

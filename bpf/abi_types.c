@@ -7,6 +7,7 @@ struct abi_types {
 	enum abi abi;
 	enum connection_phase connection_phase;
 	enum connection_flag connection_flag;
+	enum connection_method connection_method;
 	enum connection_control connection_control;
 	enum service_flag service_flag;
 	enum scheduler scheduler;
@@ -14,6 +15,7 @@ struct abi_types {
 	enum forwarding_method forwarding_method;
 	enum reach_flag reach_flag;
 	enum overload_flag overload_flag;
+	enum tunnel_kind tunnel_kind;
 	struct flow flow;
 	struct connection connection;
 	struct service_key service_key;

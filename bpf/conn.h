@@ -55,6 +55,12 @@ static __always_inline __u32 control_flags(__u64 control)
 	return (__u16)(control >> CONTROL_FLAGS_SHIFT);
 }
 
+/* The forwarding method of an entry, whatever its destination's is by now. */
+static __always_inline __u32 control_method(__u64 control)
+{
+	return control_flags(control) >> CONNECTION_METHOD_SHIFT & CONNECTION_METHOD_MASK;
+}
+
 static __always_inline __u64 control_with(__u64 control, __u32 phase, __u32 state, __u32 flags)
 {
 	return (control >> CONTROL_GENERATION_SHIFT << CONTROL_GENERATION_SHIFT) |
@@ -111,7 +117,12 @@ static __always_inline struct connection *conn_at(__u32 slot)
 	__u32 index = slot / SLOTS_PER_BUCKET;
 	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &index);
 
-	return bucket ? &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)] : 0;
+	if (!bucket)
+		return 0;
+	/* Keeps the compiler from moving the arithmetic before the test for
+	 * null, which the verifier refuses. */
+	asm volatile("" : "+r"(bucket));
+	return &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
 }
 
 static __always_inline int search_bucket(const struct connection_bucket *bucket,
@@ -185,23 +196,55 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 		destination_moves(destination, -1, 0);
 }
 
-/* Forget an entry; once, whoever else tries at the same time. */
-static __always_inline void conn_kill(struct connection *entry, __u32 now)
+/* From PHASE_LIVE to PHASE_DEAD; returns the control word it had, or 0. */
+static __always_inline __u64 bury(struct connection *entry, __u32 now)
 {
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
 		__u64 old = load_control(entry);
-		__u32 flags = control_flags(old);
 
 		if (control_phase(old) != PHASE_LIVE)
-			return;
+			return 0;
 		if (!swap_control(entry, old, control_with(old, PHASE_DEAD, 0, 0)))
 			continue;
 		entry->expires = now; /* the quarantine counts from here */
-		uncount(entry->destination, old);
-		if (flags & CONNECTION_SPILLED)
+		if (control_flags(old) & CONNECTION_SPILLED)
 			count_spilled(&entry->flow, -1);
-		return;
+		return old;
 	}
+	return 0;
+}
+
+/* The entry that another one's `link` names, or null. */
+static __always_inline struct connection *conn_linked(const struct connection *entry)
+{
+	__u32 link = entry->link;
+
+	return link ? conn_at(link - 1) : 0;
+}
+
+/* The connection whose replies the entry in `slot` stands for; null if it has
+ * another entry for them by now, or is gone. */
+static __always_inline struct connection *conn_of_reply(const struct connection *reply, __u32 slot)
+{
+	struct connection *entry = conn_linked(reply);
+
+	if (!entry || control_phase(load_control(entry)) != PHASE_LIVE || entry->link != slot + 1)
+		return 0;
+	return entry;
+}
+
+/* Forget the connection in a slot; once, whoever else tries at the same time. */
+static __always_inline void conn_kill(struct connection *entry, __u32 slot, __u32 now)
+{
+	struct connection *reply = conn_linked(entry);
+	__u64 control = bury(entry, now);
+
+	if (!control)
+		return;
+	uncount(entry->destination, control);
+	/* A later connection may have taken the reply's entry over. */
+	if (reply && reply->link == slot + 1)
+		bury(reply, now);
 }
 
 /* Set an entry's TCP state, and count it as active or inactive. */
@@ -285,6 +328,7 @@ struct new_connection {
 	__u32 expires;
 	__be16 destination_port;
 	__u16 flags;
+	__u32 link;
 	__u32 replaced_destination; /* out: whose the replaced entry was */
 	__u64 replaces; /* control word of an entry of this flow that is over, or 0 */
 };
@@ -300,7 +344,7 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->destination_port = new->destination_port;
 	entry->expires = new->expires;
 	entry->reserved = 0;
-	entry->link = 0;
+	entry->link = new->link;
 	/* A full barrier: the fields are there before the phase. */
 	swap_control(entry, control, control_with(control, PHASE_LIVE, 0, flags));
 }

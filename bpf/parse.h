@@ -15,10 +15,12 @@
 /* linux/in.h and linux/tcp.h pull in the C library's socket headers. */
 enum {
 	PROTOCOL_HOP_BY_HOP = 0,
+	PROTOCOL_ICMP = 1,
 	PROTOCOL_TCP = 6,
 	PROTOCOL_UDP = 17,
 	PROTOCOL_ROUTING = 43,
 	PROTOCOL_FRAGMENT = 44,
+	PROTOCOL_ICMPV6 = 58,
 	PROTOCOL_DESTINATION_OPTIONS = 60,
 };
 
@@ -30,12 +32,23 @@ enum tcp_flag {
 };
 
 #define IPV4_OFFSET_MASK 0x1fff
+#define IPV6_OFFSET_MASK 0xfff8
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_DONT_FRAGMENT 0x4000
 #define IPV6_EXTENSION_HEADERS 6 /* more than that: not ours */
 #define UDP_HEADER_SIZE 8
 
 struct ports {
 	__be16 source;
 	__be16 destination;
+};
+
+/* IPv6's; the offset has the upper 13 bits. */
+struct fragment_header {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset;
+	__be32 id;
 };
 
 struct tcp_header {
@@ -49,12 +62,23 @@ struct tcp_header {
 	__be16 urgent;
 };
 
+enum fragment_kind {
+	NOT_FRAGMENTED,
+	FIRST_FRAGMENT,
+	LATER_FRAGMENT, /* has no ports */
+};
+
 /* What the rest of the path needs to know of a packet. */
 struct packet {
 	struct flow flow;
 	__u32 bytes;      /* of the IP packet, link-layer padding left out */
+	__u16 transport;  /* where TCP or UDP begins, from the frame's start */
 	__u8 tcp_flags;
 	__u8 ttl;         /* or hop limit */
+	__u8 tos;         /* or traffic class */
+	__u8 fragment;    /* enum fragment_kind */
+	__be32 fragment_id;
+	__u8 whole;       /* must not be fragmented: DF, or IPv6 */
 };
 
 /* `room` is what the IP packet has left for it: what follows is padding. */
@@ -94,22 +118,29 @@ static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, stru
 		total = bytes;
 	if (length < sizeof(*ip) || total < length || total > bytes)
 		return -1;
-	/* A later fragment has no ports. */
-	if (ip->frag_off & bpf_htons(IPV4_OFFSET_MASK))
-		return -1;
 	packet->flow.family = AF_INET;
 	packet->flow.protocol = ip->protocol;
 	packet->flow.client.v4 = ip->saddr;
 	packet->flow.virtual.v4 = ip->daddr;
 	packet->ttl = ip->ttl;
+	packet->tos = ip->tos;
+	packet->whole = !!(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT));
 	packet->bytes = total;
+	packet->transport = sizeof(struct ethhdr) + length;
+	packet->fragment_id = ip->id;
+	if (ip->frag_off & bpf_htons(IPV4_OFFSET_MASK)) {
+		packet->fragment = LATER_FRAGMENT;
+		return 0;
+	}
+	if (ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS))
+		packet->fragment = FIRST_FRAGMENT;
 	return parse_transport(header + length, end, total - length, packet);
 }
 
 static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, struct packet *packet)
 {
 	struct ipv6hdr *ip = header;
-	__u32 total;
+	__u32 total, offset = sizeof(struct ethhdr) + sizeof(*ip);
 	__s32 room;
 	__u8 next;
 
@@ -124,6 +155,8 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 	__builtin_memcpy(&packet->flow.client, &ip->saddr, sizeof(packet->flow.client));
 	__builtin_memcpy(&packet->flow.virtual, &ip->daddr, sizeof(packet->flow.virtual));
 	packet->ttl = ip->hop_limit;
+	packet->whole = 1;
+	packet->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 	packet->bytes = total;
 
 	room = total - sizeof(*ip);
@@ -132,18 +165,24 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 	for (int i = 0; i < IPV6_EXTENSION_HEADERS; i++) {
 		__u8 *extension = header;
 
-		if (next == PROTOCOL_TCP || next == PROTOCOL_UDP)
+		if (next == PROTOCOL_TCP || next == PROTOCOL_UDP ||
+		    packet->fragment == LATER_FRAGMENT)
 			break;
 		if (header + 8 > end)
 			return -1;
 		if (next == PROTOCOL_FRAGMENT) {
-			/* Offset in the upper 13 bits; a later fragment has no ports. */
-			if (*(__be16 *)(extension + 2) & bpf_htons(0xfff8))
-				return -1;
+			struct fragment_header *fragment = header;
+
+			packet->fragment_id = fragment->id;
+			packet->fragment = fragment->offset & bpf_htons(IPV6_OFFSET_MASK) ?
+						   LATER_FRAGMENT :
+						   FIRST_FRAGMENT;
 			header += 8;
+			offset += 8;
 			room -= 8;
 		} else if (next == PROTOCOL_HOP_BY_HOP || next == PROTOCOL_ROUTING ||
 			   next == PROTOCOL_DESTINATION_OPTIONS) {
+			offset += (extension[1] + 1) * 8;
 			header += (extension[1] + 1) * 8;
 			room -= (extension[1] + 1) * 8;
 		} else {
@@ -152,6 +191,9 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 		next = extension[0];
 	}
 	packet->flow.protocol = next;
+	packet->transport = offset;
+	if (packet->fragment == LATER_FRAGMENT)
+		return 0;
 	return parse_transport(header, end, room, packet);
 }
 

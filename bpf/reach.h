@@ -22,31 +22,39 @@
 
 #define LOOPBACK_INDEX 1
 
-static __always_inline void set_family(struct bpf_fib_lookup *query, const union address *address,
-				       __u8 family)
+static __always_inline void ask_for(struct bpf_fib_lookup *query, const union address *address,
+				    __u8 family, __u16 length)
 {
 	query->family = family;
-	/* Without a length the helper compares the packet at hand with the MTU. */
-	query->tot_len = 1;
+	query->tot_len = length;
 	if (family == AF_INET)
 		query->ipv4_dst = address->v4;
 	else
 		__builtin_memcpy(query->ipv6_dst, address, sizeof(*address));
 }
 
-static __always_inline int look_up_route(struct __sk_buff *skb, struct bpf_fib_lookup *query,
-					 const union address *address, __u8 family)
+/* The route for a packet of `length` bytes.  A length of 0 would mean the
+ * packet at hand, which need not be the one that goes there. */
+static __always_inline int look_up_route_for(struct __sk_buff *skb, struct bpf_fib_lookup *query,
+					     const union address *address, __u8 family,
+					     __u16 length)
 {
 	int answer;
 
-	set_family(query, address, family);
+	ask_for(query, address, family, length);
 	query->ifindex = LOOPBACK_INDEX;
 	answer = bpf_fib_lookup(skb, query, sizeof(*query), 0);
 	if (answer != BPF_FIB_LKUP_RET_FWD_DISABLED)
 		return answer;
-	set_family(query, address, family);
+	ask_for(query, address, family, length);
 	query->ifindex = skb->ifindex;
 	return bpf_fib_lookup(skb, query, sizeof(*query), 0);
+}
+
+static __always_inline int look_up_route(struct __sk_buff *skb, struct bpf_fib_lookup *query,
+					 const union address *address, __u8 family)
+{
+	return look_up_route_for(skb, query, address, family, 1);
 }
 
 static __always_inline int is_stale(__u32 stamp, __u32 now)
@@ -89,8 +97,20 @@ static __always_inline void learn_interface(struct __sk_buff *skb)
 	interface->known = 1;
 }
 
-/* Look the way to a destination up again, if that was a second ago. */
-__attribute__((noinline)) int refresh(struct __sk_buff *skb, __u32 destination_index)
+/* The MTU of the way that `query` found: asked for more than any way takes,
+ * bpf_fib_lookup() says how much it does. */
+static __always_inline __u32 mtu_of(struct __sk_buff *skb, struct bpf_fib_lookup *query,
+				    const struct destination *destination)
+{
+	if (look_up_route_for(skb, query, &destination->address, destination->family, 0xffff) !=
+	    BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return 0;
+	return query->mtu_result;
+}
+
+/* Look the way to a destination up again. */
+__attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destination_index,
+					  int virtual_local)
 {
 	struct destination *destination =
 		bpf_map_lookup_elem(&destinations, &destination_index);
@@ -98,10 +118,10 @@ __attribute__((noinline)) int refresh(struct __sk_buff *skb, __u32 destination_i
 	__u32 now = ticks_now(), reach;
 	int answer;
 
-	if (!destination || !is_stale(destination->refreshed, now))
+	if (!destination)
 		return 0;
 	learn_interface(skb);
-	reach = virtual_is_local(skb, destination->service) ? REACH_VIRTUAL_LOCAL : 0;
+	reach = virtual_local ? REACH_VIRTUAL_LOCAL : 0;
 	answer = look_up_route(skb, &query, &destination->address, destination->family);
 	if (answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH) {
 		reach |= REACH_ROUTE;
@@ -122,9 +142,18 @@ __attribute__((noinline)) int refresh(struct __sk_buff *skb, __u32 destination_i
 	}
 	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
 		reach |= destination->reach & REACH_ROUTE;
+	destination->mtu = mtu_of(skb, &query, destination);
 	destination->reach = reach;
 	destination->refreshed = now;
 	return 0;
+}
+
+/* The same, if that was a second ago. */
+static __always_inline void refresh(struct __sk_buff *skb, const struct destination *destination,
+				    __u32 index)
+{
+	if (is_stale(destination->refreshed, ticks_now()))
+		look_up_way(skb, index, virtual_is_local(skb, destination->service));
 }
 
 #endif

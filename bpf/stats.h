@@ -68,4 +68,19 @@ static __always_inline void count_inbound(__u32 service, __u32 destination, __u3
 	}
 }
 
+static __always_inline void count_outbound(__u32 service, __u32 destination, __u32 bytes)
+{
+	struct traffic *row = service_traffic_here(service);
+
+	if (row) {
+		row->out_packets++;
+		row->out_bytes += bytes;
+	}
+	row = destination_traffic_here(destination);
+	if (row) {
+		row->out_packets++;
+		row->out_bytes += bytes;
+	}
+}
+
 #endif

@@ -19,7 +19,7 @@ struct sweep {
 	__u32 seen;
 };
 
-static __always_inline void sweep_slot(struct connection *entry, struct sweep *sweep)
+static __always_inline void sweep_slot(struct connection *entry, __u32 slot, struct sweep *sweep)
 {
 	__u64 control = load_control(entry);
 	__u32 phase = control_phase(control);
@@ -27,10 +27,14 @@ static __always_inline void sweep_slot(struct connection *entry, struct sweep *s
 	if (phase == PHASE_FREE)
 		return;
 	sweep->seen = 1;
-	if (phase == PHASE_LIVE) {
+	if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_REPLY) {
+		/* It goes with its connection; this finds what a race left over. */
+		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry, slot))
+			bury(entry, sweep->now);
+	} else if (phase == PHASE_LIVE) {
 		if (!has_passed(entry->expires, sweep->now))
 			return;
-		conn_kill(entry, sweep->now);
+		conn_kill(entry, slot, sweep->now);
 		COUNT_EVENT(expired);
 	} else if (phase == PHASE_DEAD &&
 		   has_passed(entry->expires + QUARANTINE_TICKS, sweep->now)) {
@@ -47,7 +51,7 @@ static long sweep_bucket(__u32 i, void *data)
 	if (!bucket)
 		return 1;
 	for (int slot = 0; slot < SLOTS_PER_BUCKET; slot++)
-		sweep_slot(&bucket->slot[slot], sweep);
+		sweep_slot(&bucket->slot[slot], index * SLOTS_PER_BUCKET + slot, sweep);
 	return 0;
 }
 

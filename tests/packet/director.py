@@ -30,7 +30,16 @@ from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.records import Slot
 from xlvs.kernel import abi, bpf, lock
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.model import Connection, Destination, DestinationEntry, Service, ServiceEntry, ServiceKey
+from xlvs.model import (
+    ROUTE,
+    Connection,
+    Destination,
+    DestinationEntry,
+    Service,
+    ServiceEntry,
+    ServiceKey,
+    Tunnel,
+)
 
 # TC verdicts (linux/pkt_cls.h)
 UNTOUCHED = 0xFFFFFFFF
@@ -103,6 +112,9 @@ class Director:
         self.second_ifindex = socket.if_nametoindex("eth1")
         self._port = 1023
         self._client_port = 1023
+        # A test that wants the limit of ICMP errors sets it again.
+        self.icmp_interval_at_loading = self.maps.settings.icmp_interval
+        self.maps.settings.icmp_interval = 0
 
     def close(self) -> None:
         """Close the programs and maps."""
@@ -178,6 +190,9 @@ class Director:
         protocol: int = packets.TCP,
         address: bytes = VIP,
         servers: tuple[bytes, ...] = (),
+        method: str = ROUTE,
+        server_port: int | None = None,
+        tunnel: Tunnel | None = None,
     ) -> ServiceKey:
         """A new service with real servers 1, 2, ... of those weights (one of weight 1)."""
         key = self.unused_key(protocol, address)
@@ -185,7 +200,8 @@ class Director:
         numbered = real_server if len(address) == 4 else real_server6
         for number, weight in enumerate(weights or (1,), start=1):
             chosen = servers[number - 1] if servers else numbered(number)
-            self.table.add_destination(key, Destination(chosen, key.port, weight=weight))
+            port = key.port if server_port is None else server_port
+            self.table.add_destination(key, Destination(chosen, port, method, weight, tunnel=tunnel))
         return key
 
     def open(self, key: ServiceKey, *flags: int) -> int:

@@ -17,16 +17,25 @@ _SHORT = {
     "SA": "SYNACK",
 }  # fmt: skip
 _COLUMNS = ("NO", "ES", "SS", "SR", "FW", "TW", "CL", "CW", "LA", "LI", "SA")
-# The client's segments where the director does not see the answers.
+INPUT, OUTPUT, INPUT_ONLY = "input", "output", "input only"
+"""A segment of the client, of the real server, of the client where no answers are seen."""
 _ROWS = {
-    SYN: "SR ES ES SR SR SR SR SR SR SR SR",
-    FIN: "CL FW SS TW FW TW CL CW LA LI TW",
-    ACK: "ES ES SS ES FW TW CL CW CL LI ES",
-    RST: "CL CL CL SR CL CL CL CL LA LI CL",
+    (INPUT, SYN): "SR ES ES SR SR SR SR SR SR SR SR",
+    (INPUT, FIN): "CL CW SS TW TW TW CL CW LA LI TW",
+    (INPUT, ACK): "ES ES SS ES FW TW CL CW CL LI ES",
+    (INPUT, RST): "CL CL CL SR CL CL CL CL LA LI SR",
+    (OUTPUT, SYN): "SS ES SS SR SS SS SS SS SS LI SR",
+    (OUTPUT, FIN): "TW FW SS TW FW TW CL TW LA LI TW",
+    (OUTPUT, ACK): "ES ES SS ES FW TW CL CW LA ES ES",
+    (OUTPUT, RST): "CL CL SS CL CL TW CL CL CL CL CL",
+    (INPUT_ONLY, SYN): "SR ES ES SR SR SR SR SR SR SR SR",
+    (INPUT_ONLY, FIN): "CL FW SS TW FW TW CL CW LA LI TW",
+    (INPUT_ONLY, ACK): "ES ES SS ES FW TW CL CW CL LI ES",
+    (INPUT_ONLY, RST): "CL CL CL SR CL CL CL CL LA LI CL",
 }
 _NEXT = {
-    (flag, _SHORT[before]): _SHORT[after]
-    for flag, row in _ROWS.items()
+    (direction, flag, _SHORT[before]): _SHORT[after]
+    for (direction, flag), row in _ROWS.items()
     for before, after in zip(_COLUMNS, row.split(), strict=True)
 }
 
@@ -43,11 +52,11 @@ def is_active(state: str) -> bool:
     return state in _ACTIVE
 
 
-def next_state(state: str, flags: int) -> str:
-    """A connection's state after a segment from its client."""
+def next_state(state: str, flags: int, direction: str = INPUT_ONLY) -> str:
+    """A connection's state after a segment."""
     for flag in (RST, SYN, FIN, ACK):
         if flags & flag:
-            return _NEXT[flag, state]
+            return _NEXT[direction, flag, state]
     return "CLOSE"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from struct import pack, unpack
+from typing import Any
 
 ETHERNET_SIZE = 14
 ETHERTYPE_IPV4 = 0x0800
@@ -15,12 +16,19 @@ ETHERTYPE_ARP = 0x0806
 ETHERTYPE_VLAN = 0x8100
 ETHERTYPE_IPV6 = 0x86DD
 
+ICMP = 1
+IPIP = 4
 TCP = 6
 UDP = 17
+IPV6 = 41
+GRE = 47
+ICMPV6 = 58
 HOP_BY_HOP = 0
 ROUTING = 43
 FRAGMENT = 44
 DESTINATION_OPTIONS = 60
+
+DONT_FRAGMENT, MORE_FRAGMENTS = 0x4000, 0x2000
 
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
@@ -62,13 +70,14 @@ def ipv4(
     version: int = 4,
     header_words: int | None = None,
     total_length: int | None = None,
+    tos: int = 0,
 ) -> bytes:
     """An IPv4 packet (RFC 791); ``fragment`` is flags and offset, ``options`` whole words."""
     words = 5 + len(options) // 4
     total = words * 4 + len(payload)
     first = version << 4 | (words if header_words is None else header_words)
     length = total if total_length is None else total_length
-    header = pack(">BBHHHBBH", first, 0, length, identification, fragment, ttl, protocol, 0)
+    header = pack(">BBHHHBBH", first, tos, length, identification, fragment, ttl, protocol, 0)
     header += source + destination + options
     return header[:10] + pack(">H", checksum(header)) + header[12:] + payload
 
@@ -82,6 +91,7 @@ def ipv6(
     extensions: tuple[tuple[int, bytes], ...] = (),
     payload_length: int | None = None,
     version: int = 6,
+    traffic_class: int = 0,
 ) -> bytes:
     """An IPv6 packet (RFC 8200).
 
@@ -90,7 +100,8 @@ def ipv6(
     kinds = [kind for kind, _ in extensions] + [protocol]
     chain = b"".join(bytes([kinds[n + 1]]) + content for n, (_, content) in enumerate(extensions))
     length = len(chain) + len(payload) if payload_length is None else payload_length
-    return pack(">IHBB", version << 28, length, kinds[0], hop_limit) + source + destination + chain + payload
+    first = version << 28 | traffic_class << 20
+    return pack(">IHBB", first, length, kinds[0], hop_limit) + source + destination + chain + payload
 
 
 def options_extension(words: int = 0) -> bytes:
@@ -116,6 +127,112 @@ def tcp(
 def udp(source_port: int, destination_port: int, payload: bytes = b"") -> bytes:
     """A UDP datagram (RFC 768) without checksum."""
     return pack(">HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
+
+
+def transport_of(packet: bytes) -> tuple[int, int]:
+    """What an unfragmented packet carries and where that begins; extension headers are skipped."""
+    if packet[0] >> 4 == 4:
+        return packet[9], (packet[0] & 0x0F) * 4
+    kind, offset = packet[6], 40
+    while kind in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS):
+        size = 8 if kind == FRAGMENT else packet[offset + 1] * 8 + 8
+        kind, offset = packet[offset], offset + size
+    return kind, offset
+
+
+def with_checksum(packet: bytes) -> bytes:
+    """A packet with the checksum of its TCP, UDP, ICMP or ICMPv6 (RFC 9293, 768, 792, 4443)."""
+    protocol, offset = transport_of(packet)
+    content = bytearray(packet[offset:])
+    field = {TCP: 16, UDP: 6, ICMP: 2, ICMPV6: 2}[protocol]
+    content[field : field + 2] = b"\0\0"
+    pseudo = b""
+    if protocol != ICMP:
+        addresses = packet[12:20] if packet[0] >> 4 == 4 else packet[8:40]
+        pseudo = addresses + pack(">II", len(content), protocol)
+    total = checksum(pseudo + content)
+    if protocol == UDP and total == 0:
+        total = 0xFFFF
+    content[field : field + 2] = pack(">H", total)
+    return packet[:offset] + bytes(content)
+
+
+def icmp(
+    source: bytes,
+    destination: bytes,
+    kind: int,
+    code: int,
+    detail: int,
+    quoted: bytes,
+    ttl: int = 64,
+    **fields: Any,
+) -> bytes:
+    """An ICMP error (RFC 792) or an ICMPv6 error (RFC 4443) that quotes a packet."""
+    message = pack(">BBHI", kind, code, 0, detail) + quoted
+    if len(source) == 4:
+        return with_checksum(ipv4(source, destination, ICMP, message, ttl, **fields))
+    return with_checksum(ipv6(source, destination, ICMPV6, message, ttl, **fields))
+
+
+def fragments(packet: bytes, size: int, identification: int = 7) -> list[bytes]:
+    """A packet cut into fragments with that much payload each (RFC 791, 8200); a multiple of 8.
+
+    In IPv6 the fragment header comes after the fixed header.
+    """
+    whole = packet[20:] if packet[0] >> 4 == 4 else packet[40:]
+    cut = []
+    for start in range(0, len(whole), size):
+        part, more = whole[start : start + size], start + size < len(whole)
+        if packet[0] >> 4 == 4:
+            flags = start // 8 | MORE_FRAGMENTS * more
+            source, destination = packet[12:16], packet[16:20]
+            cut.append(
+                ipv4(
+                    source, destination, packet[9], part, packet[8],
+                    identification=identification, fragment=flags, tos=packet[1],
+                )
+            )  # fmt: skip
+        else:
+            chain = ((FRAGMENT, fragment_extension(start // 8, more, identification)),)
+            cut.append(ipv6(packet[8:24], packet[24:40], packet[6], part, packet[7], chain))
+    return cut
+
+
+def tunnelled(
+    packet: bytes,
+    source: bytes,
+    destination: bytes,
+    kind: str,
+    port: int = 0,
+    source_port: int = 0,
+    identification: int = 0,
+) -> bytes:
+    """A packet wrapped by ``ipip``, ``gue`` or ``gre``, none with checksums (RFC 2003, 2473, 3168).
+
+    TTL and class are the packet's, but "congestion experienced" becomes
+    "capable"; DF is the packet's where both are IPv4.
+    """
+    is_ipv4 = packet[0] >> 4 == 4
+    tos = packet[1] if is_ipv4 else int.from_bytes(packet[:2], "big") >> 4 & 0xFF
+    if tos & 3 == 3:
+        tos = tos & ~3 | 2
+    ttl = packet[8] if is_ipv4 else packet[7]
+    protocol = IPIP if is_ipv4 else IPV6
+    content = packet
+    if kind == "gue":
+        gue = pack(">BBH", 0, protocol, 0) + packet
+        content = pack(">HHHH", source_port, port, 8 + len(gue), 0) + gue
+        protocol = UDP
+    elif kind == "gre":
+        content = pack(">HH", 0, ETHERTYPE_IPV4 if is_ipv4 else ETHERTYPE_IPV6) + packet
+        protocol = GRE
+    if len(source) == 4:
+        flags = int.from_bytes(packet[6:8], "big") & DONT_FRAGMENT if is_ipv4 else 0
+        return ipv4(
+            source, destination, protocol, content, ttl,
+            identification=identification, fragment=flags, tos=tos,
+        )  # fmt: skip
+    return ipv6(source, destination, protocol, content, ttl, traffic_class=tos)
 
 
 def ip_length(frame: bytes) -> int:

@@ -26,6 +26,7 @@ from tests.packet.director import (
     real_server,
     real_server_mac,
 )
+from tests.packet.icmp_errors import TIME_EXCEEDED, error_about
 from tests.packet.packets import ACK, PSH, SYN, TCP, UDP, with_one_hop_less
 from tests.packet.spaces import ip
 from xlvs.datapath.records import address as stored_address
@@ -100,14 +101,15 @@ def test_a_first_fragment_is_scheduled(director: Director) -> None:
 @pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize("ttl", [0, 1])
 def test_the_last_hop(director: Director, address: bytes, ttl: int) -> None:
-    """Dropped and counted as the kernel does: after the connection and its counters."""
+    """Answered and counted as the kernel does: after the connection and its counters."""
     key = director.service(1, address=address)
     port = director.open(key, ACK)
     for client_port, flags in ((port, ACK), (director.unused_port(), SYN)):
         before = director.events()
         frame = director.segment(key, client_port, flags, ttl=ttl)
         assert director.xdp(frame) == (XDP_PASS, frame)
-        assert director.tc(frame) == (DROPPED, frame)
+        verdict, answer = director.tc(frame)
+        assert (verdict, answer) == (SENT, error_about(frame, TIME_EXCEEDED, answer))
         after = director.events()
         assert after == before | {"ttl_exceeded": before["ttl_exceeded"] + 1}
     assert director.listing(key).stats.in_packets == 4

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.packet.director import DROPPED, SENT, Director, real_server
+from tests.packet.icmp_errors import PORT_UNREACHABLE, error_about
 from tests.packet.kernel_model import (
     SCHEDULERS,
     Scheduler,
@@ -15,7 +16,7 @@ from tests.packet.kernel_model import (
     next_state,
     takes_over,
 )
-from tests.packet.packets import ACK, FIN, RST, SYN
+from tests.packet.packets import ACK, FIN, RST, SYN, with_one_hop_less
 from xlvs.model import Destination, Service
 
 names = st.integers(1, 6)
@@ -86,8 +87,11 @@ class History:
 
     def _schedule(self, flow: Flow) -> None:
         chosen = self.scheduler.pick()
-        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, SYN))
-        assert verdict == (SENT if chosen else DROPPED)
+        frame = self.director.segment(self.key, flow.port, SYN)
+        verdict, after = self.director.tc(frame)
+        assert verdict == SENT
+        expected = with_one_hop_less(frame) if chosen else error_about(frame, PORT_UNREACHABLE, after)
+        assert after == expected
         if flow in self.flows:
             # The kernel's timer ends the old connection after the new one was scheduled.
             flow.server.inactive -= 1
@@ -191,7 +195,8 @@ def test_a_weight_of_zero_gets_nothing_new(director: Director) -> None:
         director.table.edit_destination(key, Destination(real_server(2), key.port, weight=0))
         before = director.events()["no_destination"]
         frame = director.segment(key, director.unused_port(), SYN)
-        assert director.tc(frame) == (DROPPED, frame)
+        verdict, answer = director.tc(frame)
+        assert (verdict, answer) == (SENT, error_about(frame, PORT_UNREACHABLE, answer))
         assert director.events()["no_destination"] == before + 1
 
 

@@ -16,7 +16,7 @@ from xlvs.datapath.load import Capacity
 from xlvs.datapath.memory import MemoryDatapath
 from xlvs.errors import TableError, TableFull
 from xlvs.kernel import abi
-from xlvs.model import Destination, Service, ServiceEntry, ServiceKey
+from xlvs.model import Destination, Service, ServiceEntry, ServiceKey, Tunnel
 
 KEYS = [
     ServiceKey(family, protocol, address, port)
@@ -144,7 +144,13 @@ def test_a_refused_command_changes_nothing(director: Director) -> None:
         ("delete_service", other),
         ("add_destination", other, Destination(real_server(3), 80)),
         ("add_destination", key, Destination(real_server(1), key.port)),
-        ("add_destination", key, Destination(real_server(3), 80, "masq")),
+        ("add_destination", key, Destination(real_server(3), 80, "bypass")),
+        ("add_destination", key, Destination(packed("127.0.0.1"), 80, "masq")),
+        ("add_destination", key, Destination(packed("10.0.0.1"), 80, "masq")),
+        ("add_destination", key, Destination(real_server6(1), 80, "masq")),
+        ("add_destination", key, Destination(real_server(3), 80, "tunnel", tunnel=Tunnel(checksum="csum"))),
+        ("add_destination", key, Destination(real_server(3), 80, "tunnel", tunnel=Tunnel("gre", 0, "csum"))),
+        ("edit_destination", key, Destination(real_server(1), key.port, "bypass")),
         ("add_destination", key, Destination(packed("224.0.0.1"), 80)),
         ("add_destination", key, Destination(real_server6(1), 80)),
         ("edit_destination", key, Destination(real_server(3), 80)),

@@ -13,7 +13,7 @@ from tests.packet.director import SENT, Director, real_server
 from tests.packet.packets import ACK, FIN, RST, SYN, UDP
 from xlvs.datapath.load import Capacity
 from xlvs.kernel import abi
-from xlvs.model import ServiceKey
+from xlvs.model import MASQUERADE, ServiceKey
 
 KEYS = 20_000
 
@@ -147,3 +147,50 @@ def test_the_states_of_one_connection_from_two_cpus(director: Director) -> None:
     entry = director.entry(key, real_server(1))
     assert len(states) == len(ports) == entry.active + entry.inactive
     assert entry.inactive == sum(inactive for _, inactive in states)
+
+
+def test_both_directions_of_the_same_connections_at_once(
+    make_director: Callable[[Capacity], Director],
+) -> None:
+    """NAT: whoever makes or reopens a connection, it has one way back, and that one is its own."""
+    count = 4000
+    director = make_director(Capacity(count * 4, 16, 64))
+    key = director.service(1, 1, 1, method=MASQUERADE, server_port=8080)
+    frames = [
+        frame
+        for flow in range(count)
+        for flags in (SYN, ACK, RST, SYN, ACK)
+        for frame in _frames(director, key, flags, flow, 1)
+    ]
+    together = InStep()
+
+    def send(who: int) -> Callable[[], None]:
+        def run() -> None:
+            for step, frame in enumerate(frames, start=1):
+                together.wait(who, step)
+                assert director.tc(frame)[0] == SENT
+
+        return run
+
+    children.run_together(send(0), send(1), cpus=_cpus())
+
+    slots = dict(director.slots(abi.PHASE_LIVE))
+    forward = [place for place, slot in slots.items() if slot.virtual == key.address]
+    assert len(forward) == count
+    for place in forward:
+        own, way_back = slots[place], director.slot_record(place).link - 1
+        back = slots[way_back]
+        assert back.control >> abi.CONTROL_FLAGS_SHIFT & abi.CONNECTION_REPLY
+        assert director.slot_record(way_back).link == place + 1
+        assert (back.virtual, back.virtual_port) == (own.client, own.client_port)
+        server = director.maps.destination(own.destination)
+        assert (back.client, back.client_port) == (bytes(server.address)[:4], 8080)
+    listed = director.listing(key)
+    assert sum(one.active for one in listed.destinations) == count
+    assert sum(one.inactive for one in listed.destinations) == 0
+    assert listed.stats.connections == 2 * count
+    assert listed.stats.in_packets == 2 * len(frames)
+    # Ways back that a reopening left behind are gone after a few seconds.
+    director.wait_until(
+        lambda: sum(1 for _ in director.slots(abi.PHASE_LIVE)) == 2 * count, 6, "ways back stay"
+    )

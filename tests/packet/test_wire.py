@@ -13,17 +13,25 @@ import pytest
 
 from tests.packet import packets
 from tests.packet.director import (
+    CLIENT,
+    CLIENT6,
     CLIENT_MAC,
     INTERFACE_MAC,
     VIP,
     VIP6,
     Director,
     new_director,
+    real_server,
+    real_server6,
     real_server_mac,
 )
-from tests.packet.packets import ACK, SYN, packed, with_one_hop_less
+from tests.packet.icmp_errors import PORT_UNREACHABLE, error_about
+from tests.packet.packets import ACK, SYN, TCP, UDP, packed, with_one_hop_less
+from tests.packet.spaces import ip
+from tests.packet.translated import Masqueraded
 from xlvs.datapath.attach import TC, XDP_GENERIC
 from xlvs.kernel.namespaces import network_namespace
+from xlvs.model import MASQUERADE, TUNNEL
 
 
 @pytest.fixture(scope="module", params=[TC, XDP_GENERIC])
@@ -82,6 +90,67 @@ def test_to_the_real_servers_mac(attached: Director, address: bytes) -> None:
     connection = attached.connection(key, port)
     assert connection is not None
     assert connection.state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("address", "client", "server"),
+    [(VIP, CLIENT, real_server(1)), (VIP6, CLIENT6, real_server6(1))],
+    ids=["ipv4", "ipv6"],
+)
+def test_nat_there_and_back(
+    attached: Director, address: bytes, client: bytes, server: bytes, protocol: int
+) -> None:
+    _make_the_client_known()
+    key = attached.service(1, address=address, protocol=protocol, method=MASQUERADE, server_port=8080)
+    one = Masqueraded(protocol, (client, attached.unused_port()), (address, key.port), (server, 8080))
+    with _wire(attached) as wire:
+        for flags, answer in ((SYN, SYN | ACK), (ACK, ACK)):
+            before, after = (attached.frame(packet) for packet in one.asked(b"question", flags))
+            wire.send(before)
+            came = wire.receive(real_server_mac(1))
+            assert came == real_server_mac(1) + INTERFACE_MAC + after[12:]
+            before, after = (attached.frame(packet) for packet in one.answered(b"reply", answer))
+            wire.send(before)
+            assert wire.receive(CLIENT_MAC) == CLIENT_MAC + INTERFACE_MAC + after[12:]
+    stats = attached.listing(key).stats
+    assert (stats.connections, stats.in_packets, stats.out_packets) == (1, 2, 2)
+
+
+@pytest.mark.parametrize("server", [real_server(1), real_server6(1)], ids=["by-ipv4", "by-ipv6"])
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_a_tunnel(attached: Director, address: bytes, server: bytes) -> None:
+    """The wrapped packet has the ethertype and the neighbour of its outer header."""
+    key = attached.service(1, address=address, servers=(server,), method=TUNNEL)
+    frame = attached.segment(key, attached.unused_port(), SYN, b"hello")
+    inner = with_one_hop_less(frame)[14:]
+    with _wire(attached) as wire:
+        wire.send(frame)
+        came = wire.receive(real_server_mac(1))
+    assert came is not None
+    ethertype, outer = (b"\x08\x00", 20) if len(server) == 4 else (b"\x86\xdd", 40)
+    assert came[:14] == real_server_mac(1) + INTERFACE_MAC + ethertype
+    assert came[14 + outer :] == inner
+    assert server in came[14 : 14 + outer]
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_an_error_reaches_the_client(attached: Director, address: bytes) -> None:
+    _make_the_client_known()
+    key = attached.service(0, address=address)
+    frame = attached.segment(key, attached.unused_port(), SYN, b"hello")
+    with _wire(attached) as wire:
+        wire.send(frame)
+        came = wire.receive(CLIENT_MAC)
+    assert came is not None
+    expected = error_about(frame, PORT_UNREACHABLE, came)
+    assert came == CLIENT_MAC + INTERFACE_MAC + expected[12:]
+
+
+def _make_the_client_known() -> None:
+    """Answers to the client need no asking for its MAC."""
+    for client in ("10.0.0.200", "fd00::200"):
+        ip(f"neigh replace {client} lladdr {CLIENT_MAC.hex(':')} nud permanent dev eth0")
 
 
 def test_a_neighbour_is_resolved_and_the_packet_kept(attached: Director) -> None:

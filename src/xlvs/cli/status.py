@@ -25,6 +25,7 @@ _EVENTS = {
     "unavailable": "dropped: the connection's real server was removed",
     "unroutable": "dropped: no route to the real server",
     "ttl_exceeded": "dropped: TTL used up",
+    "too_big": "dropped: over the MTU to the real server",
     "table_full": "dropped: connection table full",
 }
 

@@ -21,6 +21,8 @@ from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
     METHOD_NAMES,
     METHODS,
+    TUNNEL_NAMES,
+    TUNNELS,
     Slot,
     address,
     model_key,
@@ -34,6 +36,10 @@ from xlvs.datapath.records import (
 )
 from xlvs.kernel import abi, bpf
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.kernel import rtnetlink
+
 COMPATIBLE_VERSION = (1, 2, 1)
 """The IPVS version whose behaviour this data plane has."""
 COMPATIBLE_SIZE = 4096
@@ -43,10 +49,38 @@ that compare; `xlvs status` tells the true one."""
 _INDEX = Struct("=I")
 
 
-def _destination_flags(is_local: bool) -> int:
-    """The flags of a real server in service; ``is_local`` where it is the director itself."""
-    local = abi.DESTINATION_LOCAL if is_local else 0
-    return abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
+def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
+    """Refuse a real server that cannot be one; the packet path copes with no route at all."""
+    from xlvs.kernel.rtnetlink import LOCAL_ROUTE, NO_ROUTE, UNICAST_ROUTE
+
+    if route.kind not in (UNICAST_ROUTE, LOCAL_ROUTE, NO_ROUTE) or not model.is_unicast(destination.address):
+        raise errors.InvalidOperation("the real server's address is not a unicast address")
+    if route.kind == LOCAL_ROUTE and destination.method == model.MASQUERADE:
+        raise errors.NotSupported(
+            "xlvs does not have NAT to a real server on the director itself yet; Direct Routing (-g) "
+            "reaches it where it listens on the VIP's port"
+        )
+
+
+def _describe(record: abi.Destination, destination: model.Destination, route: rtnetlink.Route) -> None:
+    """Write what an operator says of a real server into its record, which is in service then."""
+    from xlvs.kernel.rtnetlink import LOCAL_ROUTE
+
+    record.method = METHODS[destination.method]
+    record.weight = destination.weight
+    if destination.method == model.TUNNEL:
+        tunnel = destination.tunnel or model.Tunnel()
+        record.tunnel_kind = TUNNELS[tunnel.kind]
+        record.tunnel_port = swap_port(tunnel.port)
+        store_address(record.tunnel_source, route.source)
+    local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
+    record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
+
+
+def _tunnel(record: abi.Destination) -> model.Tunnel | None:
+    if record.method != abi.METHOD_TUNNEL:
+        return None
+    return model.Tunnel(TUNNEL_NAMES[record.tunnel_kind], swap_port(record.tunnel_port))
 
 
 class EbpfDatapath:
@@ -121,7 +155,7 @@ class EbpfDatapath:
         record = self._maps.destination(index)
         destination = model.Destination(
             address(record.address, record.family), swap_port(record.port),
-            METHOD_NAMES[record.method], record.weight,
+            METHOD_NAMES[record.method], record.weight, tunnel=_tunnel(record),
         )  # fmt: skip
         return model.DestinationEntry(
             destination,
@@ -317,9 +351,7 @@ class EbpfDatapath:
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
         route = rtnetlink.route_to(destination.address)
-        kinds = (rtnetlink.UNICAST_ROUTE, rtnetlink.LOCAL_ROUTE, rtnetlink.NO_ROUTE)
-        if route.kind not in kinds or not model.is_unicast(destination.address):
-            raise errors.InvalidOperation("the real server's address is not a unicast address")
+        _check_route(destination, route)
         start = self._places.run(len(old.picks) + 1)
         index = self._take_record(key, service, destination)
         picks = [(index, destination.weight), *old.picks]
@@ -329,9 +361,7 @@ class EbpfDatapath:
             record.interface = route.interface
             store_address(record.next_hop, route.next_hop)
             record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
-        record.method = METHODS[destination.method]
-        record.weight = destination.weight
-        record.flags = _destination_flags(route.kind == rtnetlink.LOCAL_ROUTE)
+        _describe(record, destination, route)
         self._switch(service, runs.change(old, picks), start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
@@ -344,14 +374,12 @@ class EbpfDatapath:
         place = self._place_in_run(old, destination.address, destination.port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
+        route = rtnetlink.route_to(destination.address)
+        _check_route(destination, route)
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
         start = self._places.run(len(picks))
-        record = self._maps.destination(index)
-        record.method = METHODS[destination.method]
-        record.weight = destination.weight
-        route = rtnetlink.route_to(destination.address)
-        record.flags = _destination_flags(route.kind == rtnetlink.LOCAL_ROUTE)
+        _describe(self._maps.destination(index), destination, route)
         self._switch(service, runs.change(old, picks), start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
@@ -368,12 +396,14 @@ class EbpfDatapath:
     def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         if destination.method not in METHODS:
             raise errors.NotSupported(
-                f"xlvs does not have the forwarding method {destination.method} yet; "
-                f"it has Direct Routing (-g)"
+                f"xlvs does not have the forwarding method {destination.method}; "
+                "it has Direct Routing (-g), NAT (-m) and tunnelling (-i)"
             )
+        if destination.tunnel and destination.tunnel.checksum != "nocsum":
+            raise errors.NotSupported("xlvs does not have tunnels with checksums yet")
         if destination.upper_threshold or destination.lower_threshold:
             raise errors.NotSupported("xlvs does not have connection thresholds yet")
-        if destination.family != key.family:
+        if destination.family != key.family and destination.method != model.TUNNEL:
             raise errors.InvalidOperation(
                 "a real server of another address family can only be reached by tunnelling"
             )

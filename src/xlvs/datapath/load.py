@@ -15,7 +15,7 @@ import time
 
 from xlvs import __version__
 from xlvs.datapath.maps import Maps
-from xlvs.datapath.records import seconds_to_ticks
+from xlvs.datapath.records import milliseconds_to_ticks, seconds_to_ticks
 from xlvs.errors import Unavailable
 from xlvs.kernel import abi, bpf, bpffs, leftovers, libbpf
 
@@ -98,6 +98,9 @@ def _entries(limits: abi.Limits) -> dict[str, int]:
         "events": limits.cpus,
         "interfaces": abi.INTERFACE_LIMIT,
         "sweepers": 1,
+        "quotes": 1,
+        "error_budgets": 4096,
+        "fragments": 4096,
     }
 
 
@@ -168,11 +171,18 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
+    settings.icmp_interval = _icmp_interval()
     descriptor = bpf.open_pin(f"{folder}/settings")
     try:
         bpf.update(descriptor, bytes(4), bytes(settings))
     finally:
         os.close(descriptor)
+
+
+def _icmp_interval() -> int:
+    """Ticks between two ICMP errors to one client, by the sysctl that limits the kernel's own."""
+    with open("/proc/sys/net/ipv4/icmp_ratelimit") as file:
+        return milliseconds_to_ticks(int(file.read()))
 
 
 def _start_timer(folder: str) -> None:

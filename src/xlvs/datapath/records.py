@@ -13,9 +13,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctypes import Array, c_uint8
 
-METHODS = {model.ROUTE: abi.METHOD_ROUTE}
+METHODS = {
+    model.ROUTE: abi.METHOD_ROUTE,
+    model.MASQUERADE: abi.METHOD_MASQUERADE,
+    model.TUNNEL: abi.METHOD_TUNNEL,
+}
 """The forwarding methods that the packet path has, and their numbers there."""
 METHOD_NAMES = {number: name for name, number in METHODS.items()}
+TUNNELS = {"ipip": abi.TUNNEL_IPIP, "gue": abi.TUNNEL_GUE, "gre": abi.TUNNEL_GRE}
+TUNNEL_NAMES = {number: name for name, number in TUNNELS.items()}
 
 _SERVICE_KEY = Struct("=16sI2sBB")
 _SLOT = Struct("=Q16s16sHHBBHIIHHI")
@@ -64,6 +70,11 @@ def seconds_to_ticks(seconds: int) -> int:
     return seconds * 1_000_000_000 >> abi.TICK_SHIFT
 
 
+def milliseconds_to_ticks(milliseconds: int) -> int:
+    """A duration in ticks."""
+    return milliseconds * 1_000_000 >> abi.TICK_SHIFT
+
+
 def ticks_to_seconds(ticks: int) -> int:
     """A duration in seconds, to the nearest."""
     return ((ticks << abi.TICK_SHIFT) + 500_000_000) // 1_000_000_000
@@ -98,6 +109,8 @@ class Slot:
         """Whole seconds until it expires, or None when it is not live at tick ``now``."""
         left = (self.expires - now) & 0xFFFFFFFF
         if self.control & 0xFF != abi.PHASE_LIVE or left == 0 or left >= 1 << 31:
+            return None
+        if self.control >> abi.CONTROL_FLAGS_SHIFT & abi.CONNECTION_REPLY:
             return None
         return (left << abi.TICK_SHIFT) // 1_000_000_000
 

@@ -30,6 +30,11 @@ PHASE_DEAD = 3
 CONNECTION_INACTIVE = 1
 CONNECTION_NO_OUTPUT = 2
 CONNECTION_SPILLED = 4
+CONNECTION_REPLY = 8
+
+# enum connection_method
+CONNECTION_METHOD_SHIFT = 8
+CONNECTION_METHOD_MASK = 7
 
 # enum connection_control
 CONTROL_PHASE_SHIFT = 0
@@ -71,6 +76,11 @@ REACH_VIRTUAL_LOCAL = 4
 
 # enum overload_flag
 OVERLOADED = 1
+
+# enum tunnel_kind
+TUNNEL_IPIP = 0
+TUNNEL_GUE = 1
+TUNNEL_GRE = 2
 
 
 class Flow(LittleEndianStructure):
@@ -169,7 +179,7 @@ class Pick(LittleEndianStructure):
 
 
 class Destination(LittleEndianStructure):
-    """``struct destination``, 128 bytes."""
+    """``struct destination``, 192 bytes."""
 
     flags: int
     service: int
@@ -184,7 +194,7 @@ class Destination(LittleEndianStructure):
     mac: Array[c_uint8]
     source_mac: Array[c_uint8]
     removed: int
-    reserved: int
+    mtu: int
     active: int
     inactive: int
     persistent: int
@@ -193,6 +203,11 @@ class Destination(LittleEndianStructure):
     owner: ServiceKey
     upper_threshold: int
     lower_threshold: int
+    tunnel_source: Array[c_uint8]
+    tunnel_kind: int
+    tunnel_pad: int
+    tunnel_port: int
+    destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
         ("service", c_uint32),
@@ -207,7 +222,7 @@ class Destination(LittleEndianStructure):
         ("mac", c_uint8 * 6),
         ("source_mac", c_uint8 * 6),
         ("removed", c_uint32),
-        ("reserved", c_uint32),
+        ("mtu", c_uint32),
         ("active", c_int32),
         ("inactive", c_int32),
         ("persistent", c_int32),
@@ -216,6 +231,11 @@ class Destination(LittleEndianStructure):
         ("owner", ServiceKey),
         ("upper_threshold", c_uint32),
         ("lower_threshold", c_uint32),
+        ("tunnel_source", c_uint8 * 16),
+        ("tunnel_kind", c_uint8),
+        ("tunnel_pad", c_uint8),
+        ("tunnel_port", c_uint16),
+        ("destination_pad", c_uint32 * 11),
     ]
 
 
@@ -269,7 +289,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 152 bytes."""
+    """``struct settings``, 160 bytes."""
 
     abi_version: int
     pad: int
@@ -277,6 +297,8 @@ class Settings(LittleEndianStructure):
     program_version: Array[c_uint8]
     loaded_at: int
     timeout: Array[c_uint32]
+    icmp_interval: int
+    settings_pad: int
     forwarding_set: int
     services_top: int
     destinations_top: int
@@ -290,6 +312,8 @@ class Settings(LittleEndianStructure):
         ("program_version", c_uint8 * 16),
         ("loaded_at", c_uint64),
         ("timeout", c_uint32 * 16),
+        ("icmp_interval", c_uint32),
+        ("settings_pad", c_uint32),
         ("forwarding_set", c_uint32),
         ("services_top", c_uint32),
         ("destinations_top", c_uint32),
@@ -300,13 +324,14 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 64 bytes."""
+    """``struct events``, 72 bytes."""
 
     table_full: int
     no_destination: int
     unavailable: int
     unroutable: int
     ttl_exceeded: int
+    too_big: int
     expired: int
     xdp_forwarded: int
     forwarded: int
@@ -316,6 +341,7 @@ class Events(LittleEndianStructure):
         ("unavailable", c_uint64),
         ("unroutable", c_uint64),
         ("ttl_exceeded", c_uint64),
+        ("too_big", c_uint64),
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),

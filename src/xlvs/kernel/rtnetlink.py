@@ -20,7 +20,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
 _IFLA_INFO_KIND = 1
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY = 1, 4, 5
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
@@ -61,17 +61,19 @@ class Link:
 
 
 class Route:
-    """Where packets to an address go: the route's type, interface index, and next hop.
+    """Where packets to an address go: the route's type, interface index, next hop, source.
 
     ``next_hop`` is the gateway, or the address itself where it is on the link.
+    ``source`` is the address that our own packets get; empty where none is known.
     """
 
-    __slots__ = ("interface", "kind", "next_hop")
+    __slots__ = ("interface", "kind", "next_hop", "source")
 
-    def __init__(self, kind: int, interface: int, next_hop: bytes) -> None:
+    def __init__(self, kind: int, interface: int, next_hop: bytes, source: bytes) -> None:
         self.kind = kind
         self.interface = interface
         self.next_hop = next_hop
+        self.source = source
 
 
 def _padded(length: int) -> int:
@@ -163,13 +165,15 @@ def route_to(address: bytes) -> Route:
             if answer != _RTM_NEWROUTE:
                 continue
             kind = _ROUTE.unpack_from(payload)[7]
-            interface, next_hop = 0, address
+            interface, next_hop, source = 0, address, b""
             for attribute, value in _attributes(payload[_ROUTE.size :]):
                 if attribute == _RTA_OIF:
                     interface = int.from_bytes(value, "little")
                 elif attribute == _RTA_GATEWAY:
                     next_hop = value
-            return Route(kind, interface, next_hop)
+                elif attribute == _RTA_PREFSRC:
+                    source = value
+            return Route(kind, interface, next_hop, source)
     except OSError:
         pass  # ENETUNREACH, EHOSTUNREACH, EACCES: the routing table says no
-    return Route(NO_ROUTE, 0, address)
+    return Route(NO_ROUTE, 0, address, b"")

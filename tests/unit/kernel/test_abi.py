@@ -30,7 +30,7 @@ def test_sizes_that_the_packet_path_counts_on() -> None:
     assert sizeof(abi.Flow) == 40
     assert sizeof(abi.Connection) == 64
     assert sizeof(abi.Service) == 128
-    assert sizeof(abi.Destination) == 128
+    assert sizeof(abi.Destination) == 192
     assert abi.Connection.flow.offset == 8
     assert abi.Destination.active.offset == 64  # type: ignore[attr-defined]
 

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Fragments.  TC runs before the kernel puts datagrams together, so the first
+ * fragment, which has the ports, goes as any packet does and leaves a note
+ * which entry it used; the others follow the note.
+ */
+#ifndef XLVS_FRAGMENT_H
+#define XLVS_FRAGMENT_H
+
+#include "conn.h"
+#include "forward.h"
+#include "parse.h"
+#include "tunnel.h"
+
+#define DATAGRAMS_UNDER_WAY 4096
+#define NOTE_TICKS (30 * TICKS_PER_SECOND) /* kernel: net.ipv4.ipfrag_time */
+
+struct datagram {
+	union address source;
+	union address destination;
+	__be32 id;
+	__u8 protocol;
+	__u8 family;
+	__u16 pad;
+};
+
+struct fragment_note {
+	__u32 slot;
+	__u32 written;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, DATAGRAMS_UNDER_WAY);
+	__type(key, struct datagram);
+	__type(value, struct fragment_note);
+} fragments SEC(".maps");
+
+static __always_inline struct datagram datagram_of(const struct packet *packet)
+{
+	struct datagram datagram = {
+		.source = packet->flow.client,
+		.destination = packet->flow.virtual,
+		.id = packet->fragment_id,
+		.family = packet->flow.family,
+	};
+
+	/* In IPv6 each fragment may name another header as the next (RFC 8200, 4.5). */
+	if (packet->flow.family == AF_INET)
+		datagram.protocol = packet->flow.protocol;
+	return datagram;
+}
+
+/* Note which entry a first fragment uses. */
+__attribute__((noinline)) int note_fragment(const struct packet *packet, __u32 slot)
+{
+	struct fragment_note note = { .slot = slot, .written = ticks_now() };
+	struct datagram datagram;
+
+	if (!packet)
+		return 0;
+	datagram = datagram_of(packet);
+	return bpf_map_update_elem(&fragments, &datagram, &note, BPF_ANY);
+}
+
+/* Only the IP header of a later fragment has something to translate. */
+static __always_inline int translate_fragment(struct __sk_buff *skb, const struct packet *packet,
+					      const union address *to, __u32 side)
+{
+	const __u32 ip = sizeof(struct ethhdr);
+	__u32 field;
+	__be32 from;
+
+	if (packet->flow.family == AF_INET6) {
+		field = ip + (side == NAT_SOURCE ? offsetof(struct ipv6hdr, saddr) :
+						   offsetof(struct ipv6hdr, daddr));
+		return bpf_skb_store_bytes(skb, field, to, sizeof(*to), 0);
+	}
+	field = ip + (side == NAT_SOURCE ? offsetof(struct iphdr, saddr) :
+					   offsetof(struct iphdr, daddr));
+	from = side == NAT_SOURCE ? packet->flow.client.v4 : packet->flow.virtual.v4;
+	return bpf_l3_csum_replace(skb, ip + offsetof(struct iphdr, check), from, to->v4,
+				   sizeof(__be32)) ||
+	       bpf_skb_store_bytes(skb, field, &to->v4, sizeof(__be32), 0);
+}
+
+/* Whether the noted entry is still one between the packet's ends: its slot may
+ * have been given to another connection. */
+static __always_inline int is_entry_of(const struct connection *entry, const struct packet *packet)
+{
+	return control_phase(load_control(entry)) == PHASE_LIVE &&
+	       entry->flow.client.half[0] == packet->flow.client.half[0] &&
+	       entry->flow.client.half[1] == packet->flow.client.half[1] &&
+	       entry->flow.virtual.half[0] == packet->flow.virtual.half[0] &&
+	       entry->flow.virtual.half[1] == packet->flow.virtual.half[1];
+}
+
+/* A later fragment goes the way of its first. */
+__attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct connection *entry, *forward;
+	struct destination *destination;
+	struct fragment_note *note;
+	struct datagram datagram;
+	__u32 index, reply, method;
+
+	if (!packet)
+		return NOT_OURS;
+	datagram = datagram_of(packet);
+	note = bpf_map_lookup_elem(&fragments, &datagram);
+	if (!note || has_passed(note->written + NOTE_TICKS, ticks_now()))
+		return NOT_OURS;
+	entry = conn_at(note->slot);
+	if (!entry || !is_entry_of(entry, packet))
+		return TC_ACT_SHOT;
+	reply = control_flags(load_control(entry)) & CONNECTION_REPLY;
+	forward = reply ? conn_of_reply(entry, note->slot) : entry;
+	if (!forward)
+		return TC_ACT_SHOT;
+	index = forward->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination || packet->ttl <= 1)
+		return TC_ACT_SHOT;
+	if (reply) {
+		count_outbound(destination->service, index, packet->bytes);
+		if (translate_fragment(skb, packet, &forward->flow.virtual, NAT_SOURCE) ||
+		    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
+				  packet->flow.family))
+			return TC_ACT_SHOT;
+		return tc_to(skb, &forward->flow.client, packet->flow.family);
+	}
+	count_inbound(destination->service, index, packet->bytes);
+	if (!(destination->reach & REACH_ROUTE))
+		return destination->flags & DESTINATION_LOCAL ? NOT_OURS : TC_ACT_SHOT;
+	method = control_method(load_control(forward));
+	if (method == METHOD_MASQUERADE &&
+	    translate_fragment(skb, packet, &destination->address, NAT_DESTINATION))
+		return TC_ACT_SHOT;
+	if (method == METHOD_TUNNEL)
+		return tc_tunnel(skb, packet, index);
+	return tc_to_destination(skb, packet->flow.family, destination);
+}
+
+#endif
