@@ -48,13 +48,13 @@ def lab_name() -> Iterator[str]:
 
 @pytest.fixture
 def make_lab() -> Iterator[Callable[..., Lab]]:
-    """A function that builds a lab; its arguments are the fields of `Request`, and ``bare``."""
+    """A function that builds a lab: of a topology (dr), ``bare`` or not, with the fields of `Request`."""
     made: list[str] = []
 
-    def make(*, bare: bool = False, **request: object) -> Lab:
+    def make(topology: str = "dr", *, bare: bool = False, **request: object) -> Lab:
         name = f"t{os.getpid()}-{next(_numbers)}"
         made.append(name)
-        record = lifecycle.new_record("dr", name, Request(**request), bare=bare)  # type: ignore[arg-type]
+        record = lifecycle.new_record(topology, name, Request(**request), bare=bare)  # type: ignore[arg-type]
         lifecycle.up(record, lambda _line: None)
         return Lab(record)
 

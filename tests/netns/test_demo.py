@@ -23,6 +23,17 @@ def test_demo_shows_direct_routing_at_work() -> None:
     assert left_behind("demo-") == []
 
 
+def test_demo_shows_nat_at_work() -> None:
+    shown = xlvs("lab", "demo", "nat").stdout
+    assert len(re.findall(r"client\$ curl .* rs[12]$", shown, re.MULTILINE)) == 12
+    assert "answers by real server: rs1 6, rs2 6" in shown
+    assert re.search(r"-> 192\.168\.56\.135:80 +Masq +1 +0 +6", shown)
+    assert len(re.findall(r"^ *TCP \d\d:\d\d +TIME_WAIT", shown, re.MULTILINE)) == 12
+    assert re.search(r"seen at the client +0$", shown, re.MULTILINE)
+    assert int(re.findall(r"received by the client +(\d+)$", shown, re.MULTILINE)[0]) >= 36
+    assert left_behind("demo-") == []
+
+
 @pytest.mark.parametrize(
     "moment", ["==> Build", "rs1# nginx", "==> Ask", "4: rs", "==> What", "==> Tidying"]
 )

@@ -22,6 +22,7 @@ examples:
   xlvs lab exec director -- ipvsadm -Ln
   xlvs lab shell director
   xlvs lab up dr --bare --name mine     addresses and web servers only: the rest is yours to type
+  xlvs lab up nat                       real servers in a network of their own, behind the director
   xlvs lab down --all
 """
 
@@ -57,34 +58,48 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     down.add_argument("--all", action="store_true", help="every lab")
 
     demo = _verb(verbs, "demo", _demo, "show a topology at work, in a lab of its own", named=False)
-    demo.add_argument("topology", nargs="?", default="dr", metavar="TOPOLOGY", help="dr")
+    demo.add_argument("topology", nargs="?", default="dr", metavar="TOPOLOGY", help="dr, nat")
 
 
 def _register_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     up = _verb(verbs, "up", _up, "build a lab, or repair it")
-    up.add_argument("topology", metavar="TOPOLOGY", help="dr: Direct Routing")
-    up.add_argument("--real-servers", type=int, metavar="COUNT", help="how many (3)")
+    up.add_argument("topology", metavar="TOPOLOGY", help="dr: Direct Routing; nat: NAT")
+    up.add_argument("--real-servers", type=int, metavar="COUNT", help="how many (3; nat: 2)")
     up.add_argument(
         "--router", action="store_true", help="put the client behind a router, in another network"
     )
     up.add_argument(
         "--bare",
         action="store_true",
-        help="only addresses and web servers: no VIP, no ARP setting, no table",
+        help="only addresses, gateways and web servers: no VIP, no ARP setting, no ip_forward, no table",
     )
-    up.add_argument("--network", metavar="CIDR", help="the lab's network (192.0.2.0/24)")
+    up.add_argument(
+        "--network",
+        metavar="CIDR",
+        help="the lab's network (192.0.2.0/24); nat: the one outside (192.168.219.0/24)",
+    )
+    up.add_argument(
+        "--inside-network",
+        metavar="CIDR",
+        help="nat: the real servers' network, behind the director (192.168.56.0/24)",
+    )
     up.add_argument("--vip", metavar="ADDRESS", help="the virtual address (….100)")
-    up.add_argument("--dip", metavar="ADDRESS", help="the director's own (….10)")
+    up.add_argument("--dip", metavar="ADDRESS", help="the director's own (….10; nat: ….134)")
+    up.add_argument(
+        "--inside-dip",
+        metavar="ADDRESS",
+        help="nat: the director's own inside, the real servers' default gateway (….100)",
+    )
     up.add_argument("--client", metavar="ADDRESS", help="the client's (….2; behind a router 203.0.113.2)")
     up.add_argument(
         "--rip",
         metavar="ADDRESS",
         action="append",
         default=[],
-        help="a real server's (….101, …); repeatable",
+        help="a real server's (….101, …; nat: inside, ….135, …); repeatable",
     )
     up.add_argument(
-        "--interface", metavar="NAME", default="eth0", help="name of each node's interface (eth0)"
+        "--interface", metavar="NAME", default="eth0", help="name of each node's first interface (eth0)"
     )
     up.add_argument("--quiet", "-q", action="store_true", help="say only how it ended")
 
@@ -126,6 +141,8 @@ def _request(arguments: argparse.Namespace) -> Request:
         arguments.real_servers,
         arguments.interface,
         arguments.router,
+        arguments.inside_network,
+        arguments.inside_dip,
     )
 
 
@@ -192,7 +209,8 @@ def _status(arguments: argparse.Namespace) -> int:
     lacks = f" ({lab['lacks']}); repair it by the command that made it" if lab["lacks"] else ""
     print(f"lab {lab['name']!r}, {lab['state']}{lacks}: {lab['summary']}")
     print(f"  VIP      {lab['vip']}  {lab['vip6'] or ''}".rstrip())
-    print(f"  network  {lab['network']}")
+    inside = f", inside {lab['inside_network']}" if lab["inside_network"] else ""
+    print(f"  network  {lab['network']}{inside}")
     rows = [("NODE", "INTERFACE", "MAC", "ADDRESSES", "PROCESSES")]
     for name, node in lab["nodes"].items():
         first, *others = node["interfaces"]

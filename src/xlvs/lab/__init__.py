@@ -11,7 +11,7 @@
     traces       what labs need on the machine itself, taken back with the last one
     interruption Ctrl-C between two steps, not within one
     lifecycle    up, repair, down, and what there is
-    demo         Direct Routing shown step by step
+    demo         a topology shown step by step
 
 A lab never has an uplink, and nothing here touches an interface of the
 machine's own.  Nothing here knows the data plane: it is used as an operator

@@ -2,8 +2,9 @@
 """The addresses of a lab: chosen by the operator, or by these defaults, and checked.
 
 Pure values.  Every lab may use the same ones: labs do not see each other.
-Beside its IPv4 network each lab has an IPv6 prefix (unique local, RFC 4193)
-in which every node has the same place: the VIP is ``::100``, real server N is
+Which networks there are, and who stands in which, is a topology's `Layout`.
+Beside each IPv4 network a lab has an IPv6 prefix (unique local, RFC 4193) in
+which every node has the same place: the VIP is ``::100``, real server N is
 ``::100+N`` written in decimal digits, and so on.
 """
 
@@ -18,13 +19,51 @@ DEFAULT_NETWORK = "192.0.2.0/24"
 """TEST-NET-1 (RFC 5737): nobody's, so that no real network is ever meant."""
 OUTSIDE_NETWORK = "203.0.113.0/24"
 """TEST-NET-3: where the client lives when it is behind a router."""
-INSIDE_PREFIX6 = "fd6c:7673::"
+LAB_PREFIX6 = "fd6c:7673::"
 OUTSIDE_PREFIX6 = "fd6c:7673:0:1::"
-DEFAULT_REAL_SERVERS = 3
+INSIDE_PREFIX6 = "fd6c:7673:0:2::"
 MAX_REAL_SERVERS = 64
 
-# Preferred places in a network; in a small network the first free ones.
-_ROUTER, _CLIENT, _DIRECTOR, _VIRTUAL = 1, 2, 10, 100
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A topology's networks and the places of its nodes in them, where nothing else is asked for.
+
+    ``network`` holds the VIP, the director and the client or the router;
+    ``inside_network``, where there is one, the real servers and the director's
+    other address.  A place counts from the network's beginning; in a small
+    network the first free one is taken instead.  ``rule`` says to an operator
+    who has to be where.
+    """
+
+    rule: str
+    network: str = DEFAULT_NETWORK
+    inside_network: str = ""
+    router: int = 1
+    client: int = 2
+    director: int = 10
+    inside_director: int = 0
+    virtual: int = 100
+    first_real_server: int = 101
+    real_servers: int = 3
+
+
+ONE_NETWORK = Layout(
+    rule="Direct Routing needs the VIP, the director and its real servers on one network: "
+    "choose it with --network",
+)
+"""Everybody on one network."""
+TWO_NETWORKS = Layout(
+    rule="the VIP and the director's address are in the network outside (--network), the real servers "
+    "and the director's other address in the one inside (--inside-network)",
+    network="192.168.219.0/24",
+    inside_network="192.168.56.0/24",
+    director=134,
+    inside_director=100,
+    first_real_server=135,
+    real_servers=2,
+)
+"""Real servers behind the director, with the addresses of the usual NAT tutorial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +78,17 @@ class Request:
     real_servers: int | None = None
     interface: str = "eth0"
     router: bool = False
+    inside_network: str | None = None
+    inside_dip: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Every address of a lab, as text.  ``router`` and ``gateway`` are empty without a router.
+    """Every address of a lab, as text; empty is what it has not.
 
-    ``gateway`` is the router's address on the client's side.
+    ``gateway`` is the router's address on the client's side; ``inside_dip`` the
+    director's on the side of its real servers, where they have a network of
+    their own.
     """
 
     interface: str
@@ -57,31 +100,39 @@ class Addresses:
     client_network: str
     router: str = ""
     gateway: str = ""
+    inside_network: str = ""
+    inside_dip: str = ""
 
     @property
     def vip6(self) -> str:
         """The VIP's IPv6 counterpart."""
-        return f"{INSIDE_PREFIX6}100"
+        return f"{LAB_PREFIX6}100"
 
     @property
     def dip6(self) -> str:
         """The director's own IPv6 address."""
-        return f"{INSIDE_PREFIX6}10"
+        return f"{LAB_PREFIX6}10"
+
+    @property
+    def inside_dip6(self) -> str:
+        """The director's IPv6 address on the network inside, empty where there is none."""
+        return f"{INSIDE_PREFIX6}10" if self.inside_network else ""
 
     @property
     def rips6(self) -> tuple[str, ...]:
         """The real servers' IPv6 addresses, in the order of ``rips``."""
-        return tuple(f"{INSIDE_PREFIX6}{100 + number}" for number in range(1, len(self.rips) + 1))
+        prefix = INSIDE_PREFIX6 if self.inside_network else LAB_PREFIX6
+        return tuple(f"{prefix}{100 + number}" for number in range(1, len(self.rips) + 1))
 
     @property
     def client6(self) -> str:
         """The client's IPv6 address, on its side of the router."""
-        return f"{OUTSIDE_PREFIX6 if self.router else INSIDE_PREFIX6}2"
+        return f"{OUTSIDE_PREFIX6 if self.router else LAB_PREFIX6}2"
 
     @property
     def router6(self) -> str:
         """The router's IPv6 address on the lab's network, empty without a router."""
-        return f"{INSIDE_PREFIX6}1" if self.router else ""
+        return f"{LAB_PREFIX6}1" if self.router else ""
 
     @property
     def gateway6(self) -> str:
@@ -89,22 +140,29 @@ class Addresses:
         return f"{OUTSIDE_PREFIX6}1" if self.router else ""
 
 
-def choose(request: Request) -> Addresses:
+def choose(request: Request, layout: Layout = ONE_NETWORK) -> Addresses:
     """Fill in what was not said and check the whole.
 
     Raises `UsageError` for anything that would not make a working network.
     """
     _check_interface(request.interface)
-    network = _network(request.network or DEFAULT_NETWORK)
-    count = _real_server_count(request)
+    network = _network(request.network or layout.network, "--network")
+    inside = _inside_network(request, layout, network)
+    count = _real_server_count(request, layout)
     outside = IPv4Network(OUTSIDE_NETWORK)
     if request.router and request.client is not None:
         outside = IPv4Network((_address(request.client, "--client"), 24), strict=False)
+    if inside is not None and request.router and inside.overlaps(outside):
+        raise UsageError(
+            f"--inside-network {inside} overlaps the network {outside} of the client behind the router",
+            "choose another, or the client's by --client",
+        )
+    servers = network if inside is None else inside
     taken: dict[IPv4Address, str] = {}
 
     def settle(text: str | None, what: str, within: IPv4Network, place: int) -> str:
         address = _address(text, what) if text is not None else _free(within, place, set(taken), what)
-        _check_host(address, what, within)
+        _check_host(address, what, within, layout.rule)
         if address in taken:
             raise UsageError(
                 f"{what} {address} is {taken[address]}'s address already",
@@ -115,29 +173,42 @@ def choose(request: Request) -> Addresses:
 
     # What was said goes first, so that no default takes its place.
     said = [
-        (request.vip, "--vip", network, _VIRTUAL),
-        (request.dip, "--dip", network, _DIRECTOR),
-        (request.client, "--client", outside if request.router else network, _CLIENT),
-        *((rip, "--rip", network, 0) for rip in request.rips),
+        (request.vip, "--vip", network, layout.virtual),
+        (request.dip, "--dip", network, layout.director),
+        (request.client, "--client", outside if request.router else network, layout.client),
+        *((rip, "--rip", servers, 0) for rip in request.rips),
     ]
+    if inside is not None:
+        said.insert(0, (request.inside_dip, "--inside-dip", inside, layout.inside_director))
     settled = [settle(*entry) if entry[0] is not None else "" for entry in said]
     chosen = [
         value or settle(None, entry[1], entry[2], entry[3])
         for value, entry in zip(settled, said, strict=True)
     ]
+    inside_dip = chosen.pop(0) if inside is not None else ""
     vip, dip, client, *rips = chosen
     while len(rips) < count:
-        rips.append(settle(None, f"real server {len(rips) + 1}", network, _VIRTUAL + 1 + len(rips)))
-    router = settle(None, "the router", network, _ROUTER) if request.router else ""
-    gateway = settle(None, "the router", outside, _ROUTER) if request.router else ""
+        place = layout.first_real_server + len(rips)
+        rips.append(settle(None, f"real server {len(rips) + 1}", servers, place))
+    router = settle(None, "the router", network, layout.router) if request.router else ""
+    gateway = settle(None, "the router", outside, layout.router) if request.router else ""
     if request.router and network.overlaps(outside):
         raise UsageError(
             f"the client {client} is in the lab's network {network}, yet a router should stand between",
             "give the client an address outside of it, or leave out --router",
         )
-    client_network = str(outside if request.router else network)
     return Addresses(
-        request.interface, str(network), vip, dip, client, tuple(rips), client_network, router, gateway
+        request.interface,
+        str(network),
+        vip,
+        dip,
+        client,
+        tuple(rips),
+        client_network=str(outside if request.router else network),
+        router=router,
+        gateway=gateway,
+        inside_network="" if inside is None else str(inside),
+        inside_dip=inside_dip,
     )
 
 
@@ -155,29 +226,52 @@ def _check_interface(name: str) -> None:
         )
 
 
-def _network(text: str) -> IPv4Network:
+def _network(text: str, what: str) -> IPv4Network:
     try:
         network = IPv4Network(text, strict=True)
     except (AddressValueError, NetmaskValueError, ValueError) as error:
         raise UsageError(
-            f"--network {text} is no IPv4 network: {error}", "write it as 192.0.2.0/24, host bits zero"
+            f"{what} {text} is no IPv4 network: {error}", "write it as 192.0.2.0/24, host bits zero"
         ) from None
     if network.prefixlen > 29 or network.prefixlen < 8:
         raise UsageError(
-            f"--network {network} does not do: a lab needs a prefix length from 8 to 29",
+            f"{what} {network} does not do: a lab needs a prefix length from 8 to 29",
             "a /24 has room for everything",
         )
     return network
 
 
-def _real_server_count(request: Request) -> int:
+def _inside_network(request: Request, layout: Layout, network: IPv4Network) -> IPv4Network | None:
+    """The real servers' own network, None where they are on the lab's."""
+    if not layout.inside_network:
+        for text, option in (
+            (request.inside_network, "--inside-network"),
+            (request.inside_dip, "--inside-dip"),
+        ):
+            if text is not None:
+                raise UsageError(
+                    f"{option} {text} does not do: the real servers of this topology have no network "
+                    "of their own",
+                    "in NAT they have: xlvs lab up nat",
+                )
+        return None
+    inside = _network(request.inside_network or layout.inside_network, "--inside-network")
+    if inside.overlaps(network):
+        raise UsageError(
+            f"--inside-network {inside} and --network {network} overlap",
+            "the director stands between two networks: choose them apart",
+        )
+    return inside
+
+
+def _real_server_count(request: Request, layout: Layout) -> int:
     said = request.real_servers
     if request.rips and said is not None and said != len(request.rips):
         raise UsageError(
             f"--real-servers {said} and {len(request.rips)} times --rip contradict each other",
             "give one of the two",
         )
-    count = len(request.rips) or (DEFAULT_REAL_SERVERS if said is None else said)
+    count = len(request.rips) or (layout.real_servers if said is None else said)
     if not 1 <= count <= MAX_REAL_SERVERS:
         raise UsageError(f"{count} real servers do not do: a lab has 1 to {MAX_REAL_SERVERS}")
     return count
@@ -190,13 +284,9 @@ def _address(text: str, what: str) -> IPv4Address:
         raise UsageError(f"{what} {text} is no IPv4 address: {error}") from None
 
 
-def _check_host(address: IPv4Address, what: str, network: IPv4Network) -> None:
+def _check_host(address: IPv4Address, what: str, network: IPv4Network, rule: str) -> None:
     if address not in network:
-        raise UsageError(
-            f"{what} {address} is outside the network {network}",
-            "Direct Routing needs the VIP, the director and its real servers on one network: "
-            "choose it with --network",
-        )
+        raise UsageError(f"{what} {address} is outside the network {network}", rule)
     if address in (network.network_address, network.broadcast_address):
         raise UsageError(f"{what} {address} is the network's own or broadcast address in {network}")
     if address.is_loopback or address.is_multicast or address.is_unspecified:
@@ -211,5 +301,6 @@ def _free(network: IPv4Network, place: int, taken: set[IPv4Address], what: str) 
         if network[number] not in taken:
             return network[number]
     raise UsageError(
-        f"--network {network} has no address left for {what}", "take a larger network or fewer real servers"
+        f"the network {network} has no address left for {what}",
+        "take a larger network or fewer real servers",
     )

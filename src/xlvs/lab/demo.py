@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Direct Routing shown at work: every step with the command an operator would type.
+"""A topology shown at work: every step with the command an operator would type.
 
 It measures what it claims, and fails where the measurement does not bear it
 out.  Its lab has a name of its own and is removed however the demo ends.
@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 
 from xlvs.errors import UsageError, XlvsError
 from xlvs.lab import interruption, lifecycle, node, state, topology
@@ -21,40 +23,60 @@ from xlvs.lab.state import Record
 REQUESTS = 12
 
 
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What is shown of a topology.
+
+    ``points`` are where tcpdump listens meanwhile: a node and the number of
+    its interface.  ``show_way`` gets their captures in the same order; it
+    raises `XlvsError` where the packets did not go the topology's way.
+    """
+
+    title: str
+    cluster: str
+    points: tuple[tuple[str, int], ...]
+    show_way: Callable[[Record, tuple[Capture, ...]], None]
+
+
 def run(topology_name: str) -> int:
     """Show a topology; return 0.  Raises `XlvsError` if anything was not as it should be."""
-    if topology_name != topology.DIRECT_ROUTING.name:
-        topology.topology(topology_name)
-        raise UsageError(f"there is no demonstration of {topology_name!r}", "there is one of: dr")
+    topology.topology(topology_name)
+    if topology_name not in _DEMONSTRATIONS:
+        known = " ".join(_DEMONSTRATIONS)
+        raise UsageError(f"there is no demonstration of {topology_name!r}", f"there is one of: {known}")
     _remove_stale()
     with interruption.between_steps():
         record = lifecycle.new_record(topology_name, f"demo-{os.getpid()}", Request(), bare=False)
         try:
-            _show(record)
+            _show(record, _DEMONSTRATIONS[topology_name])
         finally:
             with interruption.never():
                 _tidy_away(record)
-    _say("\nBuild one to play with:  xlvs lab up dr   then   xlvs lab shell director")
+    _say(f"\nBuild one to play with:  xlvs lab up {topology_name}   then   xlvs lab shell director")
     return 0
 
 
-def _show(record: Record) -> None:
-    addresses = record.addresses
-    _say("Direct Routing, in a lab of network namespaces; this machine's own network is not touched.")
+def _show(record: Record, demonstration: Demonstration) -> None:
+    _say(
+        f"{demonstration.title}, in a lab of network namespaces; this machine's own network is not touched."
+    )
 
-    _heading("Build a cluster: a client, a director, three real servers with nginx, on one switch")
-    _type("#", f"xlvs lab up dr --name {record.name}")
+    _heading(f"Build a cluster: {demonstration.cluster}")
+    _type("#", f"xlvs lab up {record.topology} --name {record.name}")
     lifecycle.up(record, lambda line: _say(f"  {line}"))
 
-    _heading(f"Ask the VIP {REQUESTS} times, with tcpdump listening on the client and on the director")
-    interface = addresses.interface
-    expression = "tcp port 80"
-    with (
-        Capture(record, "director", interface, expression) as at_director,
-        Capture(record, "client", interface, expression) as at_client,
-    ):
-        _type("director#", " ".join(at_director.command))
-        _type("client#", " ".join(at_client.command))
+    places = dict.fromkeys(name for name, _ in demonstration.points)
+    _heading(f"Ask the VIP {REQUESTS} times, with tcpdump listening on the {' and on the '.join(places)}")
+    plan = lifecycle.plan_of(record)
+    captures = tuple(
+        Capture(record, name, plan.node(name).interfaces[number].name, "tcp port 80")
+        for name, number in demonstration.points
+    )
+    with ExitStack() as listening:
+        for capture in captures:
+            listening.enter_context(capture)
+        for (name, _), capture in zip(demonstration.points, captures, strict=True):
+            _type(f"{name}#", " ".join(capture.command))
         answers = _ask(record)
     _check_spread(record, answers)
 
@@ -63,7 +85,7 @@ def _show(record: Record) -> None:
         _run_and_show(record, "director", command)
 
     _heading("Which way did the packets go?  Counted by tcpdump:")
-    _show_way(record, at_director, at_client)
+    demonstration.show_way(record, captures)
 
 
 def _tidy_away(record: Record) -> None:
@@ -108,7 +130,8 @@ def _run_and_show(record: Record, where: str, command: str) -> None:
         raise XlvsError(f"the table of connections should have {REQUESTS} entries")
 
 
-def _show_way(record: Record, at_director: Capture, at_client: Capture) -> None:
+def _show_direct_routing(record: Record, captures: tuple[Capture, ...]) -> None:
+    at_director, at_client = captures
     vip, client = record.addresses.vip, record.addresses.client
     macs = {
         each.name: each.interfaces[0].mac
@@ -133,6 +156,48 @@ def _show_way(record: Record, at_director: Capture, at_client: Capture) -> None:
     if through or not received or sum(by_server.values()) != received or not came == passed_on == sent:
         raise XlvsError("the packets did not go the way of Direct Routing")
     _say("  Requests go through the director; answers go straight from the real servers to the client.")
+
+
+def _show_nat(record: Record, captures: tuple[Capture, ...]) -> None:
+    inside, outside, at_client = captures
+    vip, client, rips = record.addresses.vip, record.addresses.client, record.addresses.rips
+    sent = at_client.count(client, vip)
+    came = outside.count(client, vip)
+    passed_on = {address: inside.count(client, address) for address in rips}
+    answered = {address: inside.count(address, client) for address in rips}
+    returned = outside.count(vip, client)
+    received = at_client.count(vip, client)
+    untranslated = sum(at_client.count(address) for address in rips)
+    _say(f"  client -> VIP   sent by the client                  {sent:>4}")
+    _say(f"                  came to the director, outside       {came:>4}")
+    for address, number in passed_on.items():
+        _say(f"  client -> RIP   passed on to {address:<16}       {number:>4}")
+    for address, number in answered.items():
+        _say(f"  RIP -> client   answered by {address:<16}        {number:>4}")
+    _say(f"  VIP -> client   passed on by the director           {returned:>4}")
+    _say(f"                  received by the client              {received:>4}")
+    _say(f"  RIP -> client   seen at the client                  {untranslated:>4}")
+    one_way = sent == came == sum(passed_on.values())
+    other_way = received == returned == sum(answered.values())
+    if not (one_way and other_way and received) or untranslated or not all(answered.values()):
+        raise XlvsError("the packets did not go the way of NAT")
+    _say("  Requests and answers both pass the director, which translates VIP to RIP and RIP to VIP.")
+
+
+_DEMONSTRATIONS = {
+    topology.DIRECT_ROUTING.name: Demonstration(
+        title="Direct Routing",
+        cluster="a client, a director, three real servers with nginx, on one switch",
+        points=(("director", 0), ("client", 0)),
+        show_way=_show_direct_routing,
+    ),
+    topology.NAT.name: Demonstration(
+        title="NAT",
+        cluster="a client outside, two real servers with nginx inside, the director between",
+        points=(("director", 1), ("director", 0), ("client", 0)),
+        show_way=_show_nat,
+    ),
+}
 
 
 def _remove_stale() -> None:

@@ -49,7 +49,7 @@ def new_record(topology_name: str, name: str | None, request: addresses.Request,
     return Record(
         state.check_name(shape.name if name is None else name),
         shape.name,
-        addresses.choose(request),
+        addresses.choose(request, shape.layout),
         bare,
         wiring.ipv6_here(),
     )

@@ -32,7 +32,7 @@ def details(record: Record) -> dict[str, Any]:
     """Everything about one lab: its addresses by their names, its nodes by theirs.
 
     Addresses are text without prefix length except under ``nodes``.  What a
-    lab has not (a router, IPv6) is None.
+    lab has not (a router, a network inside, IPv6) is None.
     """
     addresses = record.addresses
     condition, lacks = _condition(record)
@@ -52,9 +52,12 @@ def details(record: Record) -> dict[str, Any]:
         "rips": list(addresses.rips),
         "router": addresses.router or None,
         "gateway": addresses.gateway or None,
+        "inside_network": addresses.inside_network or None,
+        "inside_dip": addresses.inside_dip or None,
         "vip6": addresses.vip6 if record.ipv6 else None,
         "dip6": addresses.dip6 if record.ipv6 else None,
         "client6": addresses.client6 if record.ipv6 else None,
+        "inside_dip6": (addresses.inside_dip6 or None) if record.ipv6 else None,
         "rips6": list(addresses.rips6) if record.ipv6 else [],
         "nodes": {node.name: _node(record, node) for node in plan.nodes},
         "table": list(plan.table),

@@ -10,11 +10,11 @@ new code elsewhere.  No I/O.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from xlvs.errors import UsageError
-from xlvs.lab.addresses import Addresses
+from xlvs.lab.addresses import ONE_NETWORK, TWO_NETWORKS, Addresses, Layout
 
 SWITCH = "switch"
 """The namespace that holds the bridges: one for each segment."""
@@ -36,7 +36,11 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class NodeKind:
-    """A kind of node.  ``setup`` is what an operator types there once addresses and wires are in place."""
+    """A kind of node.
+
+    ``setup`` is what an operator types there once addresses and wires are in
+    place, ``setup6`` what follows where the kernel has IPv6.
+    """
 
     name: str
     role: str
@@ -46,6 +50,7 @@ class NodeKind:
     forwards: bool = False
     web: bool = False
     setup: tuple[str, ...] = ()
+    setup6: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Topology:
 
     name: str
     summary: str
+    layout: Layout
     nodes: tuple[NodeKind, ...]
     nodes_with_router: tuple[NodeKind, ...]
     table: tuple[str, ...]
@@ -106,13 +112,14 @@ class Plan:
         raise UsageError(f"there is no node {name!r} in this lab", f"its nodes are: {known}")
 
 
-_LAN, _OUTSIDE = "lan", "outside"
+_LAN, _OUTSIDE, _INSIDE = "lan", "outside", "inside"
 
 _DIRECTOR = NodeKind(
     name="director",
     role=DIRECTOR,
     legs=(Leg(_LAN, "{dip}/{prefix}", "{dip6}/64"),),
-    setup=("ip addr add {vip}/32 dev {interface}", "ip addr add {vip6}/128 dev {interface} nodad"),
+    setup=("ip addr add {vip}/32 dev {interface}",),
+    setup6=("ip addr add {vip6}/128 dev {interface} nodad",),
 )
 _CLIENT = NodeKind(name="client", role=CLIENT, legs=(Leg(_LAN, "{client}/{client_prefix}", "{client6}/64"),))
 _REAL_SERVER = NodeKind(
@@ -128,22 +135,18 @@ _REAL_SERVER = NodeKind(
         "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore",
         "echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce",
         "ip addr add {vip}/32 dev lo",
-        "ip addr add {vip6}/128 dev lo nodad",
     ),
+    setup6=("ip addr add {vip6}/128 dev lo nodad",),
 )
 
 
 def _behind_router(kind: NodeKind, legs: tuple[Leg, ...] = (), gateway: str = "router") -> NodeKind:
     """The same kind of node with a default route, and other legs if given."""
-    return NodeKind(
-        kind.name,
-        kind.role,
-        legs or kind.legs,
-        f"{{{gateway}}}",
-        f"{{{gateway}6}}",
-        kind.forwards,
-        kind.web,
-        kind.setup,
+    return replace(
+        kind,
+        legs=legs or kind.legs,
+        default_route=f"{{{gateway}}}",
+        default_route6=f"{{{gateway}6}}",
     )
 
 
@@ -152,12 +155,33 @@ _ROUTER = NodeKind(
     role=ROUTER,
     legs=(
         Leg(_LAN, "{router}/{prefix}", "{router6}/64"),
-        Leg(_OUTSIDE, "{gateway}/{client_prefix}", "{gateway6}/64", interface="{outside_interface}"),
+        Leg(_OUTSIDE, "{gateway}/{client_prefix}", "{gateway6}/64", interface="{second_interface}"),
     ),
     forwards=True,
 )
 _CLIENT_OUTSIDE = _behind_router(
     _CLIENT, (Leg(_OUTSIDE, "{client}/{client_prefix}", "{client6}/64"),), gateway="gateway"
+)
+
+# With an address in both networks, and between them.
+_DIRECTOR_BETWEEN = replace(
+    _DIRECTOR,
+    legs=(
+        *_DIRECTOR.legs,
+        Leg(_INSIDE, "{inside_dip}/{inside_prefix}", "{inside_dip6}/64", interface="{second_interface}"),
+    ),
+    setup=(*_DIRECTOR.setup, "echo 1 >/proc/sys/net/ipv4/ip_forward"),
+    setup6=(*_DIRECTOR.setup6, "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"),
+)
+# Its answers have to come back through the director, hence the default route;
+# of the VIP it knows nothing.
+_REAL_SERVER_INSIDE = NodeKind(
+    name="rs{number}",
+    role=REAL_SERVER,
+    legs=(Leg(_INSIDE, "{rip}/{inside_prefix}", "{rip6}/64"),),
+    default_route="{inside_dip}",
+    default_route6="{inside_dip6}",
+    web=True,
 )
 
 # The director is plugged in first.  A bridge floods to its newest port first,
@@ -166,6 +190,7 @@ _CLIENT_OUTSIDE = _behind_router(
 DIRECT_ROUTING = Topology(
     name="dr",
     summary="Direct Routing: director, real servers and client (or a router) on one network",
+    layout=ONE_NETWORK,
     nodes=(_DIRECTOR, _CLIENT, _REAL_SERVER),
     nodes_with_router=(
         _behind_router(_DIRECTOR),
@@ -177,7 +202,17 @@ DIRECT_ROUTING = Topology(
     table_entry="ipvsadm -a -t {vip}:80 -r {rip} -g",
 )
 
-TOPOLOGIES = {topology.name: topology for topology in (DIRECT_ROUTING,)}
+NAT = Topology(
+    name="nat",
+    summary="NAT: client (or a router) outside, real servers inside, the director between the two networks",
+    layout=TWO_NETWORKS,
+    nodes=(_DIRECTOR_BETWEEN, _CLIENT, _REAL_SERVER_INSIDE),
+    nodes_with_router=(_behind_router(_DIRECTOR_BETWEEN), _ROUTER, _CLIENT_OUTSIDE, _REAL_SERVER_INSIDE),
+    table=("ipvsadm -A -t {vip}:80 -s rr",),
+    table_entry="ipvsadm -a -t {vip}:80 -r {rip}:80 -m",
+)
+
+TOPOLOGIES = {topology.name: topology for topology in (DIRECT_ROUTING, NAT)}
 
 
 def topology(name: str) -> Topology:
@@ -207,13 +242,16 @@ def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool) -> Pl
 
 
 def _placeholders(addresses: Addresses) -> dict[str, str]:
-    names = ("interface", "vip", "dip", "client", "router", "gateway")
-    names6 = ("vip6", "dip6", "client6", "router6", "gateway6")
+    names = ("interface", "vip", "dip", "client", "router", "gateway", "inside_dip")
+    names6 = ("vip6", "dip6", "client6", "router6", "gateway6", "inside_dip6")
+    # Only kinds with an inside leg ask for its prefix length.
+    inside = addresses.inside_network
     return {
         **{name: getattr(addresses, name) for name in names + names6},
         "prefix": str(IPv4Network(addresses.network).prefixlen),
         "client_prefix": str(IPv4Network(addresses.client_network).prefixlen),
-        "outside_interface": "eth1" if addresses.interface != "eth1" else "eth0",
+        "inside_prefix": str(IPv4Network(inside).prefixlen) if inside else "",
+        "second_interface": "eth1" if addresses.interface != "eth1" else "eth0",
     }
 
 
@@ -230,9 +268,8 @@ def _node(kind: NodeKind, values: dict[str, str], bare: bool, ipv6: bool) -> Nod
     routes = [f"default via {kind.default_route.format_map(values)}"] if kind.default_route else []
     if kind.default_route6 and ipv6:
         routes.append(f"default via {kind.default_route6.format_map(values)}")
-    commands = () if bare else tuple(command.format_map(values) for command in kind.setup)
-    if not ipv6:
-        commands = tuple(command for command in commands if values["vip6"] not in command)
+    setup = kind.setup + kind.setup6 if ipv6 else kind.setup
+    commands = () if bare else tuple(command.format_map(values) for command in setup)
     return Node(name, kind.role, tuple(interfaces), tuple(routes), kind.forwards, kind.web, commands)
 
 

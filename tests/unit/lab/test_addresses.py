@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlvs.errors import UsageError
-from xlvs.lab.addresses import MAX_REAL_SERVERS, Addresses, Request, choose
+from xlvs.lab.addresses import MAX_REAL_SERVERS, TWO_NETWORKS, Addresses, Request, choose
 
 networks = st.builds(
     lambda number, length: IPv4Network((number & (0xFFFFFFFF << (32 - length)), length)),
@@ -97,4 +97,70 @@ def test_a_default_never_takes_an_address_that_was_said() -> None:
 )
 def test_what_would_not_work_is_refused(request_: Request) -> None:
     with pytest.raises(UsageError):
+        choose(request_)
+
+
+def test_defaults_of_two_networks_are_the_nat_tutorials() -> None:
+    addresses = choose(Request(), TWO_NETWORKS)
+    assert (addresses.vip, addresses.dip) == ("192.168.219.100", "192.168.219.134")
+    assert (addresses.client, addresses.inside_dip) == ("192.168.219.2", "192.168.56.100")
+    assert addresses.rips == ("192.168.56.135", "192.168.56.136")
+    assert addresses.rips6 == ("fd6c:7673:0:2::101", "fd6c:7673:0:2::102")
+    assert (addresses.dip6, addresses.inside_dip6) == ("fd6c:7673::10", "fd6c:7673:0:2::10")
+
+
+@given(networks, networks, st.integers(1, MAX_REAL_SERVERS), st.booleans())
+def test_any_two_networks_give_hosts_on_their_own_sides(
+    network: IPv4Network, inside: IPv4Network, count: int, router: bool
+) -> None:
+    said = Request(network=str(network), inside_network=str(inside), real_servers=count, router=router)
+    try:
+        addresses = choose(said, TWO_NETWORKS)
+    except UsageError:
+        # The inside needs an address for the director too; /29 and up have room for the rest.
+        assert network.overlaps(inside) or inside.num_addresses - 2 < count + 1
+        return
+    outer = [addresses.vip, addresses.dip, *([] if router else [addresses.client])]
+    inner = [addresses.inside_dip, *addresses.rips]
+    assert all(IPv4Address(each) in network for each in outer)
+    assert all(IPv4Address(each) in inside for each in inner)
+    assert len({*outer, *inner}) == len(outer) + len(inner)
+
+
+def test_inner_addresses_that_were_said_are_kept() -> None:
+    said = Request(
+        inside_network="10.9.0.0/29", inside_dip="10.9.0.3", rips=("10.9.0.1", "10.9.0.2", "10.9.0.4")
+    )
+    addresses = choose(said, TWO_NETWORKS)
+    assert (addresses.inside_dip, addresses.rips) == ("10.9.0.3", said.rips)
+    # A default goes where nobody has been put.
+    addresses = choose(Request(rips=("192.168.56.100",)), TWO_NETWORKS)
+    assert addresses.inside_dip == "192.168.56.1"
+
+
+@pytest.mark.parametrize(
+    ("request_", "complaint"),
+    [
+        (Request(rips=("192.168.219.135",)), "--rip 192.168.219.135 is outside the network 192.168.56.0/24"),
+        (Request(vip="192.168.56.7"), "--vip 192.168.56.7 is outside the network 192.168.219.0/24"),
+        (Request(inside_dip="192.168.219.134"), "--inside-dip 192.168.219.134 is outside"),
+        (Request(inside_dip="192.168.56.135", rips=("192.168.56.135",)), "--inside-dip's address already"),
+        (Request(network="192.168.0.0/16"), "overlap"),
+        (Request(inside_network="192.168.219.0/25"), "overlap"),
+        (Request(inside_network="203.0.113.0/24", router=True), "behind the router"),
+        (Request(inside_network="192.168.56.1/24"), "--inside-network 192.168.56.1/24 is no IPv4 network"),
+        (Request(inside_network="10.0.0.0/30"), "prefix length"),
+        (Request(inside_network="10.0.0.0/29", real_servers=6), "no address left"),
+    ],
+)
+def test_two_networks_that_would_not_work_are_refused(request_: Request, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        choose(request_, TWO_NETWORKS)
+
+
+@pytest.mark.parametrize(
+    "request_", [Request(inside_network="10.0.0.0/24"), Request(inside_dip="192.168.56.100")]
+)
+def test_one_network_has_no_inside(request_: Request) -> None:
+    with pytest.raises(UsageError, match=r"--inside-.* have no network of their own"):
         choose(request_)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from xlvs.errors import NotPermitted, UsageError, XlvsError
 from xlvs.lab import state
-from xlvs.lab.addresses import Request, choose
+from xlvs.lab.addresses import TWO_NETWORKS, Request, choose
 from xlvs.lab.state import Record
 
 
@@ -33,6 +33,12 @@ def test_record_comes_back_as_it_was(root: Path) -> None:
     assert saved.same_lab(record("one"))
     assert root.stat().st_mode & 0o777 == 0o700
     assert (root / "one").stat().st_mode & 0o777 == 0o700
+
+
+def test_record_of_two_networks_comes_back_as_it_was(root: Path) -> None:
+    saved = Record("two", "nat", choose(Request(), TWO_NETWORKS), bare=False, ipv6=True).save(state.READY)
+    assert state.load("two") == saved
+    assert root.is_dir()
 
 
 @pytest.mark.parametrize(

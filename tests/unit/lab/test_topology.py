@@ -11,6 +11,7 @@ from xlvs.lab.topology import (
     CLIENT,
     DIRECT_ROUTING,
     DIRECTOR,
+    NAT,
     REAL_SERVER,
     SWITCH,
     TOPOLOGIES,
@@ -25,7 +26,8 @@ from xlvs.lab.topology import (
 @pytest.mark.parametrize("ipv6", [False, True])
 def test_every_topology_is_complete(shape: Topology, router: bool, ipv6: bool) -> None:
     assert shape is TOPOLOGIES[shape.name]
-    filled = plan(shape, choose(Request(router=router)), bare=False, ipv6=ipv6)
+    addresses = choose(Request(router=router, real_servers=3), shape.layout)
+    filled = plan(shape, addresses, bare=False, ipv6=ipv6)
     names = [node.name for node in filled.nodes]
     assert len(set(names)) == len(names)
     # Namespaces are told apart by their names' parts, so neither may hold a '-'.
@@ -40,7 +42,7 @@ def test_every_topology_is_complete(shape: Topology, router: bool, ipv6: bool) -
     assert len(macs) == len(ports)
     texts = [*filled.table, *(each for node in filled.nodes for each in (*node.setup, *node.routes))]
     assert not any("{" in text for text in texts)
-    assert ipv6 or not any("fd6c" in text for text in texts)
+    assert ipv6 or not any("fd6c" in text or "ipv6" in text for text in texts)
 
 
 def test_bare_types_nothing() -> None:
@@ -70,6 +72,39 @@ def test_router_forwards_and_is_everybodys_gateway() -> None:
 def test_outside_interface_has_a_name_of_its_own() -> None:
     filled = plan(DIRECT_ROUTING, choose(Request(router=True, interface="eth1")), bare=True, ipv6=True)
     assert [interface.name for interface in filled.node("router").interfaces] == ["eth1", "eth0"]
+
+
+def test_director_of_nat_stands_between_its_two_networks() -> None:
+    filled = plan(NAT, choose(Request(), NAT.layout), bare=False, ipv6=True)
+    outer, inner = filled.node("director").interfaces
+    assert (outer.name, outer.addresses) == ("eth0", ("192.168.219.134/24", "fd6c:7673::10/64"))
+    assert (inner.name, inner.addresses) == ("eth1", ("192.168.56.100/24", "fd6c:7673:0:2::10/64"))
+    assert filled.node("client").interfaces[0].segment == outer.segment != inner.segment
+    assert filled.node("client").routes == (), "it knows of the VIP's network only"
+    for name in ("rs1", "rs2"):
+        server = filled.node(name)
+        assert server.interfaces[0].segment == inner.segment
+        assert server.routes == ("default via 192.168.56.100", "default via fd6c:7673:0:2::10")
+        assert server.setup == ()
+    assert filled.table == (
+        "ipvsadm -A -t 192.168.219.100:80 -s rr",
+        "ipvsadm -a -t 192.168.219.100:80 -r 192.168.56.135:80 -m",
+        "ipvsadm -a -t 192.168.219.100:80 -r 192.168.56.136:80 -m",
+    )
+
+
+def test_bare_nat_has_gateways_and_nothing_typed() -> None:
+    filled = plan(NAT, choose(Request(), NAT.layout), bare=True, ipv6=False)
+    assert filled.table == ()
+    assert all(node.setup == () and not node.forwards for node in filled.nodes)
+    assert filled.node("rs2").routes == ("default via 192.168.56.100",)
+
+
+def test_nat_behind_a_router_keeps_the_real_servers_behind_the_director() -> None:
+    filled = plan(NAT, choose(Request(router=True), NAT.layout), bare=True, ipv6=True)
+    assert filled.node("director").routes == ("default via 192.168.219.1", "default via fd6c:7673::1")
+    assert filled.node("rs1").routes == ("default via 192.168.56.100", "default via fd6c:7673:0:2::10")
+    assert len(filled.segments) == 3
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
