@@ -123,13 +123,18 @@ def is_neighbour_talk(packet: bytes) -> bool:
 
 
 def described(packet: bytes) -> str:
-    """A packet that came back to the client: its kind, and every byte but IP id and header checksum."""
+    """A packet that came back to the client: its kind, and every byte but those that chance chose.
+
+    These are IPv4's id, with the header checksum, and IPv6's flow label, which
+    the kernel hashes with a secret of its boot.
+    """
     protocol, at = _transport(packet)
     if packet[0] >> 4 == 4:
         source = socket.inet_ntop(socket.AF_INET, packet[12:16])
         packet = packet[:4] + b"\0\0" + packet[6:10] + b"\0\0" + packet[12:]
     else:
         source = socket.inet_ntop(socket.AF_INET6, packet[8:24])
+        packet = packet[:1] + bytes([packet[1] & 0xF0, 0, 0]) + packet[4:]
     if protocol in (ICMP, ICMPV6):
         kind = f"{'icmp' if protocol == ICMP else 'icmpv6'} {packet[at]}/{packet[at + 1]}"
     elif protocol == TCP:
