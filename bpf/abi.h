@@ -67,6 +67,7 @@ enum connection_flag {
 	CONNECTION_NO_OUTPUT = 2, /* only the client's direction is seen (DR, TUN) */
 	CONNECTION_SPILLED = 4,   /* not in its home bucket */
 	CONNECTION_REPLY = 8,     /* the real server's direction of the entry that `link` names */
+	CONNECTION_CLIENT_HERE = 16, /* the client is the director itself */
 };
 
 /* In the same flags: the forwarding method that it began with, and keeps. */
@@ -254,11 +255,11 @@ struct settings {
 	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
 	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
 	__u32 settings_pad;
-	__u32 forwarding_set;     /* bit 0, 1: we set conf.lo.forwarding for IPv4, IPv6 */
+	__u32 loopback_set;       /* settings of lo that we turned on: bits as in loopback.py */
 	__u32 services_top;       /* no service record from here on was ever used */
 	__u32 destinations_top;
 	__u32 activated;          /* loading went on to its end: attached, forwarding on */
-	__u32 forwarding_wanted;  /* bits as above: there are services that need it */
+	__u32 loopback_wanted;    /* bits as above: there is need of it */
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 };
 

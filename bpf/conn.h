@@ -214,6 +214,11 @@ static __always_inline __u64 bury(struct connection *entry, __u32 now)
 	return 0;
 }
 
+static __always_inline int is_reply(const struct connection *entry)
+{
+	return control_flags(load_control(entry)) & CONNECTION_REPLY;
+}
+
 /* The entry that another one's `link` names, or null. */
 static __always_inline struct connection *conn_linked(const struct connection *entry)
 {

@@ -4,14 +4,12 @@
 #define XLVS_FORWARD_H
 
 #include "conn.h"
+#include "loopback.h"
 #include "maps.h"
 #include "nat.h"
 #include "parse.h"
 #include "reach.h"
 #include "stats.h"
-
-/* TC: on to the next program, then into the stack. */
-#define NOT_OURS TC_ACT_UNSPEC
 
 /* RFC 1624: the checksum changes by what the TTL's 16-bit word changed. */
 static __always_inline void decrement_ipv4_ttl(struct iphdr *ip)
@@ -63,26 +61,57 @@ static __always_inline int tc_send(struct __sk_buff *skb, __u8 family, __u32 int
 	return bpf_redirect_neigh(interface, next, sizeof(*next), 0);
 }
 
-/* To an address, by the routing table; for what goes back to clients. */
-__attribute__((noinline)) int tc_to(struct __sk_buff *skb, const union address *address,
-				    __u8 family)
+/* A way out: what the routing table says of an address. */
+struct way {
+	__u32 interface;
+	__u32 family;
+	union address next_hop;
+};
+
+/*
+ * The way to a client for a packet of `length` bytes; 0, or what
+ * bpf_fib_lookup() returns where there is none for it.
+ */
+__attribute__((noinline)) int find_way(struct __sk_buff *skb, const union address *address,
+				       __u32 family, __u32 length, struct way *way)
 {
-	struct bpf_redir_neigh next = { .nh_family = family };
 	struct bpf_fib_lookup query = {};
 	int answer;
 
-	if (!address)
-		return TC_ACT_SHOT;
-	answer = look_up_route(skb, &query, address, family);
-	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH) {
+	if (!address || !way)
+		return BPF_FIB_LKUP_RET_UNREACHABLE;
+	if (length > 0xffff)
+		length = 0xffff;
+	answer = look_up_route_for(skb, &query, address, family, length);
+	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return answer;
+	way->interface = query.ifindex;
+	way->family = family;
+	if (family == AF_INET)
+		way->next_hop.v4 = query.ipv4_dst;
+	else
+		__builtin_memcpy(&way->next_hop, query.ipv6_dst, sizeof(way->next_hop));
+	return 0;
+}
+
+static __always_inline int send_on(const struct way *way)
+{
+	struct bpf_redir_neigh next = { .nh_family = way->family };
+
+	__builtin_memcpy(next.ipv6_nh, &way->next_hop, sizeof(next.ipv6_nh));
+	return bpf_redirect_neigh(way->interface, &next, sizeof(next), 0);
+}
+
+/* To a client, by the routing table. */
+static __always_inline int tc_to(struct __sk_buff *skb, const union address *address, __u8 family)
+{
+	struct way way = {};
+
+	if (find_way(skb, address, family, 1, &way)) {
 		COUNT_EVENT(unroutable);
 		return TC_ACT_SHOT;
 	}
-	if (family == AF_INET)
-		next.ipv4_nh = query.ipv4_dst;
-	else
-		__builtin_memcpy(next.ipv6_nh, query.ipv6_dst, sizeof(next.ipv6_nh));
-	return bpf_redirect_neigh(query.ifindex, &next, sizeof(next), 0);
+	return send_on(&way);
 }
 
 /* To a real server, by the way that refresh() found. */
@@ -95,44 +124,43 @@ static __always_inline int tc_to_destination(struct __sk_buff *skb, __u8 family,
 	return tc_send(skb, family, destination->interface, &next);
 }
 
-/* A client's packet to its real server. */
-static __always_inline int tc_forward(struct __sk_buff *skb, const struct packet *packet,
-				      const struct connection *entry,
-				      const struct destination *destination)
-{
-	if (control_method(load_control(entry)) == METHOD_MASQUERADE) {
-		struct translation change = {
-			.from = packet->flow.virtual,
-			.to = destination->address,
-			.from_port = packet->flow.virtual_port,
-			.to_port = entry->destination_port,
-			.side = NAT_DESTINATION,
-		};
-
-		if (translate(skb, packet, &change))
-			return TC_ACT_SHOT;
-	}
-	return tc_to_destination(skb, packet->flow.family, destination);
-}
-
-/* A masqueraded real server's answer to its client: from the VIP, as far as
- * the client can tell.  In the packet's flow the server is the `client`. */
-static __always_inline int tc_answer(struct __sk_buff *skb, const struct packet *packet,
-				     const struct connection *entry)
+/* Give a client's packet the address and port of its masqueraded real server. */
+static __always_inline int translate_request(struct __sk_buff *skb, const struct packet *packet,
+					     const struct destination *destination, __be16 port)
 {
 	struct translation change = {
-		.from = packet->flow.client,
-		.to = entry->flow.virtual,
-		.from_port = packet->flow.client_port,
-		.to_port = entry->flow.virtual_port,
-		.side = NAT_SOURCE,
+		.from = packet->flow.virtual,
+		.to = destination->address,
+		.from_port = packet->flow.virtual_port,
+		.to_port = port,
+		.side = NAT_DESTINATION,
 	};
 
-	if (translate(skb, packet, &change) ||
-	    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-			  packet->flow.family))
+	return translate(skb, packet, &change);
+}
+
+/* Whether an address is 127.0.0.0/8 or ::1. */
+static __always_inline int is_loopback(const union address *address, __u8 family)
+{
+	if (family == AF_INET)
+		return (bpf_ntohl(address->v4) >> 24) == 127;
+	return address->half[0] == 0 && address->word[2] == 0 && address->word[3] == bpf_htonl(1);
+}
+
+/* The real server is the director itself: the stack goes on with the packet. */
+static __always_inline int tc_to_local_server(struct __sk_buff *skb, const struct packet *packet,
+					      const struct destination *destination,
+					      __u32 method, __be16 port)
+{
+	if (method != METHOD_MASQUERADE)
+		return NOT_OURS;
+	/* From outside nothing comes to loopback addresses (kernel: ip_vs_nat_xmit()). */
+	if ((!packet->own && is_loopback(&destination->address, destination->family)) ||
+	    translate_request(skb, packet, destination, port)) {
+		COUNT_EVENT(unroutable);
 		return TC_ACT_SHOT;
-	return tc_to(skb, &packet->flow.virtual, packet->flow.family);
+	}
+	return NOT_OURS;
 }
 
 /* Direct Routing at XDP: the MACs are in the destination. */

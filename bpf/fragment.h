@@ -7,6 +7,7 @@
 #ifndef XLVS_FRAGMENT_H
 #define XLVS_FRAGMENT_H
 
+#include "admit.h"
 #include "conn.h"
 #include "forward.h"
 #include "parse.h"
@@ -25,7 +26,7 @@ struct datagram {
 };
 
 struct fragment_note {
-	__u32 slot;
+	__u32 choice; /* the slot of the first one's entry, or as admit() returns it */
 	__u32 written;
 };
 
@@ -51,10 +52,10 @@ static __always_inline struct datagram datagram_of(const struct packet *packet)
 	return datagram;
 }
 
-/* Note which entry a first fragment uses. */
-__attribute__((noinline)) int note_fragment(const struct packet *packet, __u32 slot)
+/* Note which entry, or which destination, a first fragment uses. */
+__attribute__((noinline)) int note_fragment(const struct packet *packet, __u32 choice)
 {
-	struct fragment_note note = { .slot = slot, .written = ticks_now() };
+	struct fragment_note note = { .choice = choice, .written = ticks_now() };
 	struct datagram datagram;
 
 	if (!packet)
@@ -95,14 +96,64 @@ static __always_inline int is_entry_of(const struct connection *entry, const str
 	       entry->flow.virtual.half[1] == packet->flow.virtual.half[1];
 }
 
+/* A later fragment from a client, whose first went to that destination. */
+static __always_inline int forward_fragment(struct __sk_buff *skb, const struct packet *packet,
+					    __u32 index, __u32 method)
+{
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+	int is_here;
+
+	if (!destination)
+		return TC_ACT_SHOT;
+	is_here = !(destination->reach & REACH_ROUTE);
+	if (is_here && !(destination->flags & DESTINATION_LOCAL))
+		return TC_ACT_SHOT;
+	if (!is_here && packet->ttl <= 1)
+		return TC_ACT_SHOT;
+	count_inbound(destination->service, index, packet->bytes);
+	if (method == METHOD_MASQUERADE &&
+	    translate_fragment(skb, packet, &destination->address, NAT_DESTINATION))
+		return TC_ACT_SHOT;
+	if (is_here)
+		return NOT_OURS;
+	if (method == METHOD_TUNNEL)
+		return tc_tunnel(skb, packet, index);
+	return tc_to_destination(skb, packet->flow.family, destination);
+}
+
+/* A later fragment of a masqueraded real server's answer. */
+static __always_inline int answer_fragment(struct __sk_buff *skb, const struct packet *packet,
+					   const struct connection *entry)
+{
+	int here = control_flags(load_control(entry)) & CONNECTION_CLIENT_HERE;
+	struct destination *destination;
+	__u32 index = entry->destination;
+
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination)
+		return TC_ACT_SHOT;
+	if (!packet->own && !here && packet->ttl <= 1)
+		return TC_ACT_SHOT;
+	count_outbound(destination->service, index, packet->bytes);
+	if (translate_fragment(skb, packet, &entry->flow.virtual, NAT_SOURCE))
+		return TC_ACT_SHOT;
+	if (packet->own)
+		return NOT_OURS;
+	if (here)
+		return tc_to_self(skb);
+	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
+			  packet->flow.family))
+		return TC_ACT_SHOT;
+	return tc_to(skb, &entry->flow.client, packet->flow.family);
+}
+
 /* A later fragment goes the way of its first. */
 __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct connection *entry, *forward;
-	struct destination *destination;
+	struct connection *entry;
 	struct fragment_note *note;
 	struct datagram datagram;
-	__u32 index, reply, method;
+	__u32 choice, index;
 
 	if (!packet)
 		return NOT_OURS;
@@ -110,35 +161,23 @@ __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struc
 	note = bpf_map_lookup_elem(&fragments, &datagram);
 	if (!note || has_passed(note->written + NOTE_TICKS, ticks_now()))
 		return NOT_OURS;
-	entry = conn_at(note->slot);
+	choice = note->choice;
+	if (choice & ONE_PACKET) {
+		struct destination *destination;
+
+		index = choice & ~ONE_PACKET;
+		destination = bpf_map_lookup_elem(&destinations, &index);
+		return destination ? forward_fragment(skb, packet, index, destination->method) :
+				     TC_ACT_SHOT;
+	}
+	entry = conn_at(choice);
 	if (!entry || !is_entry_of(entry, packet))
 		return TC_ACT_SHOT;
-	reply = control_flags(load_control(entry)) & CONNECTION_REPLY;
-	forward = reply ? conn_of_reply(entry, note->slot) : entry;
-	if (!forward)
-		return TC_ACT_SHOT;
-	index = forward->destination;
-	destination = bpf_map_lookup_elem(&destinations, &index);
-	if (!destination || packet->ttl <= 1)
-		return TC_ACT_SHOT;
-	if (reply) {
-		count_outbound(destination->service, index, packet->bytes);
-		if (translate_fragment(skb, packet, &forward->flow.virtual, NAT_SOURCE) ||
-		    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-				  packet->flow.family))
-			return TC_ACT_SHOT;
-		return tc_to(skb, &forward->flow.client, packet->flow.family);
-	}
-	count_inbound(destination->service, index, packet->bytes);
-	if (!(destination->reach & REACH_ROUTE))
-		return destination->flags & DESTINATION_LOCAL ? NOT_OURS : TC_ACT_SHOT;
-	method = control_method(load_control(forward));
-	if (method == METHOD_MASQUERADE &&
-	    translate_fragment(skb, packet, &destination->address, NAT_DESTINATION))
-		return TC_ACT_SHOT;
-	if (method == METHOD_TUNNEL)
-		return tc_tunnel(skb, packet, index);
-	return tc_to_destination(skb, packet->flow.family, destination);
+	if (!is_reply(entry))
+		return forward_fragment(skb, packet, entry->destination,
+					control_method(load_control(entry)));
+	entry = conn_of_reply(entry, choice);
+	return entry ? answer_fragment(skb, packet, entry) : TC_ACT_SHOT;
 }
 
 #endif

@@ -259,6 +259,8 @@ __attribute__((noinline)) int send_error(struct __sk_buff *skb, const struct pac
 	if (v4 ? write_ipv4_error(skb, packet, &icmp, quoted, sum) :
 		 write_ipv6_error(skb, packet, &icmp, quoted, sum))
 		return TC_ACT_SHOT;
+	if (packet->own)
+		return tc_to_self(skb);
 	return tc_to(skb, &packet->flow.client, packet->flow.family);
 }
 

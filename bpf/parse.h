@@ -68,6 +68,13 @@ enum fragment_kind {
 	LATER_FRAGMENT, /* has no ports */
 };
 
+/* Whether the director itself made a packet. */
+enum own_packet {
+	FROM_OUTSIDE,
+	OWN_LEAVING,    /* seen as it leaves */
+	OWN_SENT_ROUND, /* seen as it comes in again by lo: see loopback.h */
+};
+
 /* What the rest of the path needs to know of a packet. */
 struct packet {
 	struct flow flow;
@@ -79,6 +86,7 @@ struct packet {
 	__u8 fragment;    /* enum fragment_kind */
 	__be32 fragment_id;
 	__u8 whole;       /* must not be fragmented: DF, or IPv6 */
+	__u8 own;         /* enum own_packet */
 };
 
 /* `room` is what the IP packet has left for it: what follows is padding. */

@@ -12,6 +12,7 @@
 #ifndef XLVS_RELATED_H
 #define XLVS_RELATED_H
 
+#include "answer.h"
 #include "conn.h"
 #include "forward.h"
 #include "icmp.h"
@@ -216,6 +217,7 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 {
 	struct destination *destination;
 	__u32 index = entry->destination, method;
+	int is_here;
 
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
@@ -223,10 +225,13 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 	refresh(skb, destination, index);
 	if (!(destination->reach & REACH_VIRTUAL_LOCAL))
 		return NOT_OURS;
+	is_here = !(destination->reach & REACH_ROUTE);
+	if (!is_here && related->outer.own == OWN_LEAVING)
+		return send_round(skb);
 	count_inbound(destination->service, index, related->outer.bytes);
-	if (!(destination->reach & REACH_ROUTE))
-		return destination->flags & DESTINATION_LOCAL ? NOT_OURS : TC_ACT_SHOT;
-	if (related->outer.ttl <= 1) {
+	if (is_here && !(destination->flags & DESTINATION_LOCAL))
+		return TC_ACT_SHOT;
+	if (!is_here && related->outer.ttl <= 1) {
 		COUNT_EVENT(ttl_exceeded);
 		return TC_ACT_SHOT;
 	}
@@ -243,6 +248,8 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 		if (translate_error(skb, related, &change))
 			return TC_ACT_SHOT;
 	}
+	if (is_here)
+		return NOT_OURS;
 	COUNT_EVENT(forwarded);
 	if (method == METHOD_TUNNEL)
 		return tc_tunnel(skb, &related->outer, index);
@@ -256,6 +263,7 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 	struct connection *entry = conn_of_reply(reply, slot);
 	struct destination *destination;
 	struct translation change = { .side = NAT_SOURCE };
+	struct way way = {};
 	__u32 index;
 
 	if (!entry || has_passed(entry->expires, ticks_now()))
@@ -264,25 +272,29 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return NOT_OURS;
-	count_outbound(destination->service, index, related->outer.bytes);
-	if (related->outer.ttl <= 1) {
-		COUNT_EVENT(ttl_exceeded);
-		return TC_ACT_SHOT;
+	if (is_routed(&related->outer, entry)) {
+		if (related->outer.ttl <= 1)
+			return NOT_OURS;
+		if (find_way(skb, &entry->flow.client, related->flow.family, 1, &way)) {
+			COUNT_EVENT(unroutable);
+			return TC_ACT_SHOT;
+		}
 	}
+	count_outbound(destination->service, index, related->outer.bytes);
 	change.from = reply->flow.client;
 	change.from_port = reply->flow.client_port;
 	change.to = entry->flow.virtual;
 	change.to_port = entry->flow.virtual_port;
-	if (translate_error(skb, related, &change) ||
-	    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-			  related->flow.family))
+	if (translate_error(skb, related, &change))
 		return TC_ACT_SHOT;
-	COUNT_EVENT(forwarded);
-	return tc_to(skb, &entry->flow.client, related->flow.family);
+	return send_answer(skb, &related->outer, entry, &way);
 }
 
-/* A frame that is no TCP or UDP packet: forward it if it is an error about one. */
-__attribute__((noinline)) int follow_error(struct __sk_buff *skb)
+/*
+ * A frame that is no TCP or UDP packet: forward it if it is an error about one.
+ * `own` says whether the director made it (enum own_packet).
+ */
+__attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)
 {
 	struct related related = {};
 	struct connection *entry;
@@ -290,12 +302,15 @@ __attribute__((noinline)) int follow_error(struct __sk_buff *skb)
 
 	if (parse_error((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &related))
 		return NOT_OURS;
+	related.outer.own = own;
 	slot = conn_find(&related.flow);
 	entry = slot >= 0 ? conn_at(slot) : 0;
 	if (!entry)
 		return NOT_OURS;
-	if (control_flags(load_control(entry)) & CONNECTION_REPLY)
+	if (is_reply(entry))
 		return answer_error(skb, &related, entry, slot);
+	if (own == OWN_LEAVING && skb->ifindex != LOOPBACK_INDEX)
+		return NOT_OURS;
 	if (has_passed(entry->expires, ticks_now()))
 		return NOT_OURS;
 	return forward_error(skb, &related, entry);

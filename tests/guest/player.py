@@ -85,6 +85,10 @@ class Player:
                 return Observation(step, self._open(name, protocol, target))
             case "open", [name, protocol, target, "from", source]:
                 return Observation(step, self._open(name, protocol, target, source))
+            case "open", [name, protocol, target, "on", node, "from", source]:
+                return Observation(step, self._open(name, protocol, target, source, node))
+            case "listen", [_, _]:
+                return Observation(step, "")  # everybody does, from the beginning
             case "send", [name, *size]:
                 return Observation(step, self._send(name, int(size[0]) if size else 1))
             case "close", [name]:
@@ -136,6 +140,8 @@ class Player:
             words = step.split()
             if words[0] == "open":
                 ports.add((words[2], int(words[3].rpartition(":")[2])))
+            elif words[0] == "listen":
+                ports.add((words[1], int(words[2])))
         for node in (DIRECTOR, *self._network.servers):
             with self._network.inside(node):
                 for protocol, port in sorted(ports):
@@ -149,8 +155,8 @@ class Player:
                         listener.listen(64)
                     self._listeners[listener] = node
 
-    def _open(self, name: str, protocol: str, target: str, source: str = "") -> str:
-        """Open a connection, or send a first datagram; `source` is "address:port"."""
+    def _open(self, name: str, protocol: str, target: str, source: str = "", node: str = CLIENT) -> str:
+        """Open a connection from a node, or send a first datagram; `source` is "address:port"."""
         if name in self._clients:
             raise ValueError(f"connection {name} is open already")
         address, port = _split(target)
@@ -160,7 +166,7 @@ class Player:
             _split(source) if source else (self._places[own], FIRST_CLIENT_PORT + self._opened)
         )
         self._opened += 1
-        with self._network.inside(CLIENT):
+        with self._network.inside(node):
             client = self._stack.enter_context(socket.socket(family, _socket_type(protocol)))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.setblocking(False)

@@ -34,9 +34,9 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def connect(lab: Lab, address: str, port: int) -> socket.socket:
-    """A TCP connection from the client."""
-    with inside(lab, "client"):
+def connect(lab: Lab, address: str, port: int, node: str = "client") -> socket.socket:
+    """A TCP connection from the client, or from another node."""
+    with inside(lab, node):
         return socket.create_connection((address, port), PATIENCE)
 
 
@@ -51,12 +51,13 @@ def refusal_time(lab: Lab, address: str, port: int) -> float:
 
 
 @contextmanager
-def echo(lab: Lab, node: str, port: int) -> Iterator[None]:
-    """Send every datagram back with the node's name in front, IPv4 and IPv6."""
+def echo(lab: Lab, node: str, port: int, address: str = "::") -> Iterator[None]:
+    """Send every datagram back with the node's name in front, IPv4 and IPv6 where not told an address."""
     with inside(lab, node):
-        opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        opened.bind(("::", port))
+        opened = socket.socket(family_of(address), socket.SOCK_DGRAM)
+        if address == "::":
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        opened.bind((address, port))
 
     def answer() -> None:
         while True:

@@ -244,6 +244,22 @@ def test_a_smaller_mtu_on_the_way_to_the_client(make_lab: MakeLab, vip: str) -> 
     assert "mtu 1300" in lab.type("rs1", f"ip route get {client}")
 
 
+@BOTH_FAMILIES
+def test_a_smaller_mtu_outside(make_lab: MakeLab, vip: str) -> None:
+    """The director itself is the router whose link towards the client takes less than the real server's."""
+    lab = make_lab("nat")
+    serve(lab, vip, 5000, 5001, servers=1)
+    for node in ("client", "rs1"):
+        lab.type(node, "ip link set eth0 gso_max_segs 1")
+    lab.type("director", "ip link set eth0 mtu 1300")
+    # The client knows, as in `send_less_but_take_all`.
+    lab.type("client", f"ip route add {vip} dev eth0 mtu 1300 advmss 1440")
+    with peers.bulk(lab, "rs1", 5001):
+        peers.transfer(peers.connect(lab, vip, 5000))
+    client = lab.addresses.client if vip == VIP else lab.addresses.client6
+    assert "mtu 1300" in lab.type("rs1", f"ip route get {client}")
+
+
 def test_killing_every_process_does_not_touch_traffic(make_lab: MakeLab) -> None:
     lab = make_lab("nat")
     serve(lab, VIP, 5000, 5001, servers=1)

@@ -157,6 +157,15 @@ def with_checksum(packet: bytes) -> bytes:
     return packet[:offset] + bytes(content)
 
 
+def without_fragmentation(packet: bytes) -> bytes:
+    """The same packet with DF set; IPv6 has none to set."""
+    if packet[0] >> 4 == 6:
+        return packet
+    words = packet[0] & 15
+    header = packet[:6] + pack(">H", DONT_FRAGMENT) + packet[8:10] + bytes(2) + packet[12 : words * 4]
+    return header[:10] + pack(">H", checksum(header)) + header[12:] + packet[words * 4 :]
+
+
 def icmp(
     source: bytes,
     destination: bytes,

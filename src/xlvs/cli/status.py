@@ -12,9 +12,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from xlvs.datapath.attach import Attachment
     from xlvs.datapath.maps import Maps
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a field of the JSON output changes its meaning or goes."""
 
 _EVENTS = {
@@ -28,6 +29,21 @@ _EVENTS = {
     "too_big": "dropped: over the MTU to the real server",
     "table_full": "dropped: connection table full",
 }
+
+
+_FORWARDING = (
+    "to ask the routing table while forwarding is off",
+    "the packet path goes by its last look at\nthe routes, and takes every VIP for the director's.",
+)
+_LO_SETTINGS = {
+    "net.ipv4.conf.lo.forwarding": _FORWARDING,
+    "net.ipv6.conf.lo.forwarding": _FORWARDING,
+    "net.ipv4.conf.lo.accept_local": (
+        "for clients on the director itself",
+        "clients on the director itself get no answers from\nreal servers behind it.",
+    ),
+}
+"""By sysctl: what it was turned on for, and what is missing without it."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,13 +94,14 @@ def _machine() -> dict[str, Any]:
 
 
 def _loaded(maps: Maps) -> dict[str, Any]:
-    from xlvs.datapath import forwarding
+    from xlvs.datapath import loopback
     from xlvs.datapath.attach import Attacher
     from xlvs.datapath.load import fill
     from xlvs.kernel import abi, bpffs
 
     settings, limits = maps.settings, maps.limits
     attacher = Attacher(maps.folder)
+    own_clients = attacher.loopback()
     connections, capacity = fill(maps)
     services = sum(1 for flags in maps.flags("services", abi.Service, settings.services_top) if flags)
     destinations = sum(
@@ -98,10 +115,8 @@ def _loaded(maps: Maps) -> dict[str, Any]:
         "program_version": bytes(settings.program_version).rstrip(b"\0").decode(),
         "abi_version": settings.abi_version,
         "pins": bpffs.outside_path(maps.folder),
-        "attached": [
-            {"interface": found.interface, "hook": found.hook, "program_id": found.program}
-            for found in attacher.attachments()
-        ],
+        "attached": [_attachment(found) for found in attacher.attachments()],
+        "own_clients": _attachment(own_clients) if own_clients else None,
         "not_attached": [link.name for link in attacher.fitting() if not attacher.is_attached(link.index)],
         "tables": {
             "connections": {
@@ -112,10 +127,14 @@ def _loaded(maps: Maps) -> dict[str, Any]:
             "services": {"used": services, "capacity": limits.services},
             "destinations": {"used": destinations, "capacity": limits.destinations},
         },
-        "lo_forwarding_set": forwarding.changed(settings),
-        "lo_forwarding": forwarding.wanted(settings),
+        "lo_settings_changed": loopback.changed(settings),
+        "lo_settings": loopback.wanted(settings),
         "events": maps.events(),
     }
+
+
+def _attachment(found: Attachment) -> dict[str, Any]:
+    return {"interface": found.interface, "hook": found.hook, "program_id": found.program}
 
 
 def _page(report: dict[str, Any]) -> list[str]:
@@ -127,19 +146,21 @@ def _page(report: dict[str, Any]) -> list[str]:
         f"Packet path {report['program_version']}, loaded {since}, table layout {report['abi_version']}"
     )
     lines.append(f"Pins: {report['pins']}")
+    lines += [f"{name} was turned on: {_LO_SETTINGS[name][0]}" for name in report["lo_settings_changed"]]
     lines += [
-        f"net.{family}.conf.lo.forwarding was turned on, to ask the routing table while ip_forward is 0"
-        for family in report["lo_forwarding_set"]
-    ]
-    lines += [
-        f"net.{family}.conf.lo.forwarding was turned off since: the packet path goes by its last look at\n"
-        "the routes, and takes every VIP for the director's. Turn it on again: xlvs attach"
-        for family, on in report["lo_forwarding"].items()
+        f"{name} was turned off since: {_LO_SETTINGS[name][1]}\nTurn it on again: xlvs attach"
+        for name, on in report["lo_settings"].items()
         if not on
     ]
     lines += ["", "Interface        Hook         Program"]
     for found in report["attached"]:
         lines.append(f"{found['interface']:<16} {found['hook']:<12} {found['program_id']}")
+    if report["own_clients"]:
+        found = report["own_clients"]
+        lines.append(
+            f"{found['interface']:<16} {found['hook']:<12} {found['program_id']:<8} "
+            "(clients on the director itself)"
+        )
     for name in report["not_attached"]:
         lines.append(f"{name:<16} none         (attach it: xlvs attach {name})")
     if not report["attached"] and not report["not_attached"]:

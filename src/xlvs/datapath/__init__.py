@@ -52,7 +52,7 @@ def open_datapath(write: bool = False, load: bool = False, locked: bool = True) 
         yield _empty()
         return
     with table_lock(exclusive=write) if locked else nullcontext():
-        from xlvs.datapath import forwarding
+        from xlvs.datapath import loopback
         from xlvs.datapath.ebpf import EbpfDatapath
         from xlvs.datapath.maps import Maps
 
@@ -70,7 +70,7 @@ def open_datapath(write: bool = False, load: bool = False, locked: bool = True) 
                 return
             if load and not maps.settings.activated:
                 _activate()  # a command that died had only begun to
-            forwarding.enable_again(maps.settings)  # ip_forward may have turned it off
+            loopback.enable_again(maps.settings)  # ip_forward may have turned it off
             datapath.begin_change()
             try:
                 yield datapath

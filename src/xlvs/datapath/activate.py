@@ -6,7 +6,7 @@ The caller holds the table's lock (`xlvs.kernel.lock`).
 
 from __future__ import annotations
 
-from xlvs.datapath import forwarding
+from xlvs.datapath import loopback
 from xlvs.datapath.attach import Attacher
 from xlvs.datapath.load import Capacity, load, unload
 from xlvs.datapath.maps import Maps
@@ -42,7 +42,7 @@ def activate(
         folder = load(capacity)
     activation = Activation(folder)
     try:
-        _turn_on_forwarding(folder)
+        _set_loopback_up(folder)
         attacher = Attacher(folder)
         if interfaces is None:
             _attach_fitting(attacher, mode, activation)
@@ -50,6 +50,7 @@ def activate(
                 raise activation.refused[0]
         else:
             _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
+        _attach_loopback(attacher, activation)
     except BaseException:
         if loaded_here:
             deactivate(folder)
@@ -64,11 +65,12 @@ def _note_activated(folder: str) -> None:
     maps.close()
 
 
-def _turn_on_forwarding(folder: str) -> None:
+def _set_loopback_up(folder: str) -> None:
     maps = Maps(folder)
     try:
-        forwarding.enable(maps.settings, forwarding.IPV4)
-        forwarding.enable_again(maps.settings)  # IPv6, where it was needed before
+        loopback.enable(maps.settings, loopback.FORWARDING_IPV4)
+        loopback.enable(maps.settings, loopback.ACCEPT_LOCAL)
+        loopback.enable_again(maps.settings)  # IPv6, where it was needed before
     finally:
         maps.close()
 
@@ -81,6 +83,15 @@ def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation
             raise
         except XlvsError as error:
             activation.refused.append(error)
+
+
+def _attach_loopback(attacher: Attacher, activation: Activation) -> None:
+    try:
+        attacher.attach_loopback()
+    except Unusable:
+        raise
+    except XlvsError as error:
+        activation.refused.append(error)
 
 
 def _attach_named(
@@ -102,18 +113,18 @@ def deactivate(folder: str) -> None:
     """Detach everything and forget the table, with its connections.
 
     It works also on what is damaged, or has another version's layout; then
-    lo's forwarding is put back without the note of what was changed.  Raises
+    lo's settings are put back without the note of what was changed.  Raises
     `XlvsError` where even the attachments cannot be looked at, and then has
     changed nothing.
     """
-    changed = forwarding.EVERY
+    changed = loopback.EVERY
     try:
         maps = Maps(folder)
-        changed = maps.settings.forwarding_set
+        changed = maps.settings.loopback_set
         maps.close()
     except Unusable:
         pass
     Attacher(folder).detach_all()
-    forwarding.restore(changed)
+    loopback.restore(changed)
     unload(folder)
     leftovers.sweep()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Attaching the packet path to interfaces: tcx where the kernel has it, else clsact; XDP.
+"""Where the packet path is attached: TC on each interface, XDP where it is wanted, and `lo`.
 
-An attachment is a link pinned under this namespace's folder, ``links/tc-IFINDEX``
-or ``links/xdp-IFINDEX``; the kernel keeps it while the pin is there.  clsact
-filters have no link: a pin of the program, ``links/clsact-IFINDEX``, marks them,
-and ``links/qdisc-IFINDEX`` that the qdisc they are in was made for them.
+On an interface clients' packets come in by TC ingress, and what real servers
+on the director itself answer leaves by TC egress; by `lo` go the packets of
+clients on the director itself.  XDP is a link pinned as ``links/xdp-IFINDEX``
+under this namespace's folder; for TC see `xlvs.datapath.hooks`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import ctypes
 import errno
 import os
 import sys
-from contextlib import suppress
 
-from xlvs.errors import Unavailable, Unusable, UsageError, XlvsError
+from xlvs.datapath.hooks import Pins, TcHook
+from xlvs.errors import Unavailable, UsageError, XlvsError
 from xlvs.kernel import abi, bpf, rtnetlink
 
 TC = "tc"
 XDP_GENERIC = "xdp-generic"
 MODES = (TC, XDP_GENERIC)
 
-_CLSACT_HANDLE = 0x786C
-_CLSACT_PRIORITY = 49152
 _PORT_MASTERS = ("bridge", "bond", "team")
 
 
@@ -54,7 +52,10 @@ class Attacher:
     """Attaches the programs pinned in one folder to this namespace's interfaces."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self._pins = Pins(folder)
+        self._ingress = TcHook(self._pins, "xlvs_tc", "ingress")
+        self._egress = TcHook(self._pins, "xlvs_tc_out", "egress")
+        self._loopback = TcHook(self._pins, "xlvs_tc_lo", "ingress")
         self._links = rtnetlink.links()
 
     def link(self, name: str) -> rtnetlink.Link:
@@ -87,44 +88,48 @@ class Attacher:
         if mode == XDP_GENERIC:
             self._check_fit_for_xdp(link)
         self._know(link)
-        had_tc = self.is_attached(link.index)
-        hook = self._attach_tc(link)
-        if mode == XDP_GENERIC:
-            try:
+        was_attached = self.is_attached(link.index)
+        try:
+            kind = self._ingress.attach(link)
+            self._egress.attach(link)
+            if mode == XDP_GENERIC:
                 self._attach_xdp(link)
-            except XlvsError:
-                if not had_tc:
-                    self.detach(link.index)
-                raise
+        except XlvsError:
+            if not was_attached:
+                self.detach(link.index)
+            raise
+        if mode == XDP_GENERIC:
             return XDP_GENERIC
-        self._forget(f"xdp-{link.index}")
-        return hook
+        self._pins.forget(f"xdp-{link.index}")
+        return kind
+
+    def attach_loopback(self) -> None:
+        """Attach to `lo`, by which the director's own clients reach a VIP."""
+        for link in self._links:
+            if link.loopback:
+                self._loopback.attach(link)
+                self._egress.attach(link)
 
     def detach(self, index: int) -> None:
         """Take every program of ours off an interface, which may have gone."""
-        if self._has(f"clsact-{index}"):
-            from xlvs.kernel import libbpf
-
-            libbpf.detach_clsact(index, _CLSACT_HANDLE, _CLSACT_PRIORITY)
-            if self._has(f"qdisc-{index}") and not rtnetlink.has_clsact_filters(index):
-                libbpf.remove_clsact(index)
-        for kind in ("xdp", "tc", "clsact", "qdisc"):
-            self._forget(f"{kind}-{index}")
+        self._ingress.detach(index)
+        self._egress.detach(index)
+        self._pins.forget(f"xdp-{index}")
 
     def detach_all(self) -> None:
         """Take every program of ours off every interface."""
-        for index in {int(name.rpartition("-")[2]) for name in self._names() if "-" in name}:
+        for index in {int(name.rpartition("-")[2]) for name in self._pins.links() if "-" in name}:
             self.detach(index)
 
     def is_attached(self, index: int) -> bool:
         """Whether the complete path runs on an interface."""
-        return self._tc_hook(index) != ""
+        return self._ingress.kind(index) != "" and self._egress.kind(index) != ""
 
     def mode(self, index: int) -> str:
         """The mode in which an interface is attached; empty where it is not."""
         if not self.is_attached(index):
             return ""
-        return XDP_GENERIC if self._alive(f"xdp-{index}") else TC
+        return XDP_GENERIC if self._pins.alive(f"xdp-{index}") else TC
 
     def put_back(self, link: rtnetlink.Link, mode: str) -> None:
         """Bring an interface back to what `mode` said of it before."""
@@ -134,16 +139,24 @@ class Attacher:
             self.detach(link.index)
 
     def attachments(self) -> list[Attachment]:
-        """What is attached where, in order of interface."""
+        """What packets of clients meet where, in order of interface."""
         found = []
         for link in self._links:
-            hook = self._tc_hook(link.index)
-            if hook:
-                found.append(Attachment(link.name, hook, self._program_on(link.index, hook)))
-            if self._alive(f"xdp-{link.index}"):
-                program = self._program_on(link.index, XDP_GENERIC)
+            kind = "" if link.loopback else self._ingress.kind(link.index)
+            if kind:
+                found.append(Attachment(link.name, kind, self._ingress.program(link.index)))
+            if self._pins.alive(f"xdp-{link.index}"):
+                program = self._pins.program(f"xdp-{link.index}")
                 found.append(Attachment(link.name, XDP_GENERIC, program))
         return found
+
+    def loopback(self) -> Attachment | None:
+        """What the director's own clients meet."""
+        for link in self._links:
+            kind = self._egress.kind(link.index) if link.loopback else ""
+            if kind:
+                return Attachment(link.name, kind, self._egress.program(link.index))
+        return None
 
     def _check_fit_for_xdp(self, link: rtnetlink.Link) -> None:
         if link.index >= abi.INTERFACE_LIMIT:
@@ -164,121 +177,16 @@ class Attacher:
         if link.index >= abi.INTERFACE_LIMIT or len(link.mac) != 6:
             return
         record = abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=1)
-        interfaces = self._open("interfaces")
+        interfaces = self._pins.open("interfaces")
         try:
             bpf.update(interfaces, link.index.to_bytes(4, sys.byteorder), bytes(record))
         finally:
             os.close(interfaces)
 
-    def _open(self, name: str) -> int:
-        """A map or program of this data plane; raises `Unusable` where its pin has gone."""
-        try:
-            return bpf.open_pin(f"{self._folder}/{name}")
-        except FileNotFoundError as error:
-            raise Unusable(
-                f"{name} has gone from {self._folder}",
-                "What is loaded is damaged. Load it anew: xlvs detach && xlvs attach",
-            ) from error
-
-    def _names(self) -> list[str]:
-        try:
-            return os.listdir(f"{self._folder}/links")
-        except FileNotFoundError:
-            return []
-
-    def _has(self, name: str) -> bool:
-        return os.path.exists(f"{self._folder}/links/{name}")
-
-    def _forget(self, name: str) -> None:
-        with suppress(FileNotFoundError):  # status, which shares the lock, forgets dead ones too
-            os.unlink(f"{self._folder}/links/{name}")
-
-    def _alive(self, name: str) -> bool:
-        """Whether a pinned link still holds its interface; a dead pin is removed."""
-        try:
-            descriptor = bpf.open_pin(f"{self._folder}/links/{name}")
-        except FileNotFoundError:
-            return False
-        try:
-            if bpf.link_interface(descriptor)[1]:
-                return True
-        finally:
-            os.close(descriptor)
-        self._forget(name)
-        return False
-
-    def _program_on(self, index: int, hook: str) -> int:
-        """The kernel's number of the program that is attached."""
-        if hook == "clsact":
-            from xlvs.kernel import libbpf
-
-            return libbpf.clsact_program(index, _CLSACT_HANDLE, _CLSACT_PRIORITY)
-        kind = "xdp" if hook == XDP_GENERIC else "tc"
-        descriptor = bpf.open_pin(f"{self._folder}/links/{kind}-{index}")
-        try:
-            return bpf.link_interface(descriptor)[0]
-        finally:
-            os.close(descriptor)
-
-    def _tc_hook(self, index: int) -> str:
-        if self._alive(f"tc-{index}"):
-            return "tcx"
-        if self._has(f"clsact-{index}"):
-            from xlvs.kernel import libbpf
-
-            if libbpf.clsact_program(index, _CLSACT_HANDLE, _CLSACT_PRIORITY):
-                return "clsact"
-            self._forget(f"clsact-{index}")
-        return ""
-
-    def _attach_tc(self, link: rtnetlink.Link) -> str:
-        present = self._tc_hook(link.index)
-        if present:
-            return present
-        program = self._open("xlvs_tc")
-        try:
-            return self._attach_tcx(link, program) or self._attach_clsact(link, program)
-        except OSError as error:
-            raise Unavailable(
-                f"cannot attach to {link.name} at TC ingress: {error.strerror}",
-                _tc_hint(error.errno, link.name),
-            ) from error
-        finally:
-            os.close(program)
-
-    def _attach_tcx(self, link: rtnetlink.Link, program: int) -> str:
-        """Attach by tcx (Linux 6.6); empty where the kernel does not know it."""
-        try:
-            attachment = bpf.create_link(program, link.index, bpf.TCX_INGRESS)
-        except OSError as error:
-            if error.errno == errno.EINVAL:
-                return ""
-            raise
-        try:
-            bpf.pin(f"{self._folder}/links/tc-{link.index}", attachment)
-        finally:
-            os.close(attachment)
-        return "tcx"
-
-    def _attach_clsact(self, link: rtnetlink.Link, program: int) -> str:
-        from xlvs.kernel import libbpf
-
-        # The mark comes first: a filter without one would be a stranger's.
-        mark = f"clsact-{link.index}"
-        bpf.pin(f"{self._folder}/links/{mark}", program)
-        try:
-            made_qdisc = libbpf.attach_clsact(link.index, program, _CLSACT_HANDLE, _CLSACT_PRIORITY)
-        except BaseException:
-            self._forget(mark)
-            raise
-        if made_qdisc:
-            bpf.pin(f"{self._folder}/links/qdisc-{link.index}", program)
-        return "clsact"
-
     def _attach_xdp(self, link: rtnetlink.Link) -> None:
-        if self._alive(f"xdp-{link.index}"):
+        if self._pins.alive(f"xdp-{link.index}"):
             return
-        program = self._open("xlvs_xdp")
+        program = self._pins.open("xlvs_xdp")
         try:
             attachment = bpf.create_link(program, link.index, bpf.XDP, bpf.XDP_FLAGS_SKB_MODE)
         except OSError as error:
@@ -292,17 +200,6 @@ class Attacher:
         finally:
             os.close(program)
         try:
-            bpf.pin(f"{self._folder}/links/xdp-{link.index}", attachment)
+            bpf.pin(self._pins.path(f"xdp-{link.index}"), attachment)
         finally:
             os.close(attachment)
-
-
-def _tc_hint(error: int | None, interface: str) -> str:
-    if error in (errno.EEXIST, errno.EBUSY):
-        return (
-            "Another program has that place; xlvs leaves it alone. "
-            f"See it: tc filter show dev {interface} ingress"
-        )
-    if error == errno.ENODEV:
-        return "The interface has gone. See what there is: ip link"
-    return "Does the kernel have CONFIG_NET_CLS_BPF and CONFIG_NET_CLS_ACT?"

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from struct import Struct
 
 from xlvs import errors, model
-from xlvs.datapath import forwarding, runs
+from xlvs.datapath import loopback, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
@@ -55,11 +55,6 @@ def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None
 
     if route.kind not in (UNICAST_ROUTE, LOCAL_ROUTE, NO_ROUTE) or not model.is_unicast(destination.address):
         raise errors.InvalidOperation("the real server's address is not a unicast address")
-    if route.kind == LOCAL_ROUTE and destination.method == model.MASQUERADE:
-        raise errors.NotSupported(
-            "xlvs does not have NAT to a real server on the director itself yet; Direct Routing (-g) "
-            "reaches it where it listens on the VIP's port"
-        )
 
 
 def _describe(record: abi.Destination, destination: model.Destination, route: rtnetlink.Route) -> None:
@@ -81,6 +76,11 @@ def _tunnel(record: abi.Destination) -> model.Tunnel | None:
     if record.method != abi.METHOD_TUNNEL:
         return None
     return model.Tunnel(TUNNEL_NAMES[record.tunnel_kind], swap_port(record.tunnel_port))
+
+
+def _service_flags(service: model.Service) -> int:
+    one_packet = abi.SERVICE_ONE_PACKET if service.one_packet else 0
+    return int(abi.SERVICE_USED | one_packet)
 
 
 class EbpfDatapath:
@@ -147,7 +147,11 @@ class EbpfDatapath:
     def _entry(self, index: int) -> model.ServiceEntry:
         record = self._maps.service(index)
         run = self._run(index)
-        service = model.Service(model_key(record.key), runs.SCHEDULER_NAMES[run.scheduler])
+        service = model.Service(
+            model_key(record.key),
+            runs.SCHEDULER_NAMES[run.scheduler],
+            one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
+        )
         destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
         return model.ServiceEntry(service, destinations, self._stats("service", index))
 
@@ -250,7 +254,7 @@ class EbpfDatapath:
         index = self._places.service()
         start = self._places.run(0)
         if service.key.family == model.IPV6:
-            forwarding.enable(self._maps.settings, forwarding.IPV6)
+            loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
         record = self._maps.service(index)
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
         route = rtnetlink.route_to(service.key.address)
@@ -263,7 +267,7 @@ class EbpfDatapath:
         self._reset_base("service", index)
         runs.write(self._maps.pool(), start, runs.begin(runs.SCHEDULERS[service.scheduler], []))
         record.run = start
-        record.flags = abi.SERVICE_USED
+        record.flags = _service_flags(service)
         settings = self._maps.settings
         settings.services_top = max(settings.services_top, index + 1)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
@@ -276,6 +280,7 @@ class EbpfDatapath:
         scheduler = runs.SCHEDULERS[service.scheduler]
         if scheduler != old.scheduler:
             self._switch(index, runs.begin(scheduler, old.picks))
+        self._maps.service(index).flags = _service_flags(service)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -330,7 +335,6 @@ class EbpfDatapath:
             (key.fwmark, "firewall-mark services"),
             (service.engine, "persistence engines"),
             (service.persistence, "persistent services"),
-            (service.one_packet, "one-packet scheduling"),
             (service.scheduler_flags, "scheduler flags"),
             (key.protocol == model.SCTP, "SCTP services"),
         ):

@@ -20,7 +20,7 @@ from xlvs.errors import Unavailable
 from xlvs.kernel import abi, bpf, bpffs, leftovers, libbpf
 
 OBJECT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bpf", "director.bpf.o")
-PROGRAMS = ("xlvs_tc", "xlvs_xdp", "xlvs_start")
+PROGRAMS = ("xlvs_tc", "xlvs_tc_out", "xlvs_tc_lo", "xlvs_xdp", "xlvs_start")
 
 DEFAULT_CONNECTIONS = 262_144
 DEFAULT_SERVICES = 16_384

@@ -31,6 +31,7 @@ CONNECTION_INACTIVE = 1
 CONNECTION_NO_OUTPUT = 2
 CONNECTION_SPILLED = 4
 CONNECTION_REPLY = 8
+CONNECTION_CLIENT_HERE = 16
 
 # enum connection_method
 CONNECTION_METHOD_SHIFT = 8
@@ -299,11 +300,11 @@ class Settings(LittleEndianStructure):
     timeout: Array[c_uint32]
     icmp_interval: int
     settings_pad: int
-    forwarding_set: int
+    loopback_set: int
     services_top: int
     destinations_top: int
     activated: int
-    forwarding_wanted: int
+    loopback_wanted: int
     changing: int
     _fields_ = [
         ("abi_version", c_uint32),
@@ -314,11 +315,11 @@ class Settings(LittleEndianStructure):
         ("timeout", c_uint32 * 16),
         ("icmp_interval", c_uint32),
         ("settings_pad", c_uint32),
-        ("forwarding_set", c_uint32),
+        ("loopback_set", c_uint32),
         ("services_top", c_uint32),
         ("destinations_top", c_uint32),
         ("activated", c_uint32),
-        ("forwarding_wanted", c_uint32),
+        ("loopback_wanted", c_uint32),
         ("changing", c_uint32),
     ]
 

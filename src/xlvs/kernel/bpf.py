@@ -31,6 +31,7 @@ _LINK_CREATE = 28
 # enum bpf_attach_type
 XDP = 37
 TCX_INGRESS = 46
+TCX_EGRESS = 47
 
 XDP_FLAGS_SKB_MODE = 1 << 1
 """Generic XDP, run for an skb by the network stack."""

@@ -194,22 +194,25 @@ class BpfObject:
             raise _failure(f"cannot pin the program {name} at {path}", -result)
 
 
-def _tc_hook(ifindex: int) -> _TcHook:
-    return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=ifindex, attach_point=_BPF_TC_INGRESS)
+def _tc_hook(ifindex: int, direction: str) -> _TcHook:
+    point = {"ingress": _BPF_TC_INGRESS, "egress": _BPF_TC_EGRESS}[direction]
+    return _TcHook(size=ctypes.sizeof(_TcHook), ifindex=ifindex, attach_point=point)
 
 
 def _tc_filter(handle: int, priority: int) -> _TcOptions:
     return _TcOptions(size=ctypes.sizeof(_TcOptions), handle=handle, priority=priority)
 
 
-def attach_clsact(ifindex: int, program: int, handle: int, priority: int) -> bool:
-    """Make a program the clsact ingress filter of that handle and priority.
+def attach_clsact(ifindex: int, direction: str, program: int, handle: int, priority: int) -> bool:
+    """Make a program the clsact filter of that direction, handle and priority.
+
+    ``direction`` is ``ingress`` or ``egress``.
 
     Returns whether the qdisc was made for it.  Raises `OSError`: EEXIST where
     another filter has that place.
     """
     library = _library()
-    hook = _tc_hook(ifindex)
+    hook = _tc_hook(ifindex, direction)
     created = library.bpf_tc_hook_create(ctypes.byref(hook))
     if created and -created != errno.EEXIST:
         raise OSError(-created, os.strerror(-created))
@@ -225,25 +228,25 @@ def attach_clsact(ifindex: int, program: int, handle: int, priority: int) -> boo
 
 def remove_clsact(ifindex: int) -> None:
     """Remove an interface's clsact qdisc, with every filter in it."""
-    hook = _tc_hook(ifindex)
+    hook = _tc_hook(ifindex, "ingress")
     hook.attach_point = _BPF_TC_INGRESS | _BPF_TC_EGRESS
     _library().bpf_tc_hook_destroy(ctypes.byref(hook))
 
 
-def clsact_program(ifindex: int, handle: int, priority: int) -> int:
+def clsact_program(ifindex: int, direction: str, handle: int, priority: int) -> int:
     """The kernel's number of the program in that place; 0 where there is none."""
     library = _library()
-    hook = _tc_hook(ifindex)
+    hook = _tc_hook(ifindex, direction)
     options = _tc_filter(handle, priority)
     if library.bpf_tc_query(ctypes.byref(hook), ctypes.byref(options)):
         return 0
     return int(options.prog_id)
 
 
-def detach_clsact(ifindex: int, handle: int, priority: int) -> None:
+def detach_clsact(ifindex: int, direction: str, handle: int, priority: int) -> None:
     """Remove the filter in that place; the qdisc stays, others may use it."""
     library = _library()
-    hook = _tc_hook(ifindex)
+    hook = _tc_hook(ifindex, direction)
     options = _tc_filter(handle, priority)
     result = library.bpf_tc_detach(ctypes.byref(hook), ctypes.byref(options))
     if result and -result not in (errno.ENOENT, errno.EINVAL, errno.ENODEV):

@@ -208,9 +208,9 @@ def test_forwarding_that_was_turned_off_is_told_and_mended(site: Site) -> None:
         director.sysctl("ipv4/ip_forward", "1")
         director.sysctl("ipv4/ip_forward", "0")
         assert "net.ipv4.conf.lo.forwarding was turned off" in director.xlvs("status")
-        assert director.status()["lo_forwarding"] == {"ipv4": False}
+        assert director.status()["lo_settings"]["net.ipv4.conf.lo.forwarding"] is False
         (director.xlvs if mend.startswith("xlvs ") else director.xlvsadm)(mend.partition(" ")[2])
-        assert director.status()["lo_forwarding"] == {"ipv4": True}
+        assert director.status()["lo_settings"]["net.ipv4.conf.lo.forwarding"] is True
     director.xlvs("detach")
     assert director.sysctl("ipv4/conf/lo/forwarding") == "0"
 

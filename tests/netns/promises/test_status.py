@@ -30,7 +30,7 @@ def test_every_field(site: Site, mode: str) -> None:
     assert report["abi_version"] == abi.ABI_VERSION
     assert before <= report["loaded_at"] <= time.time() + 1
     assert report["pins"] == f"/run/xlvs/bpf/{director.cookie():x}"
-    assert report["lo_forwarding_set"] == ["ipv4"]
+    assert report["lo_settings_changed"] == ["net.ipv4.conf.lo.forwarding", "net.ipv4.conf.lo.accept_local"]
     hooks = [(each["interface"], each["hook"]) for each in report["attached"]]
     assert hooks[0] in (("eth0", "tcx"), ("eth0", "clsact"))
     assert hooks[1:] == ([("eth0", XDP_GENERIC)] if mode == XDP_GENERIC else [])

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`net.*.conf.lo.forwarding`: lets the packet path ask the routing table.
+"""What `lo` must allow: two settings under `net.*.conf.lo`, neither of which reaches beyond it.
 
-bpf_fib_lookup() answers only for an interface that forwards.  Asked for
-``lo`` it can answer without ip_forward, and nothing comes in through ``lo``
-that could be forwarded.
+`accept_local` lets answers come back to clients on the director itself: their
+source is the VIP, an address of the director, and by any other interface that
+would be a forgery.
+
+`forwarding` lets the packet path ask the routing table.  bpf_fib_lookup()
+answers only for an interface that forwards.  Asked for ``lo`` it can answer
+without ip_forward, and nothing comes in through ``lo`` that could be forwarded.
 
 Writing ip_forward sets every interface's, ``lo``'s too.  Who turns it off
 while the data plane is loaded takes the answers away until the next command
@@ -27,16 +31,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xlvs.kernel import abi
 
-IPV4, IPV6 = 0, 1
-"""The bits of ``settings.forwarding_set`` and ``forwarding_wanted``."""
-PATHS = {
-    "ipv4": "/proc/sys/net/ipv4/conf/lo/forwarding",
-    "ipv6": "/proc/sys/net/ipv6/conf/lo/forwarding",
-}
+FORWARDING_IPV4, FORWARDING_IPV6, ACCEPT_LOCAL = range(3)
+"""The bits of ``settings.loopback_set`` and ``loopback_wanted``."""
+SYSCTLS = (
+    "net.ipv4.conf.lo.forwarding",
+    "net.ipv6.conf.lo.forwarding",
+    "net.ipv4.conf.lo.accept_local",
+)
 """In the order of those bits."""
 
-EVERY = 0b11
-"""``settings.forwarding_set`` as if all of them had been changed."""
+EVERY = 0b111
+"""``settings.loopback_set`` as if all of them had been changed."""
 
 _IPV6_INTERFACES = "/proc/sys/net/ipv6/conf"
 _NOT_ALLOWED = (errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -50,6 +55,10 @@ def _read(path: str) -> str:
 def _write(path: str, value: str) -> None:
     with open(path, "w") as file:
         file.write(value)
+
+
+def _path(bit: int) -> str:
+    return "/proc/sys/" + SYSCTLS[bit].replace(".", "/")
 
 
 def is_on(path: str) -> bool:
@@ -78,23 +87,24 @@ def _router_advertisements_kept() -> Iterator[None]:
                 _write(path, "1")
 
 
-def enable(settings: abi.Settings, family: int) -> None:
-    """Turn it on for `IPV4` or `IPV6` where it is off, and note what was changed.
+def enable(settings: abi.Settings, bit: int) -> None:
+    """Turn one setting on where it is off, and note what was changed.
 
     Where that is not allowed the packet path does with what it learns
-    from the incoming interface, or with the routes at the last command.
+    from the incoming interface, or with the routes at the last command, and
+    clients on the director itself get no answers.
     """
-    settings.forwarding_wanted |= 1 << family
-    path = list(PATHS.values())[family]
+    settings.loopback_wanted |= 1 << bit
+    path = _path(bit)
     if is_on(path):
         return
     try:
-        if family == IPV6:
+        if bit == FORWARDING_IPV6:
             with _router_advertisements_kept():
                 _write(path, "1")
         else:
             _write(path, "1")
-        settings.forwarding_set |= 1 << family
+        settings.loopback_set |= 1 << bit
     except OSError as error:
         if error.errno not in _NOT_ALLOWED:
             raise
@@ -102,35 +112,34 @@ def enable(settings: abi.Settings, family: int) -> None:
 
 def enable_again(settings: abi.Settings) -> None:
     """Turn on what `enable` found on or turned on, and somebody turned off since."""
-    for family in (IPV4, IPV6):
-        if settings.forwarding_wanted & 1 << family:
-            enable(settings, family)
+    for bit in range(len(SYSCTLS)):
+        if settings.loopback_wanted & 1 << bit:
+            enable(settings, bit)
 
 
 def changed(settings: abi.Settings) -> list[str]:
-    """The families for which it was turned on here."""
-    return [name for family, name in enumerate(PATHS) if settings.forwarding_set & 1 << family]
+    """The settings that were turned on here."""
+    return [name for bit, name in enumerate(SYSCTLS) if settings.loopback_set & 1 << bit]
 
 
 def wanted(settings: abi.Settings) -> dict[str, bool]:
-    """Whether it is on, for each family that needs it."""
+    """Whether it is on, for each setting that is needed."""
     return {
-        name: is_on(path)
-        for family, (name, path) in enumerate(PATHS.items())
-        if settings.forwarding_wanted & 1 << family
+        name: is_on(_path(bit)) for bit, name in enumerate(SYSCTLS) if settings.loopback_wanted & 1 << bit
     }
 
 
 def restore(bits: int) -> None:
-    """Undo what `enable` changed: the bits of ``settings.forwarding_set``.
+    """Undo what `enable` changed: the bits of ``settings.loopback_set``.
 
     ``lo`` gets what the other interfaces have by now: ip_forward may have
     been turned on meanwhile.
     """
-    for family, path in enumerate(PATHS.values()):
-        if not bits & 1 << family:
+    for bit in range(len(SYSCTLS)):
+        if not bits & 1 << bit:
             continue
+        path = _path(bit)
         with suppress(OSError):
-            wanted = _read(path.replace("/lo/", "/all/"))
-            if _read(path) != wanted:
-                _write(path, wanted)
+            others = _read(path.replace("/lo/", "/all/"))
+            if _read(path) != others:
+                _write(path, others)
