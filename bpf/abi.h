@@ -24,7 +24,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 1,
+	ABI_VERSION = 2,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -33,6 +33,9 @@ enum abi {
 	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
+	MARK_RULES = 2048,        /* rules that a set may have */
+	MARK_RANGES = 20,         /* port ranges of a rule, destination and source together */
+	MARK_HALF_SHIFT = 16,
 };
 
 union address {
@@ -229,6 +232,32 @@ struct traffic {
 	__u64 out_bytes;
 };
 
+/*
+ * A rule that gives a packet a firewall mark.  `mark_rules` has room for two
+ * sets of MARK_RULES; `settings.mark_set` says which half packets read (the
+ * bit at MARK_HALF_SHIFT) and how many rules it has (the bits below), so that
+ * another set is there from one packet to the next.
+ */
+struct port_range {
+	__u16 first;              /* host order, both ends included */
+	__u16 last;
+};
+
+struct mark_rule {
+	/* configuration; bits of an address beyond its prefix are zero */
+	union address destination;
+	union address source;
+	__u32 mark;
+	__u8 family;
+	__u8 protocol;            /* 0: any */
+	__u8 destination_prefix;
+	__u8 source_prefix;
+	__u8 destination_ranges;  /* how many of `range`; 0: any port */
+	__u8 source_ranges;       /* of those that follow */
+	__u8 pad[6];
+	struct port_range range[MARK_RANGES];
+};
+
 struct interface {
 	__u8 mac[6];
 	__u16 known;
@@ -261,6 +290,8 @@ struct settings {
 	__u32 activated;          /* loading went on to its end: attached, forwarding on */
 	__u32 loopback_wanted;    /* bits as above: there is need of it */
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
+	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */
+	__u32 mark_set_changed;   /* tick of its last change */
 };
 
 /* Events that nobody else counts, a row for each CPU like `traffic`. */
@@ -282,5 +313,6 @@ SIZE_IS(struct connection, CACHE_LINE);
 SIZE_IS(struct service, 2 * CACHE_LINE);
 SIZE_IS(struct destination, 3 * CACHE_LINE);
 SIZE_IS(struct traffic, 40);
+SIZE_IS(struct mark_rule, 2 * CACHE_LINE);
 
 #endif

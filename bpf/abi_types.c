@@ -23,6 +23,8 @@ struct abi_types {
 	struct pick pick;
 	struct destination destination;
 	struct traffic traffic;
+	struct port_range port_range;
+	struct mark_rule mark_rule;
 	struct interface interface;
 	struct limits limits;
 	struct settings settings;

@@ -7,6 +7,7 @@
 #define XLVS_ADMIT_H
 
 #include "conn.h"
+#include "mark.h"
 #include "parse.h"
 #include "reach.h"
 #include "sched.h"
@@ -28,16 +29,24 @@ static __always_inline int may_be_scheduled(const struct packet *packet)
 	return packet->tcp_flags & TCP_SYN && !(packet->tcp_flags & TCP_RST);
 }
 
-static __always_inline int service_of(const struct packet *packet)
+/* The service of the packet's firewall mark, else of its protocol, address and
+ * port (kernel: ip_vs_service_find()). */
+static __always_inline int service_of(const struct __sk_buff *skb, const struct packet *packet)
 {
-	struct service_key key = {
-		.address = packet->flow.virtual,
-		.port = packet->flow.virtual_port,
-		.protocol = packet->flow.protocol,
-		.family = packet->flow.family,
-	};
-	__u32 *index = bpf_map_lookup_elem(&service_index, &key);
+	struct service_key key = { .family = packet->flow.family };
+	__u32 *index;
 
+	key.fwmark = mark_of(skb, packet);
+	if (key.fwmark) {
+		index = bpf_map_lookup_elem(&service_index, &key);
+		if (index)
+			return *index;
+		key.fwmark = 0;
+	}
+	key.address = packet->flow.virtual;
+	key.port = packet->flow.virtual_port;
+	key.protocol = packet->flow.protocol;
+	index = bpf_map_lookup_elem(&service_index, &key);
 	return index ? (int)*index : NOT_FOUND;
 }
 
@@ -96,6 +105,13 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 	return 0;
 }
 
+/* The port at a real server; 0 is the packet's own: one service of a mark has many. */
+static __always_inline __be16 port_at(const struct packet *packet,
+				      const struct destination *destination)
+{
+	return destination->port ? destination->port : packet->flow.virtual_port;
+}
+
 /* A connection for `packet`, to `destination`, in the place of the one that `over` was. */
 static __always_inline int enter(const struct packet *packet, struct destination *destination,
 				 __u32 service, __u32 index, __u64 over)
@@ -107,7 +123,7 @@ static __always_inline int enter(const struct packet *packet, struct destination
 
 	new.destination = index;
 	new.flow = packet->flow;
-	new.destination_port = destination->port;
+	new.destination_port = port_at(packet, destination);
 	new.expires = now + NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
 	new.flags = CONNECTION_INACTIVE | destination->method << CONNECTION_METHOD_SHIFT;
 	if (destination->method != METHOD_MASQUERADE)
@@ -155,7 +171,7 @@ __attribute__((noinline)) int admit(struct __sk_buff *skb, const struct packet *
 		return REFUSED;
 	if (!may_be_scheduled(packet) || (!packet->own && is_martian(&packet->flow)))
 		return NOT_A_SERVICE;
-	found = service_of(packet);
+	found = service_of(skb, packet);
 	if (found < 0 || !virtual_is_local(skb, found))
 		return NOT_A_SERVICE;
 	index = found;

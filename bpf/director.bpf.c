@@ -31,6 +31,7 @@
 #include "conn.h"
 #include "state.h"
 #include "sched.h"
+#include "mark.h"
 #include "reach.h"
 #include "admit.h"
 #include "forward.h"
@@ -122,7 +123,7 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		note_fragment(packet, slot);
 	count_inbound(destination->service, index, packet->bytes);
 	method = destination->method;
-	port = destination->port;
+	port = port_at(packet, destination);
 	if (entry) {
 		follow(entry, packet, DIRECTION_INPUT, now);
 		method = control_method(load_control(entry));

@@ -63,6 +63,9 @@ SHARED_ARRAY(destination_base, struct traffic, 1);
 
 SHARED_ARRAY(events, struct events, 1);
 
+/* Two sets of rules, of which packets read one: see `struct mark_rule`. */
+SHARED_ARRAY(mark_rules, struct mark_rule, 2 * MARK_RULES);
+
 SHARED_ARRAY(interfaces, struct interface, INTERFACE_LIMIT);
 
 struct sweeper {

@@ -62,7 +62,8 @@ static __always_inline int is_stale(__u32 stamp, __u32 now)
 	return stamp == 0 || now - stamp >= TICKS_PER_SECOND;
 }
 
-/* Whether the service's VIP is an address of the director. */
+/* Whether the service's VIP is an address of the director.  A firewall mark's
+ * service has none: what the operator has marked is for the director. */
 __attribute__((noinline)) int virtual_is_local(struct __sk_buff *skb, __u32 service_index)
 {
 	struct service *service = bpf_map_lookup_elem(&services, &service_index);
@@ -72,6 +73,8 @@ __attribute__((noinline)) int virtual_is_local(struct __sk_buff *skb, __u32 serv
 
 	if (!service)
 		return 0;
+	if (service->key.fwmark)
+		return 1;
 	if (!is_stale(service->virtual_checked, now))
 		return service->virtual_local;
 	answer = look_up_route(skb, &query, &service->key.address, service->key.family);

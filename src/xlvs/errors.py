@@ -12,6 +12,8 @@
         ├── NoSuchService        ESRCH on a service
         ├── DestinationExists    EEXIST on a destination
         ├── NoSuchDestination    ENOENT on a destination
+        ├── RuleExists           a rule that marks packets has the same conditions
+        ├── NoSuchRule           no rule that marks packets is like that
         ├── SchedulerNotFound    ENOENT on a scheduler
         ├── InvalidOperation     EINVAL: a value the data plane cannot accept
         │   └── OutOfRange       ERANGE: a weight below 0, a lower threshold above the upper one
@@ -74,6 +76,14 @@ class DestinationExists(TableError):
 
 class NoSuchDestination(TableError):
     """The service has no such real server."""
+
+
+class RuleExists(TableError):
+    """A rule that marks packets has the same conditions."""
+
+
+class NoSuchRule(TableError):
+    """No rule that marks packets is like that."""
 
 
 class SchedulerNotFound(TableError):

@@ -288,6 +288,53 @@ class Connection(Value):
         self.expires = expires
 
 
+class Prefix(Value):
+    """A network: an address without host bits, and how many of its bits count."""
+
+    __slots__ = ("address", "length")
+
+    def __init__(self, address: bytes, length: int) -> None:
+        self.address = address
+        self.length = length
+
+    @property
+    def family(self) -> int:
+        """`IPV4` or `IPV6`."""
+        return IPV4 if len(self.address) == 4 else IPV6
+
+
+class MarkRule(Value):
+    """What gives a packet the firewall mark ``mark`` (1 to 2^32 - 1): all that is said must hold.
+
+    ``protocol`` 0 is any.  ``ports`` and ``source_ports`` are ranges (first,
+    last), both ends included, of destination and source port; no range is any
+    port.  ``source`` None is any source of the destination's family.
+    """
+
+    __slots__ = ("destination", "mark", "ports", "protocol", "source", "source_ports")
+
+    def __init__(
+        self,
+        mark: int,
+        destination: Prefix,
+        source: Prefix | None = None,
+        protocol: int = 0,
+        ports: tuple[tuple[int, int], ...] = (),
+        source_ports: tuple[tuple[int, int], ...] = (),
+    ) -> None:
+        self.mark = mark
+        self.destination = destination
+        self.source = source
+        self.protocol = protocol
+        self.ports = ports
+        self.source_ports = source_ports
+
+    @property
+    def conditions(self) -> MarkRule:
+        """The rule without its mark: of two with the same conditions the second is never reached."""
+        return self.replace(mark=0)
+
+
 class Timeouts(Value):
     """The three timeouts that ``ipvsadm --set`` changes, in seconds."""
 

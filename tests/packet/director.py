@@ -124,10 +124,14 @@ class Director:
 
     # --- frames ------------------------------------------------------------
 
-    def tc(self, frame: bytes, ifindex: int | None = None) -> tuple[int, bytes]:
-        """Give a frame to TC ingress; its verdict and the frame after it."""
-        # struct __sk_buff: ten words, then ifindex
-        context = bytes(40) + pack("=I", self.ifindex if ifindex is None else ifindex)
+    def tc(self, frame: bytes, ifindex: int | None = None, mark: int = 0) -> tuple[int, bytes]:
+        """Give a frame to TC ingress; its verdict and the frame after it.
+
+        ``mark`` is the firewall mark that a program before ours has given it.
+        """
+        # struct __sk_buff: len, pkt_type, mark, seven words, then ifindex
+        index = self.ifindex if ifindex is None else ifindex
+        context = pack("=8xI28xI", mark, index)
         verdict, after, _ = bpf.run_program(self._programs["xlvs_tc"], frame, context=context)
         return verdict, after
 

@@ -20,9 +20,9 @@ The first `xlvsadm -A` does the same by itself."""
 
 _DETACH_HELP = """\
 Without an interface: end the data plane of this network namespace. Its
-services, real servers, connections and counters are forgotten; save them
-first with `xlvsadm -Sn`. With interfaces: only stop serving packets that
-come in by those."""
+services, real servers, connections, counters and mark rules are forgotten;
+save them first with `xlvsadm -Sn` and `xlvs mark save`. With interfaces: only
+stop serving packets that come in by those."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -94,7 +94,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _loaded(maps: Maps) -> dict[str, Any]:
-    from xlvs.datapath import loopback
+    from xlvs.datapath import loopback, marks
     from xlvs.datapath.attach import Attacher
     from xlvs.datapath.load import fill
     from xlvs.kernel import abi, bpffs
@@ -126,6 +126,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
             },
             "services": {"used": services, "capacity": limits.services},
             "destinations": {"used": destinations, "capacity": limits.destinations},
+            "mark_rules": {"used": marks.count(settings), "capacity": abi.MARK_RULES},
         },
         "lo_settings_changed": loopback.changed(settings),
         "lo_settings": loopback.wanted(settings),
@@ -167,7 +168,9 @@ def _page(report: dict[str, Any]) -> list[str]:
         lines.append("none: no Ethernet interface is up")
     lines += ["", "Table            Used         Capacity"]
     for name, table in report["tables"].items():
-        lines.append(f"{name:<16} {table['used']:<12} {table['capacity']}")
+        if name == "mark_rules" and not table["used"]:
+            continue  # few have any
+        lines.append(f"{name.replace('_', ' '):<16} {table['used']:<12} {table['capacity']}")
     lines += ["", "Events"]
     for name, text in _EVENTS.items():
         lines.append(f"{report['events'][name]:>12}  {text}")

@@ -257,9 +257,11 @@ class EbpfDatapath:
             loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
         record = self._maps.service(index)
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
-        route = rtnetlink.route_to(service.key.address)
-        record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
+        if not service.key.fwmark:
+            route = rtnetlink.route_to(service.key.address)
+            record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
         store_address(record.key.address, service.key.address)
+        record.key.fwmark = service.key.fwmark
         record.key.port = swap_port(service.key.port)
         record.key.protocol = service.key.protocol
         record.key.family = service.key.family
@@ -332,7 +334,6 @@ class EbpfDatapath:
                 f"it has {', '.join(runs.SCHEDULERS)}"
             )
         for wanted, what in (
-            (key.fwmark, "firewall-mark services"),
             (service.engine, "persistence engines"),
             (service.persistence, "persistent services"),
             (service.scheduler_flags, "scheduler flags"),
@@ -340,8 +341,22 @@ class EbpfDatapath:
         ):
             if wanted:
                 raise errors.NotSupported(f"xlvs does not have {what} yet")
-        if key.protocol not in (model.TCP, model.UDP) or key.port == 0:
+        if not key.fwmark and (key.protocol not in (model.TCP, model.UDP) or key.port == 0):
             raise errors.InvalidOperation("a virtual service needs a protocol and a port")
+
+    # --- rules that mark packets -------------------------------------------
+
+    def mark_rules(self) -> list[model.MarkRule]:
+        """See `Datapath.mark_rules`."""
+        from xlvs.datapath import marks  # whoever works on services does without it
+
+        return marks.read(self._maps)
+
+    def set_mark_rules(self, rules: list[model.MarkRule]) -> None:
+        """See `Datapath.set_mark_rules`."""
+        from xlvs.datapath import marks
+
+        marks.replace(self._maps, rules)
 
     # --- destinations ------------------------------------------------------
 

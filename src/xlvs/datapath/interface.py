@@ -14,6 +14,7 @@ from typing import Protocol
 from xlvs.model import (
     Connection,
     Destination,
+    MarkRule,
     Service,
     ServiceEntry,
     ServiceKey,
@@ -73,3 +74,13 @@ class Datapath(Protocol):
 
     def set_timeouts(self, timeouts: Timeouts) -> None:
         """Change the timeouts; a field of 0 stays as it is."""
+
+    def mark_rules(self) -> list[MarkRule]:
+        """The rules that give packets a firewall mark: the first that matches counts."""
+
+    def set_mark_rules(self, rules: list[MarkRule]) -> None:
+        """Put these rules in the place of all others, from one packet to the next.
+
+        Raises `RuleExists` where two have the same conditions, `InvalidOperation`
+        for a rule that none can be, `TableFull` for too many rules.
+        """

@@ -96,6 +96,7 @@ def _entries(limits: abi.Limits) -> dict[str, int]:
         "service_base": limits.services,
         "destination_base": limits.destinations,
         "events": limits.cpus,
+        "mark_rules": 2 * abi.MARK_RULES,
         "interfaces": abi.INTERFACE_LIMIT,
         "sweepers": 1,
         "quotes": 1,

@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from xlvs.model import Connection
+    from xlvs.model import Connection, MarkRule
 
 NO_SCHEDULER = "none"
 """What the kernel accepts for a service that schedules nothing."""
@@ -58,6 +58,7 @@ class MemoryDatapath:
         self._services = {entry.service.key: entry for entry in services}
         self._connections = tuple(connections)
         self._timeouts = Timeouts()
+        self._mark_rules: list[MarkRule] = []
 
     def version(self) -> tuple[int, int, int]:
         """The version of IPVS in every kernel since 2.6."""
@@ -151,6 +152,17 @@ class MemoryDatapath:
         self._timeouts = Timeouts(
             timeouts.tcp or old.tcp, timeouts.tcp_fin or old.tcp_fin, timeouts.udp or old.udp
         )
+
+    def mark_rules(self) -> list[MarkRule]:
+        """The rules that give packets a firewall mark: the first that matches counts."""
+        return list(self._mark_rules)
+
+    def set_mark_rules(self, rules: list[MarkRule]) -> None:
+        """Put these rules in the place of all others; raises as `Datapath.set_mark_rules` does."""
+        from xlvs.datapath.marks import check
+
+        check(rules)
+        self._mark_rules = list(rules)
 
 
 def _position(entry: ServiceEntry, address: bytes, port: int) -> int | None:

@@ -35,7 +35,8 @@ def packed_key(key: model.ServiceKey) -> bytes:
 def model_key(record: abi.ServiceKey) -> model.ServiceKey:
     """The model's key of a ``struct service_key``."""
     return model.ServiceKey(
-        record.family, record.protocol, address(record.address, record.family),
+        record.family, record.protocol,
+        b"" if record.fwmark else address(record.address, record.family),
         swap_port(record.port), record.fwmark,
     )  # fmt: skip
 

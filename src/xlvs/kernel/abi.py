@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 1
+ABI_VERSION = 2
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -19,6 +19,9 @@ RUN_HEADER = 3
 TIMEOUT_COUNT = 16
 TIMEOUT_UDP = 11
 SWEEPS_PER_SECOND = 64
+MARK_RULES = 2048
+MARK_RANGES = 20
+MARK_HALF_SHIFT = 16
 
 # enum connection_phase
 PHASE_FREE = 0
@@ -257,6 +260,46 @@ class Traffic(LittleEndianStructure):
     ]
 
 
+class PortRange(LittleEndianStructure):
+    """``struct port_range``, 4 bytes."""
+
+    first: int
+    last: int
+    _fields_ = [
+        ("first", c_uint16),
+        ("last", c_uint16),
+    ]
+
+
+class MarkRule(LittleEndianStructure):
+    """``struct mark_rule``, 128 bytes."""
+
+    destination: Array[c_uint8]
+    source: Array[c_uint8]
+    mark: int
+    family: int
+    protocol: int
+    destination_prefix: int
+    source_prefix: int
+    destination_ranges: int
+    source_ranges: int
+    pad: Array[c_uint8]
+    range: Array[PortRange]
+    _fields_ = [
+        ("destination", c_uint8 * 16),
+        ("source", c_uint8 * 16),
+        ("mark", c_uint32),
+        ("family", c_uint8),
+        ("protocol", c_uint8),
+        ("destination_prefix", c_uint8),
+        ("source_prefix", c_uint8),
+        ("destination_ranges", c_uint8),
+        ("source_ranges", c_uint8),
+        ("pad", c_uint8 * 6),
+        ("range", PortRange * 20),
+    ]
+
+
 class Interface(LittleEndianStructure):
     """``struct interface``, 8 bytes."""
 
@@ -290,7 +333,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 160 bytes."""
+    """``struct settings``, 168 bytes."""
 
     abi_version: int
     pad: int
@@ -306,6 +349,8 @@ class Settings(LittleEndianStructure):
     activated: int
     loopback_wanted: int
     changing: int
+    mark_set: int
+    mark_set_changed: int
     _fields_ = [
         ("abi_version", c_uint32),
         ("pad", c_uint32),
@@ -321,6 +366,8 @@ class Settings(LittleEndianStructure):
         ("activated", c_uint32),
         ("loopback_wanted", c_uint32),
         ("changing", c_uint32),
+        ("mark_set", c_uint32),
+        ("mark_set_changed", c_uint32),
     ]
 
 

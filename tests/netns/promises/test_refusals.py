@@ -29,6 +29,7 @@ _LOADING = (
     "xlvs attach eth0",
     "xlvs attach --mode xdp-generic eth0",
     "xlvsadm --set 1 2 3",
+    "xlvs mark add 1 --dst 192.0.2.0/24",
 )
 _CHANGING = (
     "xlvsadm -A -t 192.0.2.100:81",
@@ -45,8 +46,19 @@ _CHANGING = (
     "xlvs attach --mode xdp-generic eth0",
     "xlvs detach",
     "xlvs detach eth0",
+    "xlvs mark add 1 --dst 192.0.2.0/24",
+    "xlvs mark clear",
 )
-_READING = ("xlvsadm", "xlvsadm -Ln", "xlvsadm -Lcn", "xlvsadm -Sn", "xlvs status", "xlvs status --json")
+_READING = (
+    "xlvsadm",
+    "xlvsadm -Ln",
+    "xlvsadm -Lcn",
+    "xlvsadm -Sn",
+    "xlvs status",
+    "xlvs status --json",
+    "xlvs mark list",
+    "xlvs mark save",
+)
 
 
 @pytest.fixture

@@ -20,14 +20,22 @@ ports = st.integers(0, 65535)
 addresses = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
 
 
-@given(addresses, ports, st.sampled_from([TCP, UDP]), st.integers(0, 2**32 - 1))
-def test_keys(address: bytes, port: int, protocol: int, mark: int) -> None:
+@given(addresses, ports, st.sampled_from([TCP, UDP]))
+def test_keys(address: bytes, port: int, protocol: int) -> None:
     family = IPV4 if len(address) == 4 else IPV6
-    key = ServiceKey(family, protocol, address, port, mark)
+    key = ServiceKey(family, protocol, address, port)
     packed = records.packed_key(key)
     assert len(packed) == 24
     assert packed[:16] == address + bytes(16 - len(address))
     assert packed[20:22] == port.to_bytes(2, "big")
+    assert records.model_key(abi.ServiceKey.from_buffer_copy(packed)) == key
+
+
+@given(st.sampled_from([IPV4, IPV6]), st.integers(1, 2**32 - 1))
+def test_keys_of_marks(family: int, mark: int) -> None:
+    key = ServiceKey(family, fwmark=mark)
+    packed = records.packed_key(key)
+    assert packed == bytes(16) + pack("=I", mark) + bytes([0, 0, 0, family])
     assert records.model_key(abi.ServiceKey.from_buffer_copy(packed)) == key
 
 
