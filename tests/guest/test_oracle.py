@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
+from tests.guest.player import PROGRAMS
 from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, XLVS, Observation, Play, Scenario, differences, play
 
@@ -104,6 +107,69 @@ PROTOCOLS = Scenario.parse(
 )
 
 
+# IPVS gets its marks from netfilter, xlvs from rules of its own; /proc tells who has the services.
+MARK = (
+    "set -e; if grep -q FWM /proc/net/ip_vs; then for each in iptables ip6tables; do "
+    "$each -t mangle -A PREROUTING -p tcp -m multiport --dports 80,443,8000:8100 -j MARK --set-mark 1; "
+    "$each -t mangle -A PREROUTING -p udp -j MARK --set-mark 2; done; "
+    "else for all in 0.0.0.0/0 ::/0; do "
+    "echo add 1 --dst $all --proto tcp --port 80,443,8000-8100; echo add 2 --dst $all --proto udp; "
+    f"done | {PROGRAMS}/xlvs mark restore; fi"
+)
+MARKS = Scenario.parse(
+    "services of firewall marks",
+    """
+    ipvsadm -R
+    < -A -f 1 -s rr
+    < -a -f 1 -r {rs1} -g
+    < -a -f 1 -r {rs2} -g
+    < -A -f 1 -6 -s wrr
+    < -a -f 1 -6 -r {rs1_6} -g -w 2
+    < -a -f 1 -6 -r {rs2_6} -g -w 1
+    < -A -t {vip}:443 -s rr
+    < -a -t {vip}:443 -r {rs1} -g
+    < -A -t {vip}:81 -s rr
+    < -a -t {vip}:81 -r {rs2} -g
+    < -A -u {vip}:53 -s rr
+    < -a -u {vip}:53 -r {rs2} -g
+    ipvsadm -L -n
+    open unmarked tcp {vip}:443
+    """
+    + f"run director sh -c {shlex.quote(MARK)}"
+    + """
+    open a tcp {vip}:80
+    open b tcp {vip}:443
+    open c tcp {vip}:8000
+    open d tcp {vip}:8100
+    open e tcp {vip}:80
+    open f tcp {vip}:81
+    open g tcp {vip}:8101
+    open h tcp [{vip6}]:80
+    open i tcp [{vip6}]:443
+    open j tcp [{vip6}]:8050
+    open k udp {vip}:53
+    send unmarked 10
+    send b 20
+    close a
+    ipvsadm -L -n
+    ipvsadm -L -n -f 1
+    ipvsadm -S -n
+    connections
+    ipvsadm -D -f 1
+    open l tcp {vip}:443
+    open m tcp {vip}:80
+    open n tcp [{vip6}]:80
+    wait 3
+    ipvsadm -L -n --stats
+    ipvsadm -Z -f 1 -6
+    ipvsadm -E -f 1 -6 -s rr
+    ipvsadm -L -n -f 1 -6
+    connections
+    """,
+    servers=2,
+)
+
+
 EXPIRY = Scenario.parse(
     "entries expire with nobody looking after them",
     """
@@ -189,10 +255,15 @@ def test_xlvs_forwards_on_this_kernel(guest: Guest) -> None:
     assert played.picks()[2] == played.picks()[0]
 
 
-@pytest.mark.parametrize("scenario", [SCHEDULERS, PROTOCOLS, EXPIRY], ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize(
+    "scenario", [SCHEDULERS, PROTOCOLS, MARKS, EXPIRY], ids=lambda scenario: scenario.name
+)
 def test_same_as_the_kernel(scenario: Scenario, fast_guest: Guest) -> None:
     plays = play(fast_guest, [scenario])
     assert [one.director for one in plays] == [KERNEL, XLVS]
+    for one in plays:
+        prepared = [seen.answer for seen in one.observations if seen.step.startswith("run ")]
+        assert set(prepared) <= {"= 0\n"}, prepared
     told = differences(plays)
     assert not told, "\n".join(told)
 
