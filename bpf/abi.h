@@ -71,6 +71,8 @@ enum connection_flag {
 	CONNECTION_SPILLED = 4,   /* not in its home bucket */
 	CONNECTION_REPLY = 8,     /* the real server's direction of the entry that `link` names */
 	CONNECTION_CLIENT_HERE = 16, /* the client is the director itself */
+	CONNECTION_TEMPLATE = 32, /* a persistence template: no packet is of its flow */
+	CONNECTION_ASIDE = 64,    /* a template whose real server is gone: never found again */
 };
 
 /* In the same flags: the forwarding method that it began with, and keeps. */
@@ -84,6 +86,14 @@ enum connection_control {
 	CONTROL_STATE_SHIFT = 8,
 	CONTROL_FLAGS_SHIFT = 16,
 	CONTROL_GENERATION_SHIFT = 32,
+	/* A template's upper half counts the connections that it controls. */
+	CONTROL_CONTROLLED_SHIFT = 32,
+};
+
+/* A template's `state`. */
+enum template_state {
+	TEMPLATE_NONE,
+	TEMPLATE_ASSURED,         /* a connection of its was established */
 };
 
 struct connection {
@@ -93,7 +103,9 @@ struct connection {
 	__u32 destination;        /* index into `destinations` */
 	__be16 destination_port;
 	__u16 reserved;
-	__u32 link;               /* 1 + the slot of the other direction; 0 = none */
+	/* Of a connection: 1 + the slot of its template, 0 = none.  Of a reply: 1 + the
+	 * slot of its connection.  Of a template: the ticks that it lives on. */
+	__u32 link;
 };
 
 struct connection_bucket {
@@ -274,6 +286,16 @@ struct limits {
 	__u32 pad;
 };
 
+/* The kernel's settings of /proc/sys/net/ipv4/vs that the packet path has, by
+ * their names there. */
+enum sysctl {
+	SYSCTL_CONN_REUSE_MODE,
+	SYSCTL_EXPIRE_NODEST_CONN,
+	SYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
+	SYSCTL_SLOPPY_TCP,
+	SYSCTL_COUNT,
+};
+
 /* One record that says what is loaded, with the settings that may change. */
 struct settings {
 	__u32 abi_version;
@@ -290,6 +312,9 @@ struct settings {
 	__u32 activated;          /* loading went on to its end: attached, forwarding on */
 	__u32 loopback_wanted;    /* bits as above: there is need of it */
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
+	__u32 ftp_services;       /* how many there are at TCP port 21, */
+	__u32 any_port_services;  /* and without a port: look-ups ask for them only then */
+	__u32 sysctl[SYSCTL_COUNT];
 	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */
 	__u32 mark_set_changed;   /* tick of its last change */
 };

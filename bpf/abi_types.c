@@ -16,6 +16,8 @@ struct abi_types {
 	enum reach_flag reach_flag;
 	enum overload_flag overload_flag;
 	enum tunnel_kind tunnel_kind;
+	enum template_state template_state;
+	enum sysctl sysctl;
 	struct flow flow;
 	struct connection connection;
 	struct service_key service_key;

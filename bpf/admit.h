@@ -9,12 +9,14 @@
 #include "conn.h"
 #include "mark.h"
 #include "parse.h"
+#include "persist.h"
 #include "reach.h"
 #include "sched.h"
 #include "state.h"
 #include "stats.h"
 
 #define FTP_DATA_PORT 20
+#define FIRST_UNPRIVILEGED_PORT 1024
 
 /* What admit() returns for a packet that gets no connection: this, and the
  * index of the destination that was chosen for it. */
@@ -22,19 +24,35 @@
 
 static __always_inline int may_be_scheduled(const struct packet *packet)
 {
-	if (packet->flow.client_port == bpf_htons(FTP_DATA_PORT))
+	struct settings *current;
+	__u32 zero = 0;
+
+	/* From port 0 come no connections: it is that of templates. */
+	if (packet->flow.client_port == bpf_htons(FTP_DATA_PORT) || packet->flow.client_port == 0)
 		return 0;
 	if (packet->flow.protocol != PROTOCOL_TCP)
 		return 1;
-	return packet->tcp_flags & TCP_SYN && !(packet->tcp_flags & TCP_RST);
+	if (packet->tcp_flags & TCP_RST)
+		return 0;
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return packet->tcp_flags & TCP_SYN || (current && current->sysctl[SYSCTL_SLOPPY_TCP]);
+}
+
+static __always_inline int may_be_ftp_data(const struct packet *packet)
+{
+	return packet->flow.protocol == PROTOCOL_TCP &&
+	       (packet->flow.virtual_port == bpf_htons(FTP_DATA_PORT) ||
+		bpf_ntohs(packet->flow.virtual_port) >= FIRST_UNPRIVILEGED_PORT);
 }
 
 /* The service of the packet's firewall mark, else of its protocol, address and
- * port (kernel: ip_vs_service_find()). */
+ * port, else of what an FTP server's data may be, else of all ports
+ * (kernel: ip_vs_service_find()). */
 static __always_inline int service_of(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct service_key key = { .family = packet->flow.family };
-	__u32 *index;
+	struct settings *current;
+	__u32 *index = 0, zero = 0;
 
 	key.fwmark = mark_of(skb, packet);
 	if (key.fwmark) {
@@ -47,6 +65,17 @@ static __always_inline int service_of(const struct __sk_buff *skb, const struct 
 	key.port = packet->flow.virtual_port;
 	key.protocol = packet->flow.protocol;
 	index = bpf_map_lookup_elem(&service_index, &key);
+	if (index)
+		return *index;
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (current && current->ftp_services && may_be_ftp_data(packet)) {
+		key.port = bpf_htons(FTP_PORT);
+		index = bpf_map_lookup_elem(&service_index, &key);
+	}
+	if (!index && current && current->any_port_services) {
+		key.port = 0;
+		index = bpf_map_lookup_elem(&service_index, &key);
+	}
 	return index ? (int)*index : NOT_FOUND;
 }
 
@@ -81,7 +110,7 @@ enum admission {
 static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 				       const struct destination *destination)
 {
-	struct connection *entry, *reply;
+	struct connection *reply;
 	int found;
 
 	new->flow.virtual = new->flow.client;
@@ -92,56 +121,80 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 	new->flags = CONNECTION_REPLY;
 	new->link = slot + 1;
 	new->replaces = 0;
-	found = conn_insert(new);
-	if (found < 0)
-		return -1;
-	reply = conn_at(found & SLOT_MASK);
-	entry = conn_at(slot);
-	if (!reply || !entry || !is_reply(reply))
-		return -1;
-	/* One client port on two VIPs, one real server: the newest gets the answers. */
-	reply->link = slot + 1;
-	entry->link = (found & SLOT_MASK) + 1;
-	return 0;
+	for (int i = 0; i < 2; i++) {
+		found = conn_insert(new);
+		reply = found >= 0 ? conn_at(found & SLOT_MASK) : 0;
+		if (!reply || !is_reply(reply))
+			return -1;
+		if (found & SLOT_IS_NEW)
+			return 0;
+		/* One client port on two VIPs, one real server: the newest gets the answers. */
+		reply->destination = new->destination;
+		reply->link = slot + 1;
+		/* Unless the older's end came in between. */
+		if (control_phase(load_control(reply)) == PHASE_LIVE)
+			return 0;
+	}
+	return -1;
 }
 
-/* The port at a real server; 0 is the packet's own: one service of a mark has many. */
-static __always_inline __be16 port_at(const struct packet *packet,
+/* The port at a real server, where it has one for all of its service's packets;
+ * else the packet's own. */
+static __always_inline __be16 port_at(const struct packet *packet, const struct service *service,
 				      const struct destination *destination)
 {
+	if (service->flags & SERVICE_PERSISTENT && packet->flow.virtual_port != service->key.port)
+		return packet->flow.virtual_port;
 	return destination->port ? destination->port : packet->flow.virtual_port;
 }
 
-/* A connection for `packet`, to `destination`, in the place of the one that `over` was. */
-static __always_inline int enter(const struct packet *packet, struct destination *destination,
-				 __u32 service, __u32 index, __u64 over)
+struct entrance {
+	__u32 service;
+	__u32 destination;
+	__u32 link;    /* 1 + the slot of its template, or 0 */
+	__be16 port;
+	__u16 pad;
+	__u64 over;
+};
+
+/* A connection for `packet`, in the place of the one that `over` was. */
+__attribute__((noinline)) int enter(const struct packet *packet, const struct entrance *entrance)
 {
 	struct new_connection new = {};
+	struct destination *destination;
 	struct connection *entry;
 	__u32 now = ticks_now();
 	int found;
 
-	new.destination = index;
+	if (!packet || !entrance)
+		return REFUSED;
+	new.destination = entrance->destination;
+	destination = bpf_map_lookup_elem(&destinations, &new.destination);
+	if (!destination)
+		return REFUSED;
 	new.flow = packet->flow;
-	new.destination_port = port_at(packet, destination);
+	new.destination_port = entrance->port;
 	new.expires = now + NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
 	new.flags = CONNECTION_INACTIVE | destination->method << CONNECTION_METHOD_SHIFT;
 	if (destination->method != METHOD_MASQUERADE)
 		new.flags |= CONNECTION_NO_OUTPUT;
 	if (packet->own)
 		new.flags |= CONNECTION_CLIENT_HERE;
-	new.replaces = over;
+	new.link = entrance->link;
+	new.replaces = entrance->over;
 	found = conn_insert(&new);
-	if (found < 0) {
+	if (found < 0)
 		COUNT_EVENT(table_full);
-		return REFUSED;
+	if (found < 0 || !(found & SLOT_IS_NEW)) {
+		release_template(entrance->link);
+		return found < 0 ? REFUSED : found;
 	}
-	if (found & SLOT_IS_REPLACED)
+	if (found & SLOT_IS_REPLACED) {
+		release_template(new.replaced_link);
 		uncount(new.replaced_destination, new.replaces);
-	if (!(found & SLOT_IS_NEW))
-		return found;
+	}
 	found &= SLOT_MASK;
-	__sync_fetch_and_add(&destination->inactive, 1);
+	count_new(destination);
 	if (destination->method == METHOD_MASQUERADE && admit_reply(found, &new, destination)) {
 		entry = conn_at(found);
 		if (entry)
@@ -149,8 +202,56 @@ static __always_inline int enter(const struct packet *packet, struct destination
 		COUNT_EVENT(table_full);
 		return REFUSED;
 	}
-	count_connection(service, index);
+	count_connection(entrance->service, entrance->destination);
 	return found;
+}
+
+/* Whether a service takes a packet to that port (kernel: ip_vs_schedule()). */
+static __always_inline int takes_port(const struct service *service, const struct packet *packet)
+{
+	return service->key.fwmark || service->flags & SERVICE_PERSISTENT ||
+	       service->key.port == packet->flow.virtual_port;
+}
+
+/* The virtual FTP service lends its address to others: what it has no server for
+ * may be theirs (kernel: ip_vs_leave()). */
+static __always_inline int no_server(const struct service *service, const struct packet *packet)
+{
+	if (service->key.port == bpf_htons(FTP_PORT) &&
+	    packet->flow.virtual_port != bpf_htons(FTP_PORT))
+		return NOT_A_SERVICE;
+	COUNT_EVENT(no_destination);
+	return NO_SERVER;
+}
+
+/* Choose a destination: sets `entrance`'s, and its template where there is one;
+ * 0, or an `enum admission`. */
+static __always_inline int choose(const struct packet *packet, const struct service *service,
+				  struct entrance *entrance)
+{
+	struct connection *template;
+	int found;
+
+	if (!(service->flags & SERVICE_PERSISTENT)) {
+		found = schedule(entrance->service);
+		if (found < 0)
+			return no_server(service, packet);
+		entrance->destination = found;
+		return 0;
+	}
+	found = hold_template(packet, entrance->service);
+	if (found == NO_DESTINATION)
+		return no_server(service, packet);
+	template = found >= 0 ? conn_at(found) : 0;
+	if (!template) {
+		COUNT_EVENT(table_full);
+		return REFUSED;
+	}
+	entrance->destination = template->destination;
+	entrance->link = found + 1;
+	/* Each connection lets it live its time anew. */
+	template->expires = ticks_now() + template->link;
+	return 0;
 }
 
 /*
@@ -160,42 +261,62 @@ static __always_inline int enter(const struct packet *packet, struct destination
  * another CPU was first.  Returns the new slot, ONE_PACKET and a destination, or
  * an `enum admission`.
  */
-__attribute__((noinline)) int admit(struct __sk_buff *skb, const struct packet *packet, __u64 over)
+static __always_inline int admit(struct __sk_buff *skb, const struct packet *packet, __u64 over)
 {
+	struct entrance entrance = { .over = over };
 	struct destination *destination;
 	struct service *service;
-	__u32 index, chosen;
 	int found, one_packet;
 
-	if (!packet)
-		return REFUSED;
 	if (!may_be_scheduled(packet) || (!packet->own && is_martian(&packet->flow)))
 		return NOT_A_SERVICE;
 	found = service_of(skb, packet);
 	if (found < 0 || !virtual_is_local(skb, found))
 		return NOT_A_SERVICE;
-	index = found;
-	service = bpf_map_lookup_elem(&services, &index);
-	if (!service)
+	entrance.service = found;
+	service = bpf_map_lookup_elem(&services, &entrance.service);
+	if (!service || !takes_port(service, packet))
 		return NOT_A_SERVICE;
-
 	one_packet = service->flags & SERVICE_ONE_PACKET && packet->flow.protocol == PROTOCOL_UDP;
 	if (one_packet && packet->own == OWN_LEAVING)
 		return NOT_YET;
-	found = schedule(index);
-	if (found < 0) {
-		COUNT_EVENT(no_destination);
-		return NO_SERVER;
-	}
-	chosen = found;
-	destination = bpf_map_lookup_elem(&destinations, &chosen);
-	if (!destination)
-		return REFUSED;
+
+	found = choose(packet, service, &entrance);
+	if (found < 0)
+		return found;
 	if (one_packet) {
-		count_connection(index, chosen);
-		return ONE_PACKET | chosen;
+		release_template(entrance.link);
+		count_connection(entrance.service, entrance.destination);
+		return ONE_PACKET | entrance.destination;
 	}
-	return enter(packet, destination, index, chosen, over);
+	destination = bpf_map_lookup_elem(&destinations, &entrance.destination);
+	if (destination)
+		entrance.port = port_at(packet, service, destination);
+	return enter(packet, &entrance);
+}
+
+/*
+ * The connection of a client's packet, which may have an entry in `slot`: that, or
+ * a new one.  Returns what admit() does.
+ */
+__attribute__((noinline)) int connection_for(struct __sk_buff *skb, const struct packet *packet,
+					     int slot)
+{
+	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
+	__u64 control = entry ? load_control(entry) : 0;
+	__u32 now = ticks_now();
+	int found;
+
+	if (!packet)
+		return REFUSED;
+	if (entry && control_flags(control) & CONNECTION_TEMPLATE)
+		return NOT_A_SERVICE;
+	if (entry && !is_over(entry, control, packet, now))
+		return slot;
+	found = admit(skb, packet, control);
+	if (found < 0 && entry)
+		conn_kill(entry, slot, now);
+	return found;
 }
 
 #endif

@@ -51,7 +51,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 
 	if (!packet || !reply)
 		return NOT_OURS;
-	entry = conn_of_reply(reply, slot);
+	entry = conn_of_reply(reply);
 	if (!entry || has_passed(entry->expires, now))
 		return NOT_OURS;
 	index = entry->destination;
@@ -105,7 +105,7 @@ __attribute__((noinline)) int note_local_answer(const struct packet *packet)
 	asked.family = packet->flow.family;
 	slot = conn_find(&asked);
 	entry = slot >= 0 ? conn_at(slot) : 0;
-	if (!entry || is_reply(entry) || has_passed(entry->expires, now) ||
+	if (!entry || is_reply(entry) || is_template(entry) || has_passed(entry->expires, now) ||
 	    control_method(load_control(entry)) == METHOD_MASQUERADE)
 		return 0;
 	index = entry->destination;

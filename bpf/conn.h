@@ -125,12 +125,21 @@ static __always_inline struct connection *conn_at(__u32 slot)
 	return &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
 }
 
+/* Live, and no template that was put aside. */
+static __always_inline int is_findable(__u64 control)
+{
+	const __u64 mask = 0xffULL << CONTROL_PHASE_SHIFT |
+			   (__u64)CONNECTION_ASIDE << CONTROL_FLAGS_SHIFT;
+
+	return (control & mask) == (__u64)PHASE_LIVE << CONTROL_PHASE_SHIFT;
+}
+
 static __always_inline int search_bucket(const struct connection_bucket *bucket,
 					 const struct flow *flow)
 {
 	for (int i = 0; i < SLOTS_PER_BUCKET; i++) {
 		if (flow_equal(&bucket->slot[i].flow, flow) &&
-		    control_phase(load_control(&bucket->slot[i])) == PHASE_LIVE)
+		    is_findable(load_control(&bucket->slot[i])))
 			return i;
 	}
 	return NOT_FOUND;
@@ -187,13 +196,37 @@ static __always_inline void count_spilled(const struct flow *flow, __s32 change)
 		__sync_fetch_and_add(&guard->spilled, change);
 }
 
-/* Take an entry with this control word off its destination's counters. */
+/* Take an entry with this control word off its destination's counters
+ * (kernel: ip_vs_unbind_dest()). */
 static __always_inline void uncount(__u32 destination, __u64 control)
 {
-	if (control_flags(control) & CONNECTION_INACTIVE)
-		destination_moves(destination, 0, -1);
-	else
-		destination_moves(destination, -1, 0);
+	struct destination *record = bpf_map_lookup_elem(&destinations, &destination);
+	__s32 *counter;
+	__u32 total;
+
+	if (!record)
+		return;
+	counter = control_flags(control) & CONNECTION_TEMPLATE ? &record->persistent :
+		  control_flags(control) & CONNECTION_INACTIVE ? &record->inactive :
+								 &record->active;
+	__sync_fetch_and_add(counter, -1);
+	if (!(*(volatile __u32 *)&record->overload & OVERLOADED))
+		return;
+	total = record->active + record->inactive;
+	if (record->lower_threshold ? total < record->lower_threshold :
+				      (__u64)total * 4 < (__u64)record->upper_threshold * 3 ||
+					      record->upper_threshold == 0)
+		__sync_fetch_and_and(&record->overload, ~OVERLOADED);
+}
+
+/* A new connection is a destination's; the last that it may take bars the way to more. */
+static __always_inline void count_new(struct destination *destination)
+{
+	__u32 upper = destination->upper_threshold;
+
+	__sync_fetch_and_add(&destination->inactive, 1);
+	if (upper && (__u32)(destination->active + destination->inactive) >= upper)
+		__sync_fetch_and_or(&destination->overload, OVERLOADED);
 }
 
 /* From PHASE_LIVE to PHASE_DEAD; returns the control word it had, or 0. */
@@ -219,37 +252,80 @@ static __always_inline int is_reply(const struct connection *entry)
 	return control_flags(load_control(entry)) & CONNECTION_REPLY;
 }
 
-/* The entry that another one's `link` names, or null. */
-static __always_inline struct connection *conn_linked(const struct connection *entry)
+/* The connection whose replies an entry stands for; null if it is gone.  Its slot
+ * may be another's by now: of one with the same ends the answers are the same. */
+static __always_inline struct connection *conn_of_reply(const struct connection *reply)
 {
-	__u32 link = entry->link;
+	struct connection *entry = reply->link ? conn_at(reply->link - 1) : 0;
+	__u64 control;
 
-	return link ? conn_at(link - 1) : 0;
-}
-
-/* The connection whose replies the entry in `slot` stands for; null if it has
- * another entry for them by now, or is gone. */
-static __always_inline struct connection *conn_of_reply(const struct connection *reply, __u32 slot)
-{
-	struct connection *entry = conn_linked(reply);
-
-	if (!entry || control_phase(load_control(entry)) != PHASE_LIVE || entry->link != slot + 1)
+	if (!entry)
+		return 0;
+	control = load_control(entry);
+	if (control_phase(control) != PHASE_LIVE ||
+	    control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) ||
+	    control_method(control) != METHOD_MASQUERADE ||
+	    entry->destination != reply->destination ||
+	    entry->destination_port != reply->flow.client_port ||
+	    entry->flow.client_port != reply->flow.virtual_port ||
+	    entry->flow.protocol != reply->flow.protocol ||
+	    entry->flow.client.half[0] != reply->flow.virtual.half[0] ||
+	    entry->flow.client.half[1] != reply->flow.virtual.half[1])
 		return 0;
 	return entry;
+}
+
+/* Forget the replies' entry of the masqueraded connection that was in `slot`,
+ * unless a later connection with the same ends took it over. */
+__attribute__((noinline)) int bury_reply(__u32 slot)
+{
+	struct connection *entry = conn_at(slot), *reply;
+	struct destination *destination;
+	struct flow flow = {};
+	__u32 index;
+	int found;
+
+	if (!entry)
+		return 0;
+	index = entry->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination)
+		return 0;
+	flow.client = destination->address;
+	flow.client_port = entry->destination_port;
+	flow.virtual = entry->flow.client;
+	flow.virtual_port = entry->flow.client_port;
+	flow.protocol = entry->flow.protocol;
+	flow.family = entry->flow.family;
+	found = conn_find(&flow);
+	reply = found >= 0 ? conn_at(found) : 0;
+	if (reply && is_reply(reply) && reply->link == slot + 1)
+		bury(reply, ticks_now());
+	return 0;
+}
+
+/* One connection less that a template controls; `link` is the connection's. */
+static __always_inline void release_template(__u32 link)
+{
+	struct connection *template = link ? conn_at(link - 1) : 0;
+
+	if (template)
+		__sync_fetch_and_add(&template->control, -(1ULL << CONTROL_CONTROLLED_SHIFT));
 }
 
 /* Forget the connection in a slot; once, whoever else tries at the same time. */
 static __always_inline void conn_kill(struct connection *entry, __u32 slot, __u32 now)
 {
-	struct connection *reply = conn_linked(entry);
 	__u64 control = bury(entry, now);
 
 	if (!control)
 		return;
+	if (!(control_flags(control) & CONNECTION_TEMPLATE)) {
+		if (control_method(control) == METHOD_MASQUERADE)
+			bury_reply(slot);
+		release_template(entry->link);
+	}
 	uncount(entry->destination, control);
-	/* A later connection may have taken the reply's entry over. */
-	if (reply && reply->link == slot + 1)
-		bury(reply, now);
 }
 
 /* Set an entry's TCP state, and count it as active or inactive. */
@@ -334,7 +410,8 @@ struct new_connection {
 	__be16 destination_port;
 	__u16 flags;
 	__u32 link;
-	__u32 replaced_destination; /* out: whose the replaced entry was */
+	__u32 replaced_destination; /* out: whose the replaced entry was, */
+	__u32 replaced_link;        /* and its link */
 	__u64 replaces; /* control word of an entry of this flow that is over, or 0 */
 };
 
@@ -342,8 +419,12 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 				    const struct new_connection *new, __u32 flags)
 {
 	struct connection *entry = &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
-	__u64 control = load_control(entry);
+	__u64 control = load_control(entry), live;
 
+	live = control_with(control, PHASE_LIVE, 0, flags);
+	/* A template is made for a connection, which is the first that it controls. */
+	if (flags & CONNECTION_TEMPLATE)
+		live = (__u32)live | 1ULL << CONTROL_CONTROLLED_SHIFT;
 	entry->flow = new->flow;
 	entry->destination = new->destination;
 	entry->destination_port = new->destination_port;
@@ -351,7 +432,7 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->reserved = 0;
 	entry->link = new->link;
 	/* A full barrier: the fields are there before the phase. */
-	swap_control(entry, control, control_with(control, PHASE_LIVE, 0, flags));
+	swap_control(entry, control, live);
 }
 
 /* Put a connection in the place of one of the same flow; true if that was still the same. */
@@ -363,6 +444,7 @@ static __always_inline int replace(struct connection_bucket *bucket, int slot,
 	if (!new->replaces || !swap_control(entry, new->replaces, claimed(new->replaces)))
 		return 0;
 	new->replaced_destination = entry->destination;
+	new->replaced_link = entry->link;
 	publish(bucket, slot, new, flags);
 	return 1;
 }
@@ -376,9 +458,9 @@ static __always_inline int replace(struct connection_bucket *bucket, int slot,
 __attribute__((noinline)) int conn_insert(struct new_connection *new)
 {
 	struct connection_bucket *bucket[BUCKET_CHOICES];
-	__u32 index[BUCKET_CHOICES];
 	struct bucket_guard *guard;
 	int slot, result = NOT_FOUND;
+	__u32 index;
 	__u64 hash;
 
 	if (!new)
@@ -386,12 +468,13 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 	hash = flow_hash(&new->flow);
 #pragma unroll
 	for (int n = 0; n < BUCKET_CHOICES; n++) {
-		index[n] = bucket_choice(hash, n);
-		bucket[n] = bpf_map_lookup_elem(&connections, &index[n]);
+		index = bucket_choice(hash, n);
+		bucket[n] = bpf_map_lookup_elem(&connections, &index);
 		if (!bucket[n])
 			return NOT_FOUND;
 	}
-	guard = bpf_map_lookup_elem(&bucket_guards, &index[0]);
+	index = bucket_choice(hash, 0);
+	guard = bpf_map_lookup_elem(&bucket_guards, &index);
 	if (!guard)
 		return NOT_FOUND;
 
@@ -402,7 +485,7 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 			break;
 		slot = search_bucket(bucket[n], &new->flow);
 		if (slot >= 0) {
-			result = index[n] * SLOTS_PER_BUCKET + slot;
+			result = bucket_choice(hash, n) * SLOTS_PER_BUCKET + slot;
 			if (replace(bucket[n], slot, new,
 				    new->flags | (n ? CONNECTION_SPILLED : 0)))
 				result |= SLOT_IS_NEW | SLOT_IS_REPLACED;
@@ -417,7 +500,7 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 		slot = claim_slot(bucket[n]);
 		if (slot >= 0) {
 			publish(bucket[n], slot, new, new->flags | (n ? CONNECTION_SPILLED : 0));
-			result = (index[n] * SLOTS_PER_BUCKET + slot) | SLOT_IS_NEW;
+			result = (bucket_choice(hash, n) * SLOTS_PER_BUCKET + slot) | SLOT_IS_NEW;
 			goto unlock;
 		}
 	}

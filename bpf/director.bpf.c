@@ -29,8 +29,9 @@
 #include "stats.h"
 #include "tcp.h"
 #include "conn.h"
-#include "state.h"
 #include "sched.h"
+#include "persist.h"
+#include "state.h"
 #include "mark.h"
 #include "reach.h"
 #include "admit.h"
@@ -75,37 +76,28 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	return tc_to_destination(skb, packet->flow.family, destination);
 }
 
-/* A client's packet, whose entry is in `slot` if that is not negative. */
-__attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *packet, int slot)
+/* A client's packet, with what connection_for() returned for it. */
+__attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *packet, int choice)
 {
-	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
-	__u32 now = ticks_now(), index, method;
 	struct destination *destination;
-	__u64 control;
+	struct connection *entry = 0;
+	__u32 index, method;
 	__be16 port;
-	int old;
 
-	if (!packet)
+	if (!packet || choice == NOT_A_SERVICE)
 		return NOT_OURS;
-	control = entry ? load_control(entry) : 0;
-	if (!entry || is_over(entry, control, packet, now)) {
-		old = slot;
-		slot = admit(skb, packet, control);
-		if (slot < 0 && entry)
-			conn_kill(entry, old, now);
-		if (slot == NOT_A_SERVICE)
-			return NOT_OURS;
-		if (slot == NOT_YET)
-			return send_round(skb);
-		if (slot == NO_SERVER)
-			return send_error(skb, packet, ERROR_PORT_UNREACHABLE, 0);
-		if (slot < 0)
-			return TC_ACT_SHOT;
-		entry = slot & ONE_PACKET ? 0 : conn_at(slot);
-		if (!entry && !(slot & ONE_PACKET))
+	if (choice == NOT_YET)
+		return send_round(skb);
+	if (choice == NO_SERVER)
+		return send_error(skb, packet, ERROR_PORT_UNREACHABLE, 0);
+	if (choice < 0)
+		return TC_ACT_SHOT;
+	if (!(choice & ONE_PACKET)) {
+		entry = conn_at(choice);
+		if (!entry)
 			return TC_ACT_SHOT;
 	}
-	index = entry ? entry->destination : slot & ~ONE_PACKET;
+	index = entry ? entry->destination : choice & ~ONE_PACKET;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return TC_ACT_SHOT;
@@ -120,12 +112,12 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		return send_round(skb);
 
 	if (packet->fragment)
-		note_fragment(packet, slot);
+		note_fragment(packet, choice);
 	count_inbound(destination->service, index, packet->bytes);
 	method = destination->method;
-	port = port_at(packet, destination);
+	port = destination->port ? destination->port : packet->flow.virtual_port;
 	if (entry) {
-		follow(entry, packet, DIRECTION_INPUT, now);
+		follow(entry, packet, DIRECTION_INPUT, ticks_now());
 		method = control_method(load_control(entry));
 		port = entry->destination_port;
 	}
@@ -169,7 +161,7 @@ int xlvs_tc(struct __sk_buff *skb)
 	slot = conn_find(&packet.flow);
 	if (is_reply_at(slot))
 		return answer(skb, &packet, slot);
-	return serve(skb, &packet, slot);
+	return serve(skb, &packet, connection_for(skb, &packet, slot));
 }
 
 SEC("tc")
@@ -192,13 +184,14 @@ int xlvs_tc_out(struct __sk_buff *skb)
 		return answer(skb, &packet, slot);
 	if (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX)
 		return NOT_OURS;
-	return serve(skb, &packet, slot);
+	return serve(skb, &packet, connection_for(skb, &packet, slot));
 }
 
 SEC("tc")
 int xlvs_tc_lo(struct __sk_buff *skb)
 {
 	struct packet packet = { .own = OWN_SENT_ROUND };
+	int slot;
 
 	if (!was_sent_round(skb))
 		return NOT_OURS;
@@ -206,7 +199,8 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 		return follow_error(skb, OWN_SENT_ROUND);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
-	return serve(skb, &packet, conn_find(&packet.flow));
+	slot = conn_find(&packet.flow);
+	return serve(skb, &packet, connection_for(skb, &packet, slot));
 }
 
 static __always_inline int is_for_interface(struct xdp_md *context)
@@ -238,7 +232,9 @@ int xlvs_xdp(struct xdp_md *context)
 	now = ticks_now();
 	slot = conn_find(&packet.flow);
 	entry = slot >= 0 ? conn_at(slot) : 0;
-	if (!entry || is_reply(entry) || is_over(entry, load_control(entry), &packet, now))
+	/* A SYN may begin anew what stands there: for TC to see. */
+	if (!entry || is_reply(entry) || is_template(entry) || packet.tcp_flags & TCP_SYN ||
+	    has_passed(entry->expires, now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

@@ -176,7 +176,7 @@ __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struc
 	if (!is_reply(entry))
 		return forward_fragment(skb, packet, entry->destination,
 					control_method(load_control(entry)));
-	entry = conn_of_reply(entry, choice);
+	entry = conn_of_reply(entry);
 	return entry ? answer_fragment(skb, packet, entry) : TC_ACT_SHOT;
 }
 

@@ -258,9 +258,9 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 
 /* From a masqueraded real server's side, to the client. */
 static __always_inline int answer_error(struct __sk_buff *skb, const struct related *related,
-					const struct connection *reply, __u32 slot)
+					const struct connection *reply)
 {
-	struct connection *entry = conn_of_reply(reply, slot);
+	struct connection *entry = conn_of_reply(reply);
 	struct destination *destination;
 	struct translation change = { .side = NAT_SOURCE };
 	struct way way = {};
@@ -305,10 +305,10 @@ __attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)
 	related.outer.own = own;
 	slot = conn_find(&related.flow);
 	entry = slot >= 0 ? conn_at(slot) : 0;
-	if (!entry)
+	if (!entry || is_template(entry))
 		return NOT_OURS;
 	if (is_reply(entry))
-		return answer_error(skb, &related, entry, slot);
+		return answer_error(skb, &related, entry);
 	if (own == OWN_LEAVING && skb->ifindex != LOOPBACK_INDEX)
 		return NOT_OURS;
 	if (has_passed(entry->expires, ticks_now()))

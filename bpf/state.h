@@ -5,6 +5,7 @@
 #define XLVS_STATE_H
 
 #include "conn.h"
+#include "persist.h"
 #include "parse.h"
 #include "tcp.h"
 
@@ -29,6 +30,8 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	__u32 state, set = 0, clear = 0;
 
 	if (packet->flow.protocol != PROTOCOL_TCP) {
+		if (direction == DIRECTION_OUTPUT)
+			assure_template(entry->link);
 		conn_refresh(entry, now, timeout_of(TIMEOUT_UDP));
 		return;
 	}
@@ -40,6 +43,8 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	}
 	state = tcp_next_state(direction, control_state(control), packet->tcp_flags);
 	if (state != control_state(control)) {
+		if (state == TCP_ESTABLISHED)
+			assure_template(entry->link);
 		if (TCP_ACTIVE_STATES & (1u << (state & 31)))
 			clear |= CONNECTION_INACTIVE;
 		else
@@ -50,20 +55,62 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	conn_refresh(entry, now, timeout_of(state));
 }
 
-/* A SYN that meets the remains of an earlier connection (conn_reuse_mode 1). */
-static __always_inline int reopens(__u64 control, const struct packet *packet)
-{
-	__u32 state = control_state(control);
+/* The kernel's conn_reuse_mode. */
+enum reuse_mode {
+	REUSE_CLOSED = 1,   /* any bit, that is */
+	REUSE_FIN_WAIT = 2, /* also what only the client has closed, as far as one can see */
+};
 
-	return packet->flow.protocol == PROTOCOL_TCP && packet->tcp_flags & TCP_SYN &&
-	       (state == TCP_TIME_WAIT || state == TCP_CLOSE);
+/*
+ * A SYN that meets the remains of an earlier connection, or one to a real server
+ * that is quiesced: it begins a new one (kernel: is_new_conn_expected(), ip_vs_in()).
+ */
+static __always_inline int reopens(const struct connection *entry, __u64 control,
+				   const struct packet *packet, const struct settings *current)
+{
+	__u32 state = control_state(control), mode = current->sysctl[SYSCTL_CONN_REUSE_MODE];
+	struct destination *destination;
+	__u32 index = entry->destination;
+
+	if (packet->flow.protocol != PROTOCOL_TCP || !(packet->tcp_flags & TCP_SYN) || mode == 0)
+		return 0;
+	if (current->sysctl[SYSCTL_EXPIRE_NODEST_CONN]) {
+		destination = bpf_map_lookup_elem(&destinations, &index);
+		if (destination && destination->weight == 0)
+			return 1;
+	}
+	if (entry->link)
+		return 0; /* with its template's real server */
+	return state == TCP_TIME_WAIT || state == TCP_CLOSE ||
+	       (mode & REUSE_FIN_WAIT && state == TCP_FIN_WAIT &&
+		control_flags(control) & CONNECTION_NO_OUTPUT);
 }
 
-/* Whether a packet can no longer use an entry: it expired, or the packet reopens it. */
+/* Whether the real server of an entry is gone, and its connections with it. */
+static __always_inline int lost_its_server(const struct connection *entry,
+					   const struct settings *current)
+{
+	__u32 index = entry->destination;
+	struct destination *destination;
+
+	if (!current->sysctl[SYSCTL_EXPIRE_NODEST_CONN])
+		return 0;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	return !destination || !(destination->flags & DESTINATION_AVAILABLE);
+}
+
+/* Whether a packet can no longer use an entry. */
 static __always_inline int is_over(const struct connection *entry, __u64 control,
 				   const struct packet *packet, __u32 now)
 {
-	return has_passed(entry->expires, now) || reopens(control, packet);
+	struct settings *current;
+	__u32 zero = 0;
+
+	if (has_passed(entry->expires, now))
+		return 1;
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current && (reopens(entry, control, packet, current) ||
+			   lost_its_server(entry, current));
 }
 
 #endif

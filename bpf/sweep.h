@@ -8,6 +8,7 @@
 #define XLVS_SWEEP_H
 
 #include "conn.h"
+#include "persist.h"
 
 #ifndef CLOCK_MONOTONIC
 #define CLOCK_MONOTONIC 1
@@ -29,8 +30,11 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 	sweep->seen = 1;
 	if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_REPLY) {
 		/* It goes with its connection; this finds what a race left over. */
-		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry, slot))
+		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry))
 			bury(entry, sweep->now);
+	} else if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE) {
+		if (has_passed(entry->expires, sweep->now))
+			extend_template(entry, control, sweep->now);
 	} else if (phase == PHASE_LIVE) {
 		if (!has_passed(entry->expires, sweep->now))
 			return;

@@ -255,7 +255,9 @@ class Connection(Value):
     """One entry of the connection table.
 
     ``expires`` is the seconds left, rounded down.  ``state`` is a name of
-    `TCP_STATES`, or ``UDP``.
+    `TCP_STATES`, or ``UDP``.  A persistence template has the client's network and
+    port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
+    protocol 0 and the mark for the virtual address.
     """
 
     __slots__ = (

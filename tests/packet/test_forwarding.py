@@ -68,6 +68,8 @@ def test_ip_options_stay(director: Director) -> None:
         segment = packets.tcp(port, key.port, SYN, b"data")
         frame = director.frame(packets.ipv4(CLIENT, VIP, TCP, segment, options=options))
         assert director.tc(frame) == (SENT, with_one_hop_less(frame))
+        segment = packets.tcp(port, key.port, ACK, b"data")
+        frame = director.frame(packets.ipv4(CLIENT, VIP, TCP, segment, options=options))
         assert director.xdp(frame)[0] == XDP_TX
     assert director.listing(key).stats.connections == 1
 

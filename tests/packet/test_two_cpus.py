@@ -177,14 +177,16 @@ def test_both_directions_of_the_same_connections_at_once(
     slots = dict(director.slots(abi.PHASE_LIVE))
     forward = [place for place, slot in slots.items() if slot.virtual == key.address]
     assert len(forward) == count
+    # A reopening may leave its predecessor's way back behind for a while, from another real server.
+    ways_back = {
+        (director.slot_record(place).link - 1, slot.client, slot.client_port, slot.virtual_port)
+        for place, slot in slots.items()
+        if slot.flags & abi.CONNECTION_REPLY
+    }
     for place in forward:
-        own, way_back = slots[place], director.slot_record(place).link - 1
-        back = slots[way_back]
-        assert back.control >> abi.CONTROL_FLAGS_SHIFT & abi.CONNECTION_REPLY
-        assert director.slot_record(way_back).link == place + 1
-        assert (back.virtual, back.virtual_port) == (own.client, own.client_port)
+        own = slots[place]
         server = director.maps.destination(own.destination)
-        assert (back.client, back.client_port) == (bytes(server.address)[:4], 8080)
+        assert (place, bytes(server.address)[:4], 8080, own.client_port) in ways_back
     listed = director.listing(key)
     assert sum(one.active for one in listed.destinations) == count
     assert sum(one.inactive for one in listed.destinations) == 0

@@ -47,6 +47,7 @@ COMPATIBLE_SIZE = 4096
 that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
+_FTP = swap_port(21)
 
 
 def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
@@ -63,6 +64,11 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
 
     record.method = METHODS[destination.method]
     record.weight = destination.weight
+    # As in the kernel one that may take more now is not overloaded any more.
+    if destination.upper_threshold == 0 or destination.upper_threshold > record.upper_threshold:
+        record.overload = 0
+    record.upper_threshold = destination.upper_threshold
+    record.lower_threshold = destination.lower_threshold
     if destination.method == model.TUNNEL:
         tunnel = destination.tunnel or model.Tunnel()
         record.tunnel_kind = TUNNELS[tunnel.kind]
@@ -78,9 +84,21 @@ def _tunnel(record: abi.Destination) -> model.Tunnel | None:
     return model.Tunnel(TUNNEL_NAMES[record.tunnel_kind], swap_port(record.tunnel_port))
 
 
-def _service_flags(service: model.Service) -> int:
-    one_packet = abi.SERVICE_ONE_PACKET if service.one_packet else 0
-    return int(abi.SERVICE_USED | one_packet)
+def _takes_many_ports(key: model.ServiceKey) -> bool:
+    """Whether a service takes more than its own port: FTP, for its data, and one without a port."""
+    return not key.fwmark and key.port in (0, 21)
+
+
+def _describe_service(record: abi.Service, service: model.Service) -> None:
+    """Write what an operator may change of a service into its record, which is in use then."""
+    record.persistence = service.persistence
+    record.netmask = service.netmask
+    flags = abi.SERVICE_USED
+    if service.persistence:
+        flags |= abi.SERVICE_PERSISTENT
+    if service.one_packet:
+        flags |= abi.SERVICE_ONE_PACKET
+    record.flags = flags
 
 
 class EbpfDatapath:
@@ -150,6 +168,8 @@ class EbpfDatapath:
         service = model.Service(
             model_key(record.key),
             runs.SCHEDULER_NAMES[run.scheduler],
+            persistence=record.persistence,
+            netmask=record.netmask,
             one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
         )
         destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
@@ -159,7 +179,8 @@ class EbpfDatapath:
         record = self._maps.destination(index)
         destination = model.Destination(
             address(record.address, record.family), swap_port(record.port),
-            METHOD_NAMES[record.method], record.weight, tunnel=_tunnel(record),
+            METHOD_NAMES[record.method], record.weight, record.upper_threshold,
+            record.lower_threshold, _tunnel(record),
         )  # fmt: skip
         return model.DestinationEntry(
             destination,
@@ -237,6 +258,7 @@ class EbpfDatapath:
         ):
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
+        self._count_services_of_many_ports()
 
     # --- services ----------------------------------------------------------
 
@@ -265,14 +287,15 @@ class EbpfDatapath:
         record.key.port = swap_port(service.key.port)
         record.key.protocol = service.key.protocol
         record.key.family = service.key.family
-        record.netmask = service.netmask
         self._reset_base("service", index)
         runs.write(self._maps.pool(), start, runs.begin(runs.SCHEDULERS[service.scheduler], []))
         record.run = start
-        record.flags = _service_flags(service)
+        _describe_service(record, service)
         settings = self._maps.settings
         settings.services_top = max(settings.services_top, index + 1)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
+        if _takes_many_ports(service.key):
+            self._count_services_of_many_ports()
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
@@ -282,7 +305,7 @@ class EbpfDatapath:
         scheduler = runs.SCHEDULERS[service.scheduler]
         if scheduler != old.scheduler:
             self._switch(index, runs.begin(scheduler, old.picks))
-        self._maps.service(index).flags = _service_flags(service)
+        _describe_service(self._maps.service(index), service)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -298,6 +321,16 @@ class EbpfDatapath:
             self._reset_base("destination", destination)
         record.flags = 0
         self._places.free_run(start)
+        if _takes_many_ports(key):
+            self._count_services_of_many_ports()
+
+    def _count_services_of_many_ports(self) -> None:
+        """Tell the packet path whether there are such services."""
+        settings = self._maps.settings
+        flags = self._maps.flags("services", abi.Service, settings.services_top)
+        keys = [self._maps.service(index).key for index, value in enumerate(flags) if value]
+        settings.ftp_services = sum(key.port == _FTP and key.protocol == model.TCP for key in keys)
+        settings.any_port_services = sum(key.port == 0 and key.fwmark == 0 for key in keys)
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
@@ -335,14 +368,15 @@ class EbpfDatapath:
             )
         for wanted, what in (
             (service.engine, "persistence engines"),
-            (service.persistence, "persistent services"),
             (service.scheduler_flags, "scheduler flags"),
             (key.protocol == model.SCTP, "SCTP services"),
         ):
             if wanted:
                 raise errors.NotSupported(f"xlvs does not have {what} yet")
-        if not key.fwmark and (key.protocol not in (model.TCP, model.UDP) or key.port == 0):
-            raise errors.InvalidOperation("a virtual service needs a protocol and a port")
+        if not key.fwmark and key.protocol not in (model.TCP, model.UDP):
+            raise errors.InvalidOperation("a virtual service needs a protocol")
+        if not key.fwmark and key.port == 0 and not service.persistence:
+            raise errors.InvalidOperation("a virtual service of all ports has to be persistent")
 
     # --- rules that mark packets -------------------------------------------
 
@@ -420,8 +454,8 @@ class EbpfDatapath:
             )
         if destination.tunnel and destination.tunnel.checksum != "nocsum":
             raise errors.NotSupported("xlvs does not have tunnels with checksums yet")
-        if destination.upper_threshold or destination.lower_threshold:
-            raise errors.NotSupported("xlvs does not have connection thresholds yet")
+        if destination.lower_threshold > destination.upper_threshold:
+            raise errors.OutOfRange("the lower connection threshold is above the upper one")
         if destination.family != key.family and destination.method != model.TUNNEL:
             raise errors.InvalidOperation(
                 "a real server of another address family can only be reached by tunnelling"

@@ -173,6 +173,7 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
     settings.icmp_interval = _icmp_interval()
+    settings.sysctl[abi.SYSCTL_CONN_REUSE_MODE] = 1
     descriptor = bpf.open_pin(f"{folder}/settings")
     try:
         bpf.update(descriptor, bytes(4), bytes(settings))

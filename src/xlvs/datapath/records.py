@@ -86,7 +86,7 @@ class Slot:
 
     __slots__ = (
         "client", "client_port", "control", "destination", "destination_port", "expires", "family",
-        "protocol", "virtual", "virtual_port",
+        "flags", "protocol", "virtual", "virtual_port",
     )  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
@@ -99,24 +99,29 @@ class Slot:
             self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, _,
             self.expires, self.destination, port, _, _,
         ) = _SLOT.unpack(raw)  # fmt: skip
+        self.flags: int = self.control >> abi.CONTROL_FLAGS_SHIFT & 0xFFFF
         length = 4 if self.family == model.IPV4 else 16
         self.client: bytes = client[:length]
         self.virtual: bytes = virtual[:length]
         self.client_port = swap_port(client_port)
         self.virtual_port = swap_port(virtual_port)
         self.destination_port = swap_port(port)
+        if self.flags & abi.CONNECTION_ASIDE:  # kernel: ip_vs_check_template()
+            self.virtual_port = self.destination_port = 0xFFFF
 
     def seconds_left(self, now: int) -> int | None:
         """Whole seconds until it expires, or None when it is not live at tick ``now``."""
         left = (self.expires - now) & 0xFFFFFFFF
         if self.control & 0xFF != abi.PHASE_LIVE or left == 0 or left >= 1 << 31:
             return None
-        if self.control >> abi.CONTROL_FLAGS_SHIFT & abi.CONNECTION_REPLY:
+        if self.flags & abi.CONNECTION_REPLY:
             return None
         return (left << abi.TICK_SHIFT) // 1_000_000_000
 
     def state(self) -> str:
         """The state's name, as a connection listing prints it."""
+        if self.flags & abi.CONNECTION_TEMPLATE:
+            return "ASSURED" if self.control >> abi.CONTROL_STATE_SHIFT & 0xFF else "NONE"
         if self.protocol == model.TCP:
             return model.TCP_STATES[self.control >> abi.CONTROL_STATE_SHIFT & 0xFF]
         return model.PROTOCOL_NAMES[self.protocol]

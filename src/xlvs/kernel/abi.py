@@ -35,6 +35,8 @@ CONNECTION_NO_OUTPUT = 2
 CONNECTION_SPILLED = 4
 CONNECTION_REPLY = 8
 CONNECTION_CLIENT_HERE = 16
+CONNECTION_TEMPLATE = 32
+CONNECTION_ASIDE = 64
 
 # enum connection_method
 CONNECTION_METHOD_SHIFT = 8
@@ -45,6 +47,7 @@ CONTROL_PHASE_SHIFT = 0
 CONTROL_STATE_SHIFT = 8
 CONTROL_FLAGS_SHIFT = 16
 CONTROL_GENERATION_SHIFT = 32
+CONTROL_CONTROLLED_SHIFT = 32
 
 # enum service_flag
 SERVICE_USED = 1
@@ -85,6 +88,17 @@ OVERLOADED = 1
 TUNNEL_IPIP = 0
 TUNNEL_GUE = 1
 TUNNEL_GRE = 2
+
+# enum template_state
+TEMPLATE_NONE = 0
+TEMPLATE_ASSURED = 1
+
+# enum sysctl
+SYSCTL_CONN_REUSE_MODE = 0
+SYSCTL_EXPIRE_NODEST_CONN = 1
+SYSCTL_EXPIRE_QUIESCENT_TEMPLATE = 2
+SYSCTL_SLOPPY_TCP = 3
+SYSCTL_COUNT = 4
 
 
 class Flow(LittleEndianStructure):
@@ -333,7 +347,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 168 bytes."""
+    """``struct settings``, 192 bytes."""
 
     abi_version: int
     pad: int
@@ -349,6 +363,9 @@ class Settings(LittleEndianStructure):
     activated: int
     loopback_wanted: int
     changing: int
+    ftp_services: int
+    any_port_services: int
+    sysctl: Array[c_uint32]
     mark_set: int
     mark_set_changed: int
     _fields_ = [
@@ -366,6 +383,9 @@ class Settings(LittleEndianStructure):
         ("activated", c_uint32),
         ("loopback_wanted", c_uint32),
         ("changing", c_uint32),
+        ("ftp_services", c_uint32),
+        ("any_port_services", c_uint32),
+        ("sysctl", c_uint32 * 4),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
     ]
