@@ -23,6 +23,7 @@ examples:
   xlvs lab shell director
   xlvs lab up dr --bare --name mine     addresses and web servers only: the rest is yours to type
   xlvs lab up nat                       real servers in a network of their own, behind the director
+  xlvs lab up tun                       real servers behind a router, reached by a tunnel
   xlvs lab down --all
 """
 
@@ -58,13 +59,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     down.add_argument("--all", action="store_true", help="every lab")
 
     demo = _verb(verbs, "demo", _demo, "show a topology at work, in a lab of its own", named=False)
-    demo.add_argument("topology", nargs="?", default="dr", metavar="TOPOLOGY", help="dr, nat")
+    demo.add_argument("topology", nargs="?", default="dr", metavar="TOPOLOGY", help="dr, nat, tun")
 
 
 def _register_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     up = _verb(verbs, "up", _up, "build a lab, or repair it")
-    up.add_argument("topology", metavar="TOPOLOGY", help="dr: Direct Routing; nat: NAT")
-    up.add_argument("--real-servers", type=int, metavar="COUNT", help="how many (3; nat: 2)")
+    up.add_argument("topology", metavar="TOPOLOGY", help="dr: Direct Routing; nat: NAT; tun: tunnelling")
+    up.add_argument("--real-servers", type=int, metavar="COUNT", help="how many (3; nat, tun: 2)")
     up.add_argument(
         "--router", action="store_true", help="put the client behind a router, in another network"
     )
@@ -76,15 +77,15 @@ def _register_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     up.add_argument(
         "--network",
         metavar="CIDR",
-        help="the lab's network (192.0.2.0/24); nat: the one outside (192.168.219.0/24)",
+        help="the lab's network (192.0.2.0/24); nat, tun: that of the VIP (192.168.219.0/24)",
     )
     up.add_argument(
         "--inside-network",
         metavar="CIDR",
-        help="nat: the real servers' network, behind the director (192.168.56.0/24)",
+        help="nat, tun: the real servers' network, behind the director or a router (192.168.56.0/24)",
     )
     up.add_argument("--vip", metavar="ADDRESS", help="the virtual address (….100)")
-    up.add_argument("--dip", metavar="ADDRESS", help="the director's own (….10; nat: ….134)")
+    up.add_argument("--dip", metavar="ADDRESS", help="the director's own (….10; nat, tun: ….134)")
     up.add_argument(
         "--inside-dip",
         metavar="ADDRESS",
@@ -96,7 +97,15 @@ def _register_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="ADDRESS",
         action="append",
         default=[],
-        help="a real server's (….101, …; nat: inside, ….135, …); repeatable",
+        help="a real server's (….101, …; nat, tun: inside, ….135, …); repeatable",
+    )
+    up.add_argument(
+        "--gue-port",
+        metavar="PORT",
+        action="append",
+        type=int,
+        default=[],
+        help="tun: a UDP port on which the real servers take GUE (6080); repeatable",
     )
     up.add_argument(
         "--interface", metavar="NAME", default="eth0", help="name of each node's first interface (eth0)"
@@ -143,6 +152,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         arguments.router,
         arguments.inside_network,
         arguments.inside_dip,
+        tuple(arguments.gue_port),
     )
 
 

@@ -184,12 +184,19 @@ class BpfObject:
         if result:
             raise _failure(f"cannot pin the map {name} at {path}", -result)
 
-    def pin_program(self, name: str, path: str) -> None:
-        """Pin a program of a loaded object."""
+    def _program(self, name: str) -> ctypes.c_void_p:
         handle = self._library.bpf_object__find_program_by_name(self._handle, name.encode())
         if not handle:
             raise Unavailable(f"the eBPF object has no program {name}", "Build it again: make build")
-        result = self._library.bpf_program__pin(ctypes.c_void_p(handle), os.fsencode(path))
+        return ctypes.c_void_p(handle)
+
+    def program(self, name: str) -> int:
+        """The file descriptor of a loaded object's program; it is closed with the object."""
+        return int(self._library.bpf_program__fd(self._program(name)))
+
+    def pin_program(self, name: str, path: str) -> None:
+        """Pin a program of a loaded object."""
+        result = self._library.bpf_program__pin(self._program(name), os.fsencode(path))
         if result:
             raise _failure(f"cannot pin the program {name} at {path}", -result)
 

@@ -10,7 +10,7 @@ which every node has the same place: the VIP is ``::100``, real server N is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from xlvs.errors import UsageError
@@ -23,6 +23,10 @@ LAB_PREFIX6 = "fd6c:7673::"
 OUTSIDE_PREFIX6 = "fd6c:7673:0:1::"
 INSIDE_PREFIX6 = "fd6c:7673:0:2::"
 MAX_REAL_SERVERS = 64
+GUE_PORT = 6080
+"""The port registered for GUE."""
+MAX_GUE_PORTS = 8
+"""The room of the decapsulator (bpf/decapsulate.bpf.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,11 @@ class Layout:
     """A topology's networks and the places of its nodes in them, where nothing else is asked for.
 
     ``network`` holds the VIP, the director and the client or the router;
-    ``inside_network``, where there is one, the real servers and the director's
-    other address.  A place counts from the network's beginning; in a small
-    network the first free one is taken instead.  ``rule`` says to an operator
-    who has to be where.
+    ``inside_network``, where there is one, the real servers and their gateway:
+    the director by its other address or, where there are ``tunnels``, the
+    router.  A place counts from the network's beginning; in a small network the
+    first free one is taken instead.  ``rule`` says to an operator who has to be
+    where.
     """
 
     rule: str
@@ -46,6 +51,7 @@ class Layout:
     virtual: int = 100
     first_real_server: int = 101
     real_servers: int = 3
+    tunnels: bool = False
 
 
 ONE_NETWORK = Layout(
@@ -64,6 +70,14 @@ TWO_NETWORKS = Layout(
     real_servers=2,
 )
 """Real servers behind the director, with the addresses of the usual NAT tutorial."""
+BEHIND_ROUTER = replace(
+    TWO_NETWORKS,
+    rule="the VIP, the director and the client are in one network (--network), the real servers in "
+    "another behind the router (--inside-network)",
+    inside_director=0,
+    tunnels=True,
+)
+"""Real servers behind a router, anywhere: the same addresses, but the director has none of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +94,18 @@ class Request:
     router: bool = False
     inside_network: str | None = None
     inside_dip: str | None = None
+    gue_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """Every address of a lab, as text; empty is what it has not.
 
-    ``gateway`` is the router's address on the client's side; ``inside_dip`` the
-    director's on the side of its real servers, where they have a network of
-    their own.
+    ``router`` is the router's address on the lab's network, ``gateway`` its
+    address on the client's side, where the client is behind it, and
+    ``inside_router`` on the real servers' side, where they are; ``inside_dip``
+    is the director's on that side, where they are behind the director.  On
+    ``gue_ports`` the real servers take GUE.
     """
 
     interface: str
@@ -102,6 +119,8 @@ class Addresses:
     gateway: str = ""
     inside_network: str = ""
     inside_dip: str = ""
+    inside_router: str = ""
+    gue_ports: tuple[int, ...] = ()
 
     @property
     def vip6(self) -> str:
@@ -115,8 +134,13 @@ class Addresses:
 
     @property
     def inside_dip6(self) -> str:
-        """The director's IPv6 address on the network inside, empty where there is none."""
-        return f"{INSIDE_PREFIX6}10" if self.inside_network else ""
+        """The director's IPv6 address on the network inside, empty where it has none."""
+        return f"{INSIDE_PREFIX6}10" if self.inside_dip else ""
+
+    @property
+    def inside_router6(self) -> str:
+        """The router's IPv6 address on the network inside, empty where it has none."""
+        return f"{INSIDE_PREFIX6}1" if self.inside_router else ""
 
     @property
     def rips6(self) -> tuple[str, ...]:
@@ -126,8 +150,8 @@ class Addresses:
 
     @property
     def client6(self) -> str:
-        """The client's IPv6 address, on its side of the router."""
-        return f"{OUTSIDE_PREFIX6 if self.router else LAB_PREFIX6}2"
+        """The client's IPv6 address, on its side of a router."""
+        return f"{OUTSIDE_PREFIX6 if self.gateway else LAB_PREFIX6}2"
 
     @property
     def router6(self) -> str:
@@ -136,8 +160,8 @@ class Addresses:
 
     @property
     def gateway6(self) -> str:
-        """The router's IPv6 address on the client's side, empty without a router."""
-        return f"{OUTSIDE_PREFIX6}1" if self.router else ""
+        """The router's IPv6 address on the client's side, empty where the client is not behind it."""
+        return f"{OUTSIDE_PREFIX6}1" if self.gateway else ""
 
 
 def choose(request: Request, layout: Layout = ONE_NETWORK) -> Addresses:
@@ -149,6 +173,7 @@ def choose(request: Request, layout: Layout = ONE_NETWORK) -> Addresses:
     network = _network(request.network or layout.network, "--network")
     inside = _inside_network(request, layout, network)
     count = _real_server_count(request, layout)
+    gue_ports = _gue_ports(request, layout)
     outside = IPv4Network(OUTSIDE_NETWORK)
     if request.router and request.client is not None:
         outside = IPv4Network((_address(request.client, "--client"), 24), strict=False)
@@ -178,19 +203,22 @@ def choose(request: Request, layout: Layout = ONE_NETWORK) -> Addresses:
         (request.client, "--client", outside if request.router else network, layout.client),
         *((rip, "--rip", servers, 0) for rip in request.rips),
     ]
-    if inside is not None:
+    between = inside is not None and not layout.tunnels
+    if inside is not None and between:
         said.insert(0, (request.inside_dip, "--inside-dip", inside, layout.inside_director))
     settled = [settle(*entry) if entry[0] is not None else "" for entry in said]
     chosen = [
         value or settle(None, entry[1], entry[2], entry[3])
         for value, entry in zip(settled, said, strict=True)
     ]
-    inside_dip = chosen.pop(0) if inside is not None else ""
+    inside_dip = chosen.pop(0) if between else ""
     vip, dip, client, *rips = chosen
     while len(rips) < count:
         place = layout.first_real_server + len(rips)
         rips.append(settle(None, f"real server {len(rips) + 1}", servers, place))
-    router = settle(None, "the router", network, layout.router) if request.router else ""
+    routed = request.router or layout.tunnels
+    router = settle(None, "the router", network, layout.router) if routed else ""
+    inside_router = settle(None, "the router", servers, layout.router) if layout.tunnels else ""
     gateway = settle(None, "the router", outside, layout.router) if request.router else ""
     if request.router and network.overlaps(outside):
         raise UsageError(
@@ -209,6 +237,8 @@ def choose(request: Request, layout: Layout = ONE_NETWORK) -> Addresses:
         gateway=gateway,
         inside_network="" if inside is None else str(inside),
         inside_dip=inside_dip,
+        inside_router=inside_router,
+        gue_ports=gue_ports,
     )
 
 
@@ -243,25 +273,46 @@ def _network(text: str, what: str) -> IPv4Network:
 
 def _inside_network(request: Request, layout: Layout, network: IPv4Network) -> IPv4Network | None:
     """The real servers' own network, None where they are on the lab's."""
+    if request.inside_network is not None and not layout.inside_network:
+        raise UsageError(
+            f"--inside-network {request.inside_network} does not do: the real servers of this topology "
+            "have no network of their own",
+            "in NAT and with tunnels they have: xlvs lab up nat, xlvs lab up tun",
+        )
+    if request.inside_dip is not None and (layout.tunnels or not layout.inside_network):
+        raise UsageError(
+            f"--inside-dip {request.inside_dip} does not do: the director of this topology stands in one "
+            "network only",
+            "in NAT it stands between two: xlvs lab up nat",
+        )
     if not layout.inside_network:
-        for text, option in (
-            (request.inside_network, "--inside-network"),
-            (request.inside_dip, "--inside-dip"),
-        ):
-            if text is not None:
-                raise UsageError(
-                    f"{option} {text} does not do: the real servers of this topology have no network "
-                    "of their own",
-                    "in NAT they have: xlvs lab up nat",
-                )
         return None
     inside = _network(request.inside_network or layout.inside_network, "--inside-network")
     if inside.overlaps(network):
         raise UsageError(
             f"--inside-network {inside} and --network {network} overlap",
-            "the director stands between two networks: choose them apart",
+            f"the {'router' if layout.tunnels else 'director'} stands between two networks: "
+            "choose them apart",
         )
     return inside
+
+
+def _gue_ports(request: Request, layout: Layout) -> tuple[int, ...]:
+    """The UDP ports on which real servers take GUE; none where there are no tunnels."""
+    if not layout.tunnels:
+        if request.gue_ports:
+            raise UsageError(
+                f"--gue-port {request.gue_ports[0]} does not do: there are no tunnels in this topology",
+                "there are in: xlvs lab up tun",
+            )
+        return ()
+    ports = tuple(dict.fromkeys(request.gue_ports or (GUE_PORT,)))
+    for port in ports:
+        if not 1 <= port <= 65535:
+            raise UsageError(f"--gue-port {port} is no UDP port", "they go from 1 to 65535")
+    if len(ports) > MAX_GUE_PORTS:
+        raise UsageError(f"{len(ports)} times --gue-port do not do: a lab has {MAX_GUE_PORTS} at most")
+    return ports
 
 
 def _real_server_count(request: Request, layout: Layout) -> int:

@@ -16,7 +16,18 @@ from dataclasses import dataclass
 from xlvs.errors import UsageError, XlvsError
 from xlvs.kernel import bpffs, leftovers
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.lab import addresses, interruption, namespaces, nginx, node, state, topology, traces, wiring
+from xlvs.lab import (
+    addresses,
+    decapsulator,
+    interruption,
+    namespaces,
+    nginx,
+    node,
+    state,
+    topology,
+    traces,
+    wiring,
+)
 from xlvs.lab.state import Record
 from xlvs.lab.topology import Node, Plan
 
@@ -135,6 +146,8 @@ def inspect(record: Record, plan: Plan) -> Damage:
         has_ports = all(interface.port in bridges for interface in each.interfaces)
         if not has_ports or not all(wiring.is_whole(interface, present) for interface in each.interfaces):
             broken.append(each)
+        elif each.unwraps and not decapsulator.is_installed(namespace, each):
+            broken.append(each)
         elif not all(wiring.is_plugged_in(interface, ports) for interface in each.interfaces):
             unplugged = True
     silent = [
@@ -175,6 +188,10 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
         wiring.prepare_node(record.namespace(each.name), each)
         node.prepare(record, each.name, each.interfaces[0].name)
     wiring.connect(switch, [(each, record.namespace(each.name)) for each in damage.nodes])
+    for each in damage.nodes:
+        if each.unwraps:
+            decapsulator.install(record.namespace(each.name), each, record.addresses.gue_ports)
+            decapsulator.configure(record.node_folder(each.name))
     wiring.plug_in(switch, plan)
     for each in damage.web:
         nginx.end_leftovers(record.namespace(each.name))

@@ -3,8 +3,9 @@
 
 Every node has its configuration, and a command ``nginx`` that uses it, so
 that ``nginx`` and ``nginx -s quit`` in a node start and stop that node's own;
-the lab starts it on real servers.  The machine's nginx, its configuration and
-its files are never used.
+the lab starts it on real servers.  Files that somebody puts into the node's
+/var/www/html are served, whatever their size.  The machine's nginx, its
+configuration and its files are never used.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from xlvs.lab import namespaces
 
 _CONFIGURATION = """\
 # The whole configuration of the web server of {node}.
+# A lab's files are root's alone, hence its workers are.
+user root;
 worker_processes 1;
 pid {folder}/pid;
 error_log {folder}/error.log warn;
@@ -37,8 +40,13 @@ http {{
     server {{
         listen 80 backlog=4096;
         {listen6}
+        root {folder}/pages;
+        client_max_body_size 0;
+        add_header X-Real-Server {node};
         location / {{
-            add_header X-Real-Server {node};
+            try_files $uri @name;
+        }}
+        location @name {{
             return 200 "{node}\\n";
         }}
     }}
@@ -66,7 +74,8 @@ def program() -> str:
 def configure(node_folder: Path, node: str) -> None:
     """Write a node's configuration and its ``nginx`` command."""
     folder = node_folder / "nginx"
-    (folder / "temporary").mkdir(exist_ok=True)
+    for each in ("temporary", "pages"):
+        (folder / each).mkdir(exist_ok=True)
     listen6 = "listen [::]:80 ipv6only=on backlog=4096;" if Path("/proc/sys/net/ipv6").exists() else ""
     (folder / "nginx.conf").write_text(_CONFIGURATION.format(node=node, folder=folder, listen6=listen6))
     wrapper = node_folder / "bin/nginx"

@@ -2,7 +2,7 @@
 """Being in a node: its private files, and running commands as if logged in there.
 
 A process in a node has the node's network namespace, host name, /sys,
-/etc/network and /run/network; everything else is the machine's.  It sees the
+/etc/network, /run/network and /var/www/html; everything else is the machine's.  It sees the
 machine's /proc and /run, where xlvs keeps its pins.  Nothing has to keep
 running for a node to exist: each command makes the view anew.
 """
@@ -104,6 +104,7 @@ def enter(record: Record, name: str) -> None:
         ("etc-network", "/etc/network"),
         ("run-network", "/run/network"),
         ("resolv.conf", "/etc/resolv.conf"),
+        ("nginx/pages", "/var/www/html"),
     ):
         if os.path.exists(public):
             _mount(str(folder / private), public, None, _MS_BIND)

@@ -96,7 +96,8 @@ def load(name: str) -> Record | None:
         if raw.pop("version") != _RECORD_VERSION:
             return None
         addresses = raw.pop("addresses")
-        addresses["rips"] = tuple(addresses["rips"])
+        for several in ("rips", "gue_ports"):
+            addresses[several] = tuple(addresses.get(several, ()))
         return Record(addresses=Addresses(**addresses), **raw)
     except FileNotFoundError:
         return None

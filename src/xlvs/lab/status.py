@@ -54,6 +54,8 @@ def details(record: Record) -> dict[str, Any]:
         "gateway": addresses.gateway or None,
         "inside_network": addresses.inside_network or None,
         "inside_dip": addresses.inside_dip or None,
+        "inside_router": addresses.inside_router or None,
+        "gue_ports": list(addresses.gue_ports),
         "vip6": addresses.vip6 if record.ipv6 else None,
         "dip6": addresses.dip6 if record.ipv6 else None,
         "client6": addresses.client6 if record.ipv6 else None,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from xlvs.errors import UsageError
-from xlvs.lab.addresses import ONE_NETWORK, TWO_NETWORKS, Addresses, Layout
+from xlvs.lab.addresses import BEHIND_ROUTER, ONE_NETWORK, TWO_NETWORKS, Addresses, Layout
 
 SWITCH = "switch"
 """The namespace that holds the bridges: one for each segment."""
@@ -39,7 +39,8 @@ class NodeKind:
     """A kind of node.
 
     ``setup`` is what an operator types there once addresses and wires are in
-    place, ``setup6`` what follows where the kernel has IPv6.
+    place, ``setup6`` what follows where the kernel has IPv6.  One that
+    ``unwraps`` has a tunl0 that takes packets out of tunnels.
     """
 
     name: str
@@ -49,6 +50,7 @@ class NodeKind:
     default_route6: str = ""
     forwards: bool = False
     web: bool = False
+    unwraps: bool = False
     setup: tuple[str, ...] = ()
     setup6: tuple[str, ...] = ()
 
@@ -57,8 +59,8 @@ class NodeKind:
 class Topology:
     """A shape of lab.
 
-    ``nodes`` stand in the order in which they are plugged into the switch; a
-    kind whose role is `REAL_SERVER` stands for all of them.  ``table`` and
+    ``nodes`` stand in the order in which they are plugged into the switch,
+    ``nodes_with_router`` those for a client behind a router; a kind whose role is `REAL_SERVER` stands for all of them.  ``table`` and
     ``table_entry`` (once for each real server) are typed in the director last.
     """
 
@@ -92,6 +94,7 @@ class Node:
     routes: tuple[str, ...]
     forwards: bool
     web: bool
+    unwraps: bool
     setup: tuple[str, ...]
 
 
@@ -184,6 +187,38 @@ _REAL_SERVER_INSIDE = NodeKind(
     web=True,
 )
 
+# It takes client's packets out of the director's and answers by itself, as the
+# VIP, with no way through the director.  Nobody asks for the VIP by ARP there.
+_REAL_SERVER_BEHIND_ROUTER = NodeKind(
+    name="rs{number}",
+    role=REAL_SERVER,
+    legs=(Leg(_INSIDE, "{rip}/{inside_prefix}", "{rip6}/64"),),
+    default_route="{inside_router}",
+    default_route6="{inside_router6}",
+    web=True,
+    unwraps=True,
+    # What comes out of a tunnel has a client's address, to which the way is another
+    # device: a reverse path filter would drop it.
+    setup=(
+        "ip addr add {vip}/32 dev tunl0",
+        "ip link set tunl0 up",
+        "echo 0 >/proc/sys/net/ipv4/conf/tunl0/rp_filter",
+        "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter",
+    ),
+    setup6=("ip addr add {vip6}/128 dev tunl0 nodad",),
+)
+_ROUTER_TO_REAL_SERVERS = replace(
+    _ROUTER,
+    legs=(
+        _ROUTER.legs[0],
+        Leg(_INSIDE, "{inside_router}/{inside_prefix}", "{inside_router6}/64", "{second_interface}"),
+    ),
+)
+_ROUTER_TO_ALL = replace(
+    _ROUTER_TO_REAL_SERVERS,
+    legs=(*_ROUTER_TO_REAL_SERVERS.legs, replace(_ROUTER.legs[1], interface="{third_interface}")),
+)
+
 # The director is plugged in first.  A bridge floods to its newest port first,
 # so where several nodes answer ARP for the VIP, the last real server's answer
 # is the first to arrive, and the one that is believed.
@@ -212,7 +247,27 @@ NAT = Topology(
     table_entry="ipvsadm -a -t {vip}:80 -r {rip}:80 -m",
 )
 
-TOPOLOGIES = {topology.name: topology for topology in (DIRECT_ROUTING, NAT)}
+TUNNELLING = Topology(
+    name="tun",
+    summary="Tunnelling: client and director on one network, the real servers in another behind a router",
+    layout=BEHIND_ROUTER,
+    nodes=(
+        _behind_router(_DIRECTOR),
+        _ROUTER_TO_REAL_SERVERS,
+        _behind_router(_CLIENT),
+        _REAL_SERVER_BEHIND_ROUTER,
+    ),
+    nodes_with_router=(
+        _behind_router(_DIRECTOR),
+        _ROUTER_TO_ALL,
+        _CLIENT_OUTSIDE,
+        _REAL_SERVER_BEHIND_ROUTER,
+    ),
+    table=("ipvsadm -A -t {vip}:80 -s rr",),
+    table_entry="ipvsadm -a -t {vip}:80 -r {rip} -i",
+)
+
+TOPOLOGIES = {topology.name: topology for topology in (DIRECT_ROUTING, NAT, TUNNELLING)}
 
 
 def topology(name: str) -> Topology:
@@ -226,7 +281,7 @@ def topology(name: str) -> Topology:
 def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool) -> Plan:
     """Fill a topology with addresses.  ``bare`` leaves out all setup; ``ipv6`` follows the machine."""
     values = _placeholders(addresses)
-    kinds = shape.nodes_with_router if addresses.router else shape.nodes
+    kinds = shape.nodes_with_router if addresses.gateway else shape.nodes
     nodes: list[Node] = []
     table = [command.format_map(values) for command in shape.table]
     for kind in kinds:
@@ -242,8 +297,8 @@ def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool) -> Pl
 
 
 def _placeholders(addresses: Addresses) -> dict[str, str]:
-    names = ("interface", "vip", "dip", "client", "router", "gateway", "inside_dip")
-    names6 = ("vip6", "dip6", "client6", "router6", "gateway6", "inside_dip6")
+    names = ("interface", "vip", "dip", "client", "router", "gateway", "inside_dip", "inside_router")
+    names6 = ("vip6", "dip6", "client6", "router6", "gateway6", "inside_dip6", "inside_router6")
     # Only kinds with an inside leg ask for its prefix length.
     inside = addresses.inside_network
     return {
@@ -252,6 +307,7 @@ def _placeholders(addresses: Addresses) -> dict[str, str]:
         "client_prefix": str(IPv4Network(addresses.client_network).prefixlen),
         "inside_prefix": str(IPv4Network(inside).prefixlen) if inside else "",
         "second_interface": "eth1" if addresses.interface != "eth1" else "eth0",
+        "third_interface": "eth2" if addresses.interface != "eth2" else "eth0",
     }
 
 
@@ -270,7 +326,9 @@ def _node(kind: NodeKind, values: dict[str, str], bare: bool, ipv6: bool) -> Nod
         routes.append(f"default via {kind.default_route6.format_map(values)}")
     setup = kind.setup + kind.setup6 if ipv6 else kind.setup
     commands = () if bare else tuple(command.format_map(values) for command in setup)
-    return Node(name, kind.role, tuple(interfaces), tuple(routes), kind.forwards, kind.web, commands)
+    return Node(
+        name, kind.role, tuple(interfaces), tuple(routes), kind.forwards, kind.web, kind.unwraps, commands
+    )
 
 
 def _mac(address: str) -> str:

@@ -63,13 +63,13 @@ def prepare_switch(namespace: str, plan: Plan) -> None:
             f"link add {segment} type bridge stp_state 0 forward_delay 0 mcast_snooping 0 ageing_time 30000"
         )
         commands.append(f"link set {segment} up")
-    _batch(namespace, commands)
+    batch(namespace, commands)
 
 
 def prepare_node(namespace: str, node: Node) -> None:
     """Set a new namespace to the kernel's defaults and its loopback up."""
     _write_settings(namespace, _BASELINE | (_FORWARDING if node.forwards else {}))
-    _batch(namespace, ["link set lo up"])
+    batch(namespace, ["link set lo up"])
 
 
 def connect(switch: str, wires: list[tuple[Node, str]]) -> None:
@@ -87,16 +87,16 @@ def connect(switch: str, wires: list[tuple[Node, str]]) -> None:
                 f" peer name {interface.name} address {interface.mac} netns {namespace}"
             )
             commands.append(f"link set {interface.port} up")
-    _batch(switch, commands)
+    batch(switch, commands)
     for node, namespace in wires:
-        _batch(namespace, _node_commands(node))
+        batch(namespace, _node_commands(node))
 
 
 def remove_ports(switch: str, nodes: tuple[Node, ...]) -> None:
     """Remove what is left of these nodes' wires at the switch's end, and with it the other end."""
     present = {link["ifname"] for link in links(switch)}
     ports = [interface.port for node in nodes for interface in node.interfaces]
-    _batch(switch, [f"link delete {port}" for port in ports if port in present])
+    batch(switch, [f"link delete {port}" for port in ports if port in present])
 
 
 def plug_in(switch: str, plan: Plan) -> None:
@@ -105,7 +105,7 @@ def plug_in(switch: str, plan: Plan) -> None:
     ports = [(interface.port, interface.segment) for node in plan.nodes for interface in node.interfaces]
     commands = [f"link set {port} nomaster" for port, _ in ports if port in present]
     commands += [f"link set {port} master {segment}" for port, segment in ports if port in present]
-    _batch(switch, commands)
+    batch(switch, commands)
 
 
 def links(namespace: str) -> list[dict[str, Any]]:
@@ -140,18 +140,8 @@ def is_plugged_in(interface: Interface, switch_links: list[dict[str, Any]]) -> b
     return False
 
 
-def _node_commands(node: Node) -> list[str]:
-    commands = []
-    for interface in node.interfaces:
-        for address in interface.addresses:
-            options = " nodad" if ":" in address else " broadcast +"
-            commands.append(f"address add {address} dev {interface.name}{options}")
-        commands.append(f"link set {interface.name} up")
-    # An address given before the interface is up; a route only works after.
-    return commands + [f"route add {route}" for route in node.routes]
-
-
-def _batch(namespace: str, commands: list[str]) -> None:
+def batch(namespace: str, commands: list[str]) -> None:
+    """Run these ``ip`` commands in a namespace; raises `XlvsError` with the first that failed."""
     if not commands:
         return
     ran = subprocess.run(
@@ -171,6 +161,17 @@ def _batch(namespace: str, commands: list[str]) -> None:
             f"in the namespace {namespace}: ip {failed}: {reason}",
             "labs need a kernel with CONFIG_NET_NS, CONFIG_VETH and CONFIG_BRIDGE",
         )
+
+
+def _node_commands(node: Node) -> list[str]:
+    commands = []
+    for interface in node.interfaces:
+        for address in interface.addresses:
+            options = " nodad" if ":" in address else " broadcast +"
+            commands.append(f"address add {address} dev {interface.name}{options}")
+        commands.append(f"link set {interface.name} up")
+    # An address given before the interface is up; a route only works after.
+    return commands + [f"route add {route}" for route in node.routes]
 
 
 def _write_settings(namespace: str, settings: dict[str, str]) -> None:

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What stands in for tunnel devices on a lab's real servers: a device tunl0 and an eBPF program.
+
+Not every kernel has ipip, ip_gre and fou.  So that a lab is the same on each,
+and LVS-TUN tutorials can be typed as printed, its real servers have a device
+of that name from the beginning, down and without an address as after
+``modprobe ipip``, and an eBPF program at TC ingress of their interface that
+unwraps what comes to their own address and hands it in by tunl0
+(bpf/decapsulate.bpf.c).  While tunl0 is down what is handed in is lost, and
+rp_filter is asked there, as with the real one.
+
+Nothing is pinned: program and device live and die with the namespace.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import socket
+from ipaddress import ip_address
+from pathlib import Path
+
+from xlvs.errors import XlvsError
+from xlvs.kernel import libbpf
+from xlvs.kernel.namespaces import network_namespace
+from xlvs.lab import namespaces, wiring
+from xlvs.lab.addresses import MAX_GUE_PORTS
+from xlvs.lab.topology import Node
+
+DEVICE = "tunl0"
+OBJECT = Path(__file__).parents[1] / "bpf/decapsulate.bpf.o"
+PROGRAM = "xlvs_decapsulate"
+
+_KERNELS_OWN = "tunl0-kernel"
+_MTU = 1480
+_HANDLE = 1
+_PRIORITY = 1
+_MODPROBE = """\
+#!/bin/sh
+# This node's {device} is there already, whatever modules the kernel has: those for
+# tunnels need no loading.  All others are the machine's.
+for word in "$@"; do
+    case $word in
+        -*) ;;
+        ipip|ip_gre|gre|fou|fou6|sit|ip6_tunnel|ip6_gre|ip_tunnel|tunnel4|tunnel6) ;;
+        *) exec {program} "$@" ;;
+    esac
+done
+"""
+
+
+class Configuration(ctypes.Structure):
+    """The program's constants, ``.rodata.configuration``; addresses and ports in network order."""
+
+    _fields_ = (
+        ("address", ctypes.c_uint8 * 4),
+        ("address6", ctypes.c_uint8 * 16),
+        ("interface", ctypes.c_uint32),
+        ("gue_ports", (ctypes.c_uint8 * 2) * MAX_GUE_PORTS),
+    )
+
+
+def configuration(addresses: tuple[str, ...], interface: int, gue_ports: tuple[int, ...]) -> Configuration:
+    """Constants for a real server with these addresses, whose tunl0 has that number."""
+    filled = Configuration(interface=interface)
+    for address in map(ip_address, addresses):
+        (filled.address if address.version == 4 else filled.address6)[:] = list(address.packed)
+    for place, port in enumerate(gue_ports):
+        filled.gue_ports[place][:] = list(port.to_bytes(2, "big"))
+    return filled
+
+
+def install(namespace: str, node: Node, gue_ports: tuple[int, ...]) -> None:
+    """Give a wired node its tunl0 and the program; raises `XlvsError` where the kernel refuses."""
+    wire = node.interfaces[0]
+    commands = []
+    # With the module ipip in the kernel every namespace is born with a tunl0, which cannot be removed.
+    if any(link["ifname"] == DEVICE for link in wiring.links(namespace)):
+        commands.append(f"link set {DEVICE} name {_KERNELS_OWN}")
+    # A bridge without ports is a device that every kernel has which can have a lab.
+    # The same MAC: frames are handed in with the Ethernet header that they came with.
+    commands.append(
+        f"link add {DEVICE} address {wire.mac} mtu {_MTU} type bridge stp_state 0 mcast_snooping 0"
+    )
+    commands.append(f"link set {DEVICE} arp off addrgenmode none")
+    wiring.batch(namespace, commands)
+    own = tuple(address.partition("/")[0] for address in wire.addresses)
+    with network_namespace(namespaces.path(namespace)), libbpf.BpfObject(str(OBJECT)) as opened:
+        filled = configuration(own, socket.if_nametoindex(DEVICE), gue_ports)
+        opened.set_constants(".rodata.configuration", bytes(filled))
+        opened.load()
+        try:
+            index = socket.if_nametoindex(wire.name)
+            libbpf.attach_clsact(index, opened.program(PROGRAM), _HANDLE, _PRIORITY)
+        except OSError as error:
+            raise XlvsError(
+                f"cannot attach the decapsulator to {wire.name} of {node.name}: {error.strerror}",
+                "the topology tun needs a kernel with CONFIG_NET_CLS_BPF and CONFIG_NET_CLS_ACT",
+            ) from error
+
+
+def is_installed(namespace: str, node: Node) -> bool:
+    """Are tunl0 and the program there?"""
+    with network_namespace(namespaces.path(namespace)):
+        try:
+            socket.if_nametoindex(DEVICE)
+            index = socket.if_nametoindex(node.interfaces[0].name)
+        except OSError:
+            return False
+        return libbpf.clsact_program(index, _HANDLE, _PRIORITY) != 0
+
+
+def configure(node_folder: Path) -> None:
+    """Write a node's ``modprobe``, for which there is nothing to do about tunnels."""
+    wrapper = node_folder / "bin/modprobe"
+    program = shutil.which("modprobe", path="/usr/sbin:/sbin:/usr/bin:/bin") or "/sbin/modprobe"
+    wrapper.write_text(_MODPROBE.format(device=DEVICE, program=program))
+    wrapper.chmod(0o755)
