@@ -211,6 +211,21 @@ static __always_inline int is_whole(struct __sk_buff *skb, const struct envelope
 #define ROOM_DECAP_IPV4 (1ULL << 7)
 #define ROOM_DECAP_IPV6 (1ULL << 8)
 
+/* Take `wrapping` bytes off behind the MAC header; not 0 where that cannot be. */
+static __always_inline int take_off(struct __sk_buff *skb, int wrapping, __u64 kind)
+{
+	const __u32 least = IP_HEADER + sizeof(struct ipv6hdr);
+
+	if (!bpf_skb_adjust_room(skb, -wrapping, BPF_ADJ_ROOM_MAC,
+				 BPF_F_ADJ_ROOM_FIXED_GSO | kind))
+		return 0;
+	/* An older kernel takes no kind, and leaves no less than the outer IP header's
+	 * size: padding makes up for it, which the stack will cut off. */
+	if (skb->len - wrapping < least && bpf_skb_change_tail(skb, wrapping + least, 0))
+		return -1;
+	return bpf_skb_adjust_room(skb, -wrapping, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+}
+
 /* Take everything before the content away and hand the rest in by tunl0. */
 static __always_inline int hand_in(struct __sk_buff *skb, const struct envelope *envelope)
 {
@@ -219,9 +234,7 @@ static __always_inline int hand_in(struct __sk_buff *skb, const struct envelope 
 	__be16 protocol = v4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	__u64 kind = v4 ? ROOM_DECAP_IPV4 : ROOM_DECAP_IPV6;
 
-	if ((bpf_skb_adjust_room(skb, -wrapping, BPF_ADJ_ROOM_MAC,
-				 BPF_F_ADJ_ROOM_FIXED_GSO | kind) &&
-	     bpf_skb_adjust_room(skb, -wrapping, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO)) ||
+	if (take_off(skb, wrapping, kind) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol,
 				sizeof(protocol), 0))
 		return TC_ACT_SHOT;

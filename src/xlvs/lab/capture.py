@@ -16,9 +16,12 @@ from xlvs.lab import node
 from xlvs.lab.state import Record
 
 # 02:00:c0:00:02:02 > 02:00:c0:00:02:0a, IPv4, length 74: 192.0.2.2.5987 > 192.0.2.100.80: tcp 0
+# and of a tunnel's packets, of which the outer addresses count and have no port:
+# …, IPv4, length 94: 192.168.219.134 > 192.168.56.135: 192.168.219.2.5987 > 192.168.219.100.80: tcp 0
+_ADDRESS = r"\d+\.\d+\.\d+\.\d+|[0-9a-f:]*:[0-9a-f:]*"
 _LINE = re.compile(
     r"(?P<way>In|Out)?\s*(?P<mac>[0-9a-f:]{17}) > [0-9a-f:]{17}, IPv[46], length \d+: "
-    r"(?P<source>\S+)\.\d+ > (?P<target>\S+)\.\d+: "
+    rf"(?P<source>{_ADDRESS})(\.\d+)? > (?P<target>{_ADDRESS})(\.\d+)?: "
 )
 _PATIENCE = 10.0
 

@@ -21,20 +21,21 @@ from xlvs.lab.capture import Capture
 from xlvs.lab.state import Record
 
 REQUESTS = 12
+_WEB = "tcp port 80"
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
     """What is shown of a topology.
 
-    ``points`` are where tcpdump listens meanwhile: a node and the number of
-    its interface.  ``show_way`` gets their captures in the same order; it
-    raises `XlvsError` where the packets did not go the topology's way.
+    ``points`` are where tcpdump listens meanwhile: a node, the number of its
+    interface, and for what.  ``show_way`` gets their captures in the same
+    order; it raises `XlvsError` where the packets did not go the topology's way.
     """
 
     title: str
     cluster: str
-    points: tuple[tuple[str, int], ...]
+    points: tuple[tuple[str, int, str], ...]
     show_way: Callable[[Record, tuple[Capture, ...]], None]
 
 
@@ -65,17 +66,17 @@ def _show(record: Record, demonstration: Demonstration) -> None:
     _type("#", f"xlvs lab up {record.topology} --name {record.name}")
     lifecycle.up(record, lambda line: _say(f"  {line}"))
 
-    places = dict.fromkeys(name for name, _ in demonstration.points)
+    places = dict.fromkeys(name for name, _, _ in demonstration.points)
     _heading(f"Ask the VIP {REQUESTS} times, with tcpdump listening on the {' and on the '.join(places)}")
     plan = lifecycle.plan_of(record)
     captures = tuple(
-        Capture(record, name, plan.node(name).interfaces[number].name, "tcp port 80")
-        for name, number in demonstration.points
+        Capture(record, name, plan.node(name).interfaces[number].name, expression)
+        for name, number, expression in demonstration.points
     )
     with ExitStack() as listening:
         for capture in captures:
             listening.enter_context(capture)
-        for (name, _), capture in zip(demonstration.points, captures, strict=True):
+        for (name, _, _), capture in zip(demonstration.points, captures, strict=True):
             _type(f"{name}#", " ".join(capture.command))
         answers = _ask(record)
     _check_spread(record, answers)
@@ -184,18 +185,46 @@ def _show_nat(record: Record, captures: tuple[Capture, ...]) -> None:
     _say("  Requests and answers both pass the director, which translates VIP to RIP and RIP to VIP.")
 
 
+def _show_tunnelling(record: Record, captures: tuple[Capture, ...]) -> None:
+    at_router, at_director, at_client = captures
+    vip, dip, client = record.addresses.vip, record.addresses.dip, record.addresses.client
+    router = lifecycle.plan_of(record).node("router").interfaces[0].mac
+    sent = at_client.count(client, vip)
+    came = at_director.count(client, vip)
+    wrapped = {address: at_router.count(dip, address) for address in record.addresses.rips}
+    through = at_director.count(vip, client)
+    received = at_client.count(vip, client)
+    by_router = at_client.count(vip, client, router)
+    _say(f"  client -> VIP   sent by the client                   {sent:>4}")
+    _say(f"                  came to the director                 {came:>4}")
+    for address, number in wrapped.items():
+        _say(f"  DIP -> RIP      wrapped, to {address:<16}        {number:>5}")
+    _say(f"  VIP -> client   received by the client               {received:>4}")
+    _say(f"                    from the MAC of the router         {by_router:>4}   {router}")
+    _say(f"                  seen at the director                 {through:>4}")
+    if through or not sent == came == sum(wrapped.values()) or not received or by_router != received:
+        raise XlvsError("the packets did not go the way of tunnelling")
+    _say("  Requests go through the director, wrapped from there on; answers go straight to the client.")
+
+
 _DEMONSTRATIONS = {
     topology.DIRECT_ROUTING.name: Demonstration(
         title="Direct Routing",
         cluster="a client, a director, three real servers with nginx, on one switch",
-        points=(("director", 0), ("client", 0)),
+        points=(("director", 0, _WEB), ("client", 0, _WEB)),
         show_way=_show_direct_routing,
     ),
     topology.NAT.name: Demonstration(
         title="NAT",
         cluster="a client outside, two real servers with nginx inside, the director between",
-        points=(("director", 1), ("director", 0), ("client", 0)),
+        points=(("director", 1, _WEB), ("director", 0, _WEB), ("client", 0, _WEB)),
         show_way=_show_nat,
+    ),
+    topology.TUNNELLING.name: Demonstration(
+        title="Tunnelling",
+        cluster="a client and a director, two real servers with nginx behind a router",
+        points=(("router", 0, "ip proto 4"), ("director", 0, _WEB), ("client", 0, _WEB)),
+        show_way=_show_tunnelling,
     ),
 }
 

@@ -144,9 +144,9 @@ def inspect(record: Record, plan: Plan) -> Damage:
         namespace = record.namespace(each.name)
         present = wiring.links(namespace) if namespaces.exists(namespace) else []
         has_ports = all(interface.port in bridges for interface in each.interfaces)
-        if not has_ports or not all(wiring.is_whole(interface, present) for interface in each.interfaces):
-            broken.append(each)
-        elif each.unwraps and not decapsulator.is_installed(namespace, each):
+        is_wired = all(wiring.is_whole(interface, present) for interface in each.interfaces)
+        can_unwrap = not each.unwraps or (present and decapsulator.is_installed(namespace, each))
+        if not has_ports or not is_wired or not can_unwrap:
             broken.append(each)
         elif not all(wiring.is_plugged_in(interface, ports) for interface in each.interfaces):
             unplugged = True

@@ -60,8 +60,9 @@ class Topology:
     """A shape of lab.
 
     ``nodes`` stand in the order in which they are plugged into the switch,
-    ``nodes_with_router`` those for a client behind a router; a kind whose role is `REAL_SERVER` stands for all of them.  ``table`` and
-    ``table_entry`` (once for each real server) are typed in the director last.
+    ``nodes_with_router`` those for a client behind a router; a kind whose role
+    is `REAL_SERVER` stands for all of them.  ``table`` and ``table_entry`` (once
+    for each real server) are typed in the director last.
     """
 
     name: str
