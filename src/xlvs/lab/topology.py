@@ -123,7 +123,9 @@ _DIRECTOR = NodeKind(
     role=DIRECTOR,
     legs=(Leg(_LAN, "{dip}/{prefix}", "{dip6}/64"),),
     setup=("ip addr add {vip}/32 dev {interface}",),
-    setup6=("ip addr add {vip6}/128 dev {interface} nodad",),
+    # Deprecated, so that what the director itself begins has its own address: the
+    # newest one would be taken else, and real servers have the VIP, too.
+    setup6=("ip addr add {vip6}/128 dev {interface} nodad preferred_lft 0",),
 )
 _CLIENT = NodeKind(name="client", role=CLIENT, legs=(Leg(_LAN, "{client}/{client_prefix}", "{client6}/64"),))
 _REAL_SERVER = NodeKind(
