@@ -34,6 +34,17 @@ def test_demo_shows_nat_at_work() -> None:
     assert left_behind("demo-") == []
 
 
+def test_demo_shows_tunnelling_at_work() -> None:
+    shown = xlvs("lab", "demo", "tun").stdout
+    assert len(re.findall(r"client\$ curl .* rs[12]$", shown, re.MULTILINE)) == 12
+    assert "answers by real server: rs1 6, rs2 6" in shown
+    assert re.search(r"-> 192\.168\.56\.135:80 +Tunnel +1 +0 +6", shown)
+    assert re.search(r"seen at the director +0$", shown, re.MULTILINE)
+    wrapped = re.findall(r"DIP -> RIP +wrapped, to 192\.168\.56\.13[56] +(\d+)$", shown, re.MULTILINE)
+    assert len(wrapped) == 2 and min(map(int, wrapped)) >= 18
+    assert left_behind("demo-") == []
+
+
 @pytest.mark.parametrize(
     "moment", ["==> Build", "rs1# nginx", "==> Ask", "4: rs", "==> What", "==> Tidying"]
 )

@@ -411,3 +411,12 @@ def test_run_that_cannot_be_written_is_said(lab_name: str) -> None:
     assert ran.returncode == 1
     assert "Read-only file system" in ran.stderr and "/run must be writable" in ran.stderr
     assert left_behind(lab_name) == []
+
+
+def test_files_put_into_a_node_are_served_from_there(lab_name: str) -> None:
+    lab = up(lab_name, "--bare", "--real-servers", "2")
+    lab.type("rs1", "echo mine >/var/www/html/page")
+    assert lab.ask(1, f"http://{lab.addresses.rips[0]}/page") == ["mine"]
+    assert lab.ask(1, f"http://{lab.addresses.rips[1]}/page") == ["rs2"], "nobody else's"
+    sent = "head -c 5000000 /dev/zero | curl -s --data-binary @- "
+    assert lab.type("client", f"{sent} http://{lab.addresses.rips[1]}/") == "rs2\n", "of any size"

@@ -173,12 +173,12 @@ def _up(arguments: argparse.Namespace) -> int:
 def _down(arguments: argparse.Namespace) -> int:
     from xlvs.lab import lifecycle, state
 
-    if arguments.all and arguments.name:
+    if arguments.all and arguments.name is not None:
         raise UsageError("--all and --name contradict each other")
     known = state.names()
     if arguments.all:
         wanted = known
-    elif arguments.name:
+    elif arguments.name is not None:
         wanted = [arguments.name]
     else:
         wanted = [state.find(None).name]

@@ -106,7 +106,8 @@ def enter(record: Record, name: str) -> None:
         ("resolv.conf", "/etc/resolv.conf"),
         ("nginx/pages", "/var/www/html"),
     ):
-        if os.path.exists(public):
+        # A lab may be older than what its nodes have by now.
+        if os.path.exists(public) and (folder / private).exists():
             _mount(str(folder / private), public, None, _MS_BIND)
     socket.sethostname(name)
 

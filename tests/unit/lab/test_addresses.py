@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlvs.errors import UsageError
-from xlvs.lab.addresses import MAX_REAL_SERVERS, TWO_NETWORKS, Addresses, Request, choose
+from xlvs.lab.addresses import (
+    BEHIND_ROUTER,
+    MAX_REAL_SERVERS,
+    TWO_NETWORKS,
+    Addresses,
+    Request,
+    choose,
+)
 
 networks = st.builds(
     lambda number, length: IPv4Network((number & (0xFFFFFFFF << (32 - length)), length)),
@@ -162,5 +169,41 @@ def test_two_networks_that_would_not_work_are_refused(request_: Request, complai
     "request_", [Request(inside_network="10.0.0.0/24"), Request(inside_dip="192.168.56.100")]
 )
 def test_one_network_has_no_inside(request_: Request) -> None:
-    with pytest.raises(UsageError, match=r"--inside-.* have no network of their own"):
+    with pytest.raises(UsageError, match=r"--inside-.* (no network of their own|one network only)"):
         choose(request_)
+
+
+def test_defaults_behind_a_router() -> None:
+    addresses = choose(Request(), BEHIND_ROUTER)
+    assert (addresses.vip, addresses.dip) == ("192.168.219.100", "192.168.219.134")
+    assert addresses.rips == ("192.168.56.135", "192.168.56.136")
+    assert (addresses.router, addresses.inside_router) == ("192.168.219.1", "192.168.56.1")
+    assert (addresses.router6, addresses.inside_router6) == ("fd6c:7673::1", "fd6c:7673:0:2::1")
+    assert (addresses.gateway, addresses.gateway6) == ("", "")
+    assert (addresses.inside_dip, addresses.inside_dip6) == ("", "")
+    assert (addresses.client, addresses.client6) == ("192.168.219.2", "fd6c:7673::2")
+    assert addresses.gue_ports == (6080,)
+
+
+def test_the_router_gives_way_and_ports_are_said_once() -> None:
+    said = Request(vip="192.168.219.1", rips=("192.168.56.1",), gue_ports=(5555, 7, 5555), router=True)
+    addresses = choose(said, BEHIND_ROUTER)
+    assert addresses.router not in ("", addresses.vip)
+    assert addresses.inside_router not in ("", *addresses.rips)
+    assert (addresses.client, addresses.gateway) == ("203.0.113.2", "203.0.113.1")
+    assert addresses.gue_ports == (5555, 7)
+
+
+@pytest.mark.parametrize(
+    ("request_", "what"),
+    [
+        (Request(inside_dip="192.168.56.7"), "--inside-dip"),
+        (Request(gue_ports=(70000,)), "--gue-port 70000"),
+        (Request(gue_ports=tuple(range(1, 10))), "9 times"),
+        (Request(inside_network="192.168.219.128/25"), "router stands between"),
+        (Request(inside_network="10.0.0.0/29", real_servers=6), "no address left for the router"),
+    ],
+)
+def test_what_would_not_work_behind_a_router_is_refused(request_: Request, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        choose(request_, BEHIND_ROUTER)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from xlvs.errors import NotPermitted, UsageError, XlvsError
 from xlvs.lab import state
-from xlvs.lab.addresses import TWO_NETWORKS, Request, choose
+from xlvs.lab.addresses import BEHIND_ROUTER, TWO_NETWORKS, Request, choose
 from xlvs.lab.state import Record
 
 
@@ -38,6 +38,12 @@ def test_record_comes_back_as_it_was(root: Path) -> None:
 def test_record_of_two_networks_comes_back_as_it_was(root: Path) -> None:
     saved = Record("two", "nat", choose(Request(), TWO_NETWORKS), bare=False, ipv6=True).save(state.READY)
     assert state.load("two") == saved
+
+
+def test_record_of_tunnels_comes_back_as_it_was(root: Path) -> None:
+    addresses = choose(Request(gue_ports=(6080, 5555)), BEHIND_ROUTER)
+    saved = Record("three", "tun", addresses, bare=False, ipv6=True).save(state.READY)
+    assert state.load("three") == saved
     assert root.is_dir()
 
 

@@ -15,6 +15,7 @@ from xlvs.lab.topology import (
     REAL_SERVER,
     SWITCH,
     TOPOLOGIES,
+    TUNNELLING,
     Topology,
     plan,
     topology,
@@ -104,6 +105,45 @@ def test_nat_behind_a_router_keeps_the_real_servers_behind_the_director() -> Non
     filled = plan(NAT, choose(Request(router=True), NAT.layout), bare=True, ipv6=True)
     assert filled.node("director").routes == ("default via 192.168.219.1", "default via fd6c:7673::1")
     assert filled.node("rs1").routes == ("default via 192.168.56.100", "default via fd6c:7673:0:2::10")
+    assert len(filled.segments) == 3
+
+
+def test_real_servers_of_tunnels_stand_behind_the_router() -> None:
+    filled = plan(TUNNELLING, choose(Request(), TUNNELLING.layout), bare=False, ipv6=True)
+    outer, inner = filled.node("router").interfaces
+    assert (outer.name, outer.addresses) == ("eth0", ("192.168.219.1/24", "fd6c:7673::1/64"))
+    assert (inner.name, inner.addresses) == ("eth1", ("192.168.56.1/24", "fd6c:7673:0:2::1/64"))
+    assert len(filled.node("director").interfaces) == 1
+    for name in ("director", "client"):
+        assert filled.node(name).routes == ("default via 192.168.219.1", "default via fd6c:7673::1")
+        assert not filled.node(name).unwraps
+    for name in ("rs1", "rs2"):
+        server = filled.node(name)
+        assert server.unwraps and server.interfaces[0].segment == inner.segment
+        assert server.routes == ("default via 192.168.56.1", "default via fd6c:7673:0:2::1")
+        assert server.setup[0] == "ip addr add 192.168.219.100/32 dev tunl0"
+    assert filled.table == (
+        "ipvsadm -A -t 192.168.219.100:80 -s rr",
+        "ipvsadm -a -t 192.168.219.100:80 -r 192.168.56.135 -i",
+        "ipvsadm -a -t 192.168.219.100:80 -r 192.168.56.136 -i",
+    )
+
+
+def test_bare_tunnels_have_routes_and_what_unwraps_and_nothing_typed() -> None:
+    filled = plan(TUNNELLING, choose(Request(), TUNNELLING.layout), bare=True, ipv6=False)
+    assert filled.table == ()
+    assert all(node.setup == () for node in filled.nodes)
+    assert filled.node("router").forwards and filled.node("rs1").unwraps
+
+
+@pytest.mark.parametrize("interface", ["eth0", "eth1", "eth2"])
+def test_a_router_to_three_networks_has_three_interfaces(interface: str) -> None:
+    addresses = choose(Request(router=True, interface=interface), TUNNELLING.layout)
+    filled = plan(TUNNELLING, addresses, bare=True, ipv6=True)
+    router = filled.node("router").interfaces
+    assert {wire.name for wire in router} == {"eth0", "eth1", "eth2"}
+    assert router[0].name == interface
+    assert filled.node("client").routes == ("default via 203.0.113.1", "default via fd6c:7673:0:1::1")
     assert len(filled.segments) == 3
 
 
