@@ -113,7 +113,9 @@ static __always_inline enum step complete_checksum(struct __sk_buff *skb,
 
 	if (envelope->content + start > envelope->end || field + sizeof(checksum) > envelope->end)
 		return MALFORMED;
-	if (checksum_is_pending(skb, field))
+	/* A segmentation super-packet's is made where it is cut up, or never needed.  That of
+	 * others has to be made even where a checksum is pending: it may be the outer one. */
+	if (skb->gso_size)
 		return OPENED;
 	sum = sum_bytes(skb, envelope->content + start, envelope->end);
 	if (sum < 0)

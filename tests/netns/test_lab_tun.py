@@ -264,6 +264,7 @@ def test_help_names_what_is_new() -> None:
         assert word in told
 
 
+PENDING = ("gre", "gue", "remcsum", "outer-remcsum")
 SENDER = """
 import socket, sys
 sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
@@ -279,7 +280,7 @@ def test_checksums_that_are_still_to_be_made(make_lab: MakeLab) -> None:
 
     The sender is as the kernel's tunnels are: the outer checksum holds once the
     inner one is made (local checksum offload); with remote checksum offload the
-    inner one stays as it is.
+    inner one stays as it is, and it may be the outer one that is to be made.
     """
     lab = make_lab("tun", bare=True, real_servers=1)
     lab.type("rs1", "ip addr add 192.168.219.100/32 dev lo; ip link set tunl0 up")
@@ -288,7 +289,7 @@ def test_checksums_that_are_still_to_be_made(make_lab: MakeLab) -> None:
         [sys.executable, "-c",
          "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
          "s.bind(('192.168.219.100', 53)); s.settimeout(20); print('ready', flush=True)\n"
-         "for _ in range(3): print(s.recv(99).decode(), flush=True)"],
+         "for _ in range(4): print(s.recv(99).decode(), flush=True)"],
         stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -296,46 +297,51 @@ def test_checksums_that_are_still_to_be_made(make_lab: MakeLab) -> None:
         plan = lifecycle.plan_of(lab.record)
         target, source = plan.node("rs1").interfaces[0].mac, plan.node("router").interfaces[1].mac
         lines = "".join(
-            f"{_pending(kind, packets.mac(target), packets.mac(source)).hex()}\n"
-            for kind in ("gre", "gue", "remcsum")
+            f"{_pending(kind, packets.mac(target), packets.mac(source)).hex()}\n" for kind in PENDING
         )
         sending = node.popen(
             lab.record, "router", [sys.executable, "-c", SENDER], stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert sending.communicate(lines) == (None, "")
-        assert listener.stdout.read().split() == ["gre", "gue", "remcsum"]
+        assert sending.communicate(lines)[1] == ""
+        assert listener.stdout.read().split() == list(PENDING)
     finally:
         listener.kill()
         listener.communicate()
 
 
 def _pending(kind: str, target: bytes, source: bytes) -> bytes:
-    """A frame with that payload and its virtio header, the inner UDP checksum pending."""
-    client, vip, rip = packed("192.168.219.2"), packed("192.168.219.100"), packed("192.168.56.135")
-    whole = packets.with_checksum(
-        packets.ipv4(client, vip, packets.UDP, packets.udp(4000, 53, kind.encode()))
-    )
-    pseudo = client + vip + pack(">II", len(whole) - 20, packets.UDP)
-    seed = pack(">H", ~packets.checksum(pseudo) & 0xFFFF)
-    options = pack(">IHH", 0x80000000, 20, 26) if kind == "remcsum" else b""
+    """A frame with that payload and its virtio header, one checksum pending."""
+    client, vip = packed("192.168.219.2"), packed("192.168.219.100")
+    dip, rip = packed("192.168.219.134"), packed("192.168.56.135")
+    inner = packets.ipv4(client, vip, packets.UDP, packets.udp(4000, 53, kind.encode()))
+    whole = packets.with_checksum(inner)
+    left = whole[:26] + _seed(client, vip, whole[20:], packets.UDP) + whole[28:]
+    remote = kind.endswith("remcsum")
+    options = pack(">IHH", 0x80000000, 20, 26) if remote else b""
     header = pack(">BBH", len(options) // 4, packets.IPIP, 1 if options else 0) + options
-
-    def wrapped(packet: bytes) -> bytes:
-        if kind == "gre":
-            content = pack(">HHI", 0x8000, 0x800, 0) + packet
-            content = content[:4] + pack(">H", packets.checksum(content)) + content[6:]
-            return packets.ipv4(packed("192.168.219.134"), rip, packets.GRE, content)
-        content = packets.udp(40000, 6080, header + packet)
-        return packets.with_checksum(packets.ipv4(packed("192.168.219.134"), rip, packets.UDP, content))
-
-    left = whole[:26] + seed + whole[28:]
-    # Summed up as it will be; sent as it is now.
-    outer = wrapped(left if kind == "remcsum" else whole)
+    # Summed up as the packet will be once that is made; sent as it is now.
+    content = left if remote else whole
+    if kind == "gre":
+        wrapped = pack(">HHI", 0x8000, 0x800, 0) + content
+        wrapped = wrapped[:4] + pack(">H", packets.checksum(wrapped)) + wrapped[6:]
+        outer = packets.ipv4(dip, rip, packets.GRE, wrapped)
+    else:
+        outer = packets.ipv4(dip, rip, packets.UDP, packets.udp(40000, 6080, header + content))
+        if kind == "outer-remcsum":
+            outer = outer[:26] + _seed(dip, rip, outer[20:], packets.UDP) + outer[28:]
+        else:
+            outer = packets.with_checksum(outer)
     frame = packets.ethernet(outer[: -len(left)] + left, 0x0800, target, source)
-    start = len(frame) - len(left) + 20
+    start = 34 if kind == "outer-remcsum" else len(frame) - len(left) + 20
     # struct virtio_net_hdr: VIRTIO_NET_HDR_F_NEEDS_CSUM, where from, and where to within that
     return pack("=BBHHHH", 1, 0, 0, 0, start, 6) + frame
+
+
+def _seed(source: bytes, destination: bytes, content: bytes, protocol: int) -> bytes:
+    """What stands in the place of a pending checksum: what the pseudo-header adds up to."""
+    pseudo = source + destination + pack(">II", len(content), protocol)
+    return pack(">H", ~packets.checksum(pseudo) & 0xFFFF)
 
 
 def test_tunl0_is_no_interface_of_the_machine(lab_name: str) -> None:

@@ -98,7 +98,8 @@ def remove_ports(switch: str, nodes: tuple[Node, ...]) -> None:
     present = ports & {link["ifname"] for link in links(switch)}
     while present:
         try:
-            return batch(switch, [f"link delete {port}" for port in sorted(present)])
+            batch(switch, [f"link delete {port}" for port in sorted(present)])
+            return
         except XlvsError:
             # A namespace on its way out takes them along in its own time.
             left = ports & {link["ifname"] for link in links(switch)}

@@ -38,6 +38,7 @@ def test_record_comes_back_as_it_was(root: Path) -> None:
 def test_record_of_two_networks_comes_back_as_it_was(root: Path) -> None:
     saved = Record("two", "nat", choose(Request(), TWO_NETWORKS), bare=False, ipv6=True).save(state.READY)
     assert state.load("two") == saved
+    assert root.is_dir()
 
 
 def test_record_of_tunnels_comes_back_as_it_was(root: Path) -> None:
