@@ -6,7 +6,8 @@
  * out of its wrapping and handed in by the device of the name tunl0, as if
  * ipip, ip_gre or fou had done it: IPv4 and IPv6, in either, by IPIP, GRE
  * (RFC 2784, 2890) and GUE (draft-ietf-intarea-gue, as net/ipv4/fou_core.c
- * has it, with remote checksum offload).  Fragments are left to the stack.
+ * has it, with remote checksum offload).  Fragments are left to the stack, and
+ * congestion marks of the outer header not taken over (RFC 6040).
  */
 #include <stddef.h>
 #include "envelope.h"

@@ -53,6 +53,7 @@ def test_defaults_are_the_tutorials(lab_name: str) -> None:
     assert (told["router"], told["inside_router"]) == ("192.168.219.1", "192.168.56.1")
     assert (told["gateway"], told["inside_dip"], told["inside_dip6"]) == (None, None, None)
     assert told["gue_ports"] == [6080]
+    assert "GUE on UDP port 6080\n" in xlvs("lab", "status", "--name", lab_name).stdout
     assert list(told["nodes"]) == ["director", "router", "client", "rs1", "rs2"]
     assert lab.ask(4) in (["rs1", "rs2"] * 2, ["rs2", "rs1"] * 2)
     assert "Tunnel" in lab.type("director", "ipvsadm -Ln")

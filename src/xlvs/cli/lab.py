@@ -221,6 +221,9 @@ def _status(arguments: argparse.Namespace) -> int:
     print(f"  VIP      {lab['vip']}  {lab['vip6'] or ''}".rstrip())
     inside = f", inside {lab['inside_network']}" if lab["inside_network"] else ""
     print(f"  network  {lab['network']}{inside}")
+    if lab["gue_ports"]:
+        ports = ", ".join(map(str, lab["gue_ports"]))
+        print(f"  tunl0    on real servers; it takes IPIP, GRE, and GUE on UDP port {ports}")
     rows = [("NODE", "INTERFACE", "MAC", "ADDRESSES", "PROCESSES")]
     for name, node in lab["nodes"].items():
         first, *others = node["interfaces"]
