@@ -16,6 +16,7 @@ struct abi_types {
 	enum reach_flag reach_flag;
 	enum overload_flag overload_flag;
 	enum tunnel_kind tunnel_kind;
+	enum tunnel_checksum tunnel_checksum;
 	struct flow flow;
 	struct connection connection;
 	struct service_key service_key;

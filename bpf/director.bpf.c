@@ -32,6 +32,7 @@
 #include "icmp.h"
 #include "tunnel.h"
 #include "related.h"
+#include "tunnel_error.h"
 #include "fragment.h"
 #include "sweep.h"
 
@@ -273,8 +274,10 @@ int xlvs_tc(struct __sk_buff *skb)
 	linear = skb->data_end - skb->data;
 	if (linear < LONGEST_HEADERS && linear < skb->len)
 		bpf_skb_pull_data(skb, skb->len < LONGEST_HEADERS ? skb->len : LONGEST_HEADERS);
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
-		return follow_error(skb);
+	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet)) {
+		old = follow_error(skb);
+		return old == NOT_OURS ? follow_tunnel_error(skb) : old;
+	}
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 
@@ -329,7 +332,7 @@ int xlvs_tc(struct __sk_buff *skb)
 		return send_error(skb, &packet, ERROR_TIME_EXCEEDED, 0);
 	}
 	method = control_method(load_control(entry));
-	overhead = method == METHOD_TUNNEL ? tunnel_overhead(destination) : 0;
+	overhead = method == METHOD_TUNNEL ? tunnel_overhead(skb, &packet, destination) : 0;
 	if (is_too_big(&packet, destination, overhead) && !skb->gso_size) {
 		COUNT_EVENT(too_big);
 		return send_error(skb, &packet, ERROR_TOO_BIG, destination->mtu - overhead);

@@ -98,14 +98,18 @@ static __always_inline void learn_interface(struct __sk_buff *skb)
 }
 
 /* The MTU of the way that `query` found: asked for more than any way takes,
- * bpf_fib_lookup() says how much it does. */
+ * bpf_fib_lookup() says how much it does.  A router may have said that it is less. */
 static __always_inline __u32 mtu_of(struct __sk_buff *skb, struct bpf_fib_lookup *query,
-				    const struct destination *destination)
+				    const struct destination *destination, __u32 now)
 {
-	if (look_up_route_for(skb, query, &destination->address, destination->family, 0xffff) !=
+	__u32 mtu = 0, path = destination->path_mtu;
+
+	if (look_up_route_for(skb, query, &destination->address, destination->family, 0xffff) ==
 	    BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return 0;
-	return query->mtu_result;
+		mtu = query->mtu_result;
+	if (path && !has_passed(destination->path_mtu_until, now) && (!mtu || path < mtu))
+		return path;
+	return mtu;
 }
 
 /* Look the way to a destination up again. */
@@ -142,7 +146,7 @@ __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destinati
 	}
 	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
 		reach |= destination->reach & REACH_ROUTE;
-	destination->mtu = mtu_of(skb, &query, destination);
+	destination->mtu = mtu_of(skb, &query, destination, now);
 	destination->reach = reach;
 	destination->refreshed = now;
 	return 0;

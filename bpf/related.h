@@ -31,6 +31,11 @@ static __always_inline int is_ipv4_error(__u8 type)
 	return type == 3 || type == 4 || type == 11;
 }
 
+static __always_inline int is_ipv6_error(__u8 type)
+{
+	return type < 128;
+}
+
 static __always_inline int parse_quoted_ports(void *header, void *end, struct related *related)
 {
 	struct ports *ports = header;
@@ -90,7 +95,7 @@ static __always_inline int parse_ipv6_error(void *data, void *end, struct relate
 	struct icmp_header *icmp = (void *)(ip + 1);
 
 	if ((void *)(icmp + 1) > end || ip->version != 6 || ip->nexthdr != PROTOCOL_ICMPV6 ||
-	    icmp->type >= 128)
+	    !is_ipv6_error(icmp->type))
 		return -1;
 	related->outer.flow.family = AF_INET6;
 	__builtin_memcpy(&related->outer.flow.client, &ip->saddr, sizeof(ip->saddr));
@@ -188,31 +193,62 @@ static __always_inline int translate_ipv6_error(struct __sk_buff *skb,
 	       bpf_skb_store_bytes(skb, inner, &change->to, sizeof(change->to), 0);
 }
 
-__attribute__((noinline)) int translate_error(struct __sk_buff *skb,
-					      const struct related *related,
-					      const struct translation *change)
+/* What an error about a packet of the entry in `slot` has to be changed by: the
+ * forward entry for NAT_DESTINATION, the reply's for NAT_SOURCE. */
+static __always_inline int translation_of(__u32 slot, __u32 side, struct translation *change)
 {
+	struct connection *found = conn_at(slot), *entry = found;
+	struct destination *destination;
+	__u32 index;
+
+	if (found && side == NAT_SOURCE)
+		entry = conn_of_reply(found, slot);
+	if (!entry)
+		return -1;
+	change->side = side;
+	if (side == NAT_SOURCE) {
+		change->from = found->flow.client;
+		change->from_port = found->flow.client_port;
+		change->to = entry->flow.virtual;
+		change->to_port = entry->flow.virtual_port;
+		return 0;
+	}
+	index = entry->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination)
+		return -1;
+	change->from = entry->flow.virtual;
+	change->from_port = entry->flow.virtual_port;
+	change->to = destination->address;
+	change->to_port = entry->destination_port;
+	return 0;
+}
+
+__attribute__((noinline)) int translate_error(struct __sk_buff *skb,
+					      const struct related *related, __u32 slot,
+					      __u32 side)
+{
+	struct translation change = {};
 	__u32 port, checksum;
 
-	if (!related || !change)
+	if (!related || translation_of(slot, side, &change))
 		return -1;
-	port = related->ports + (change->side == NAT_SOURCE ?
-					 offsetof(struct ports, destination) :
-					 offsetof(struct ports, source));
+	port = related->ports + (side == NAT_SOURCE ? offsetof(struct ports, destination) :
+						      offsetof(struct ports, source));
 	checksum = related->icmp + offsetof(struct icmp_header, checksum);
-	if (related->flow.family == AF_INET ? translate_ipv4_error(skb, related, change) :
-					      translate_ipv6_error(skb, related, change))
+	if (related->flow.family == AF_INET ? translate_ipv4_error(skb, related, &change) :
+					      translate_ipv6_error(skb, related, &change))
 		return -1;
-	if (change->from_port == change->to_port)
+	if (change.from_port == change.to_port)
 		return 0;
-	return bpf_l4_csum_replace(skb, checksum, change->from_port, change->to_port,
+	return bpf_l4_csum_replace(skb, checksum, change.from_port, change.to_port,
 				   sizeof(__be16)) ||
-	       bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16), 0);
+	       bpf_skb_store_bytes(skb, port, &change.to_port, sizeof(__be16), 0);
 }
 
 /* From the client's side, to the real server. */
 static __always_inline int forward_error(struct __sk_buff *skb, const struct related *related,
-					 const struct connection *entry)
+					 const struct connection *entry, __u32 slot)
 {
 	struct destination *destination;
 	__u32 index = entry->destination, method;
@@ -231,18 +267,8 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 		return TC_ACT_SHOT;
 	}
 	method = control_method(load_control(entry));
-	if (method == METHOD_MASQUERADE) {
-		struct translation change = {
-			.from = entry->flow.virtual,
-			.to = destination->address,
-			.from_port = entry->flow.virtual_port,
-			.to_port = entry->destination_port,
-			.side = NAT_DESTINATION,
-		};
-
-		if (translate_error(skb, related, &change))
-			return TC_ACT_SHOT;
-	}
+	if (method == METHOD_MASQUERADE && translate_error(skb, related, slot, NAT_DESTINATION))
+		return TC_ACT_SHOT;
 	COUNT_EVENT(forwarded);
 	if (method == METHOD_TUNNEL)
 		return tc_tunnel(skb, &related->outer, index);
@@ -255,7 +281,6 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 {
 	struct connection *entry = conn_of_reply(reply, slot);
 	struct destination *destination;
-	struct translation change = { .side = NAT_SOURCE };
 	__u32 index;
 
 	if (!entry || has_passed(entry->expires, ticks_now()))
@@ -269,11 +294,7 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 		COUNT_EVENT(ttl_exceeded);
 		return TC_ACT_SHOT;
 	}
-	change.from = reply->flow.client;
-	change.from_port = reply->flow.client_port;
-	change.to = entry->flow.virtual;
-	change.to_port = entry->flow.virtual_port;
-	if (translate_error(skb, related, &change) ||
+	if (translate_error(skb, related, slot, NAT_SOURCE) ||
 	    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
 			  related->flow.family))
 		return TC_ACT_SHOT;
@@ -298,7 +319,7 @@ __attribute__((noinline)) int follow_error(struct __sk_buff *skb)
 		return answer_error(skb, &related, entry, slot);
 	if (has_passed(entry->expires, ticks_now()))
 		return NOT_OURS;
-	return forward_error(skb, &related, entry);
+	return forward_error(skb, &related, entry, slot);
 }
 
 #endif

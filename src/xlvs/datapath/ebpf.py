@@ -19,6 +19,8 @@ from xlvs.datapath import forwarding, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
+    CHECKSUM_NAMES,
+    CHECKSUMS,
     METHOD_NAMES,
     METHODS,
     TUNNEL_NAMES,
@@ -71,6 +73,7 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
     if destination.method == model.TUNNEL:
         tunnel = destination.tunnel or model.Tunnel()
         record.tunnel_kind = TUNNELS[tunnel.kind]
+        record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
         record.tunnel_port = swap_port(tunnel.port)
         store_address(record.tunnel_source, route.source)
     local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
@@ -80,7 +83,11 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
 def _tunnel(record: abi.Destination) -> model.Tunnel | None:
     if record.method != abi.METHOD_TUNNEL:
         return None
-    return model.Tunnel(TUNNEL_NAMES[record.tunnel_kind], swap_port(record.tunnel_port))
+    return model.Tunnel(
+        TUNNEL_NAMES[record.tunnel_kind],
+        swap_port(record.tunnel_port),
+        CHECKSUM_NAMES[record.tunnel_checksum],
+    )
 
 
 class EbpfDatapath:
@@ -399,8 +406,6 @@ class EbpfDatapath:
                 f"xlvs does not have the forwarding method {destination.method}; "
                 "it has Direct Routing (-g), NAT (-m) and tunnelling (-i)"
             )
-        if destination.tunnel and destination.tunnel.checksum != "nocsum":
-            raise errors.NotSupported("xlvs does not have tunnels with checksums yet")
         if destination.upper_threshold or destination.lower_threshold:
             raise errors.NotSupported("xlvs does not have connection thresholds yet")
         if destination.family != key.family and destination.method != model.TUNNEL:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 1
+ABI_VERSION = 2
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -81,6 +81,11 @@ OVERLOADED = 1
 TUNNEL_IPIP = 0
 TUNNEL_GUE = 1
 TUNNEL_GRE = 2
+
+# enum tunnel_checksum
+TUNNEL_NO_CHECKSUM = 0
+TUNNEL_CHECKSUM = 1
+TUNNEL_REMOTE_CHECKSUM = 2
 
 
 class Flow(LittleEndianStructure):
@@ -205,8 +210,10 @@ class Destination(LittleEndianStructure):
     lower_threshold: int
     tunnel_source: Array[c_uint8]
     tunnel_kind: int
-    tunnel_pad: int
+    tunnel_checksum: int
     tunnel_port: int
+    path_mtu: int
+    path_mtu_until: int
     destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
@@ -233,9 +240,11 @@ class Destination(LittleEndianStructure):
         ("lower_threshold", c_uint32),
         ("tunnel_source", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
-        ("tunnel_pad", c_uint8),
+        ("tunnel_checksum", c_uint8),
         ("tunnel_port", c_uint16),
-        ("destination_pad", c_uint32 * 11),
+        ("path_mtu", c_uint32),
+        ("path_mtu_until", c_uint32),
+        ("destination_pad", c_uint32 * 9),
     ]
 
 
@@ -324,7 +333,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 72 bytes."""
+    """``struct events``, 80 bytes."""
 
     table_full: int
     no_destination: int
@@ -335,6 +344,7 @@ class Events(LittleEndianStructure):
     expired: int
     xdp_forwarded: int
     forwarded: int
+    unchecked: int
     _fields_ = [
         ("table_full", c_uint64),
         ("no_destination", c_uint64),
@@ -345,4 +355,5 @@ class Events(LittleEndianStructure):
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),
+        ("unchecked", c_uint64),
     ]
