@@ -15,7 +15,8 @@
 #include "tunnel.h"
 #include "tunnel_checksum.h"
 
-#define PATH_MTU_TICKS (600 * TICKS_PER_SECOND) /* net.ipv4.route.mtu_expires, and IPv6's */
+/* net.ipv4.route.mtu_expires and IPv6's: 600 seconds */
+#define PATH_MTU_TICKS ((__u32)(600 * 1000000000ull >> TICK_SHIFT))
 #define LEAST_PATH_MTU_IPV4 552                  /* net.ipv4.route.min_pmtu */
 #define LEAST_PATH_MTU_IPV6 1280
 
