@@ -335,6 +335,10 @@ int xlvs_tc(struct __sk_buff *skb)
 	overhead = method == METHOD_TUNNEL ? tunnel_overhead(skb, &packet, destination) : 0;
 	if (is_too_big(&packet, destination, overhead) && !skb->gso_size) {
 		COUNT_EVENT(too_big);
+		/* The kernel quotes it with the hop that it has taken. */
+		if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
+				  packet.flow.family))
+			return TC_ACT_SHOT;
 		return send_error(skb, &packet, ERROR_TOO_BIG, destination->mtu - overhead);
 	}
 	COUNT_EVENT(forwarded);
