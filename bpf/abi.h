@@ -205,7 +205,7 @@ struct destination {
 	__u32 upper_threshold;
 	__u32 lower_threshold;
 	/* third line, configuration: how packets to it are wrapped (METHOD_TUNNEL) */
-	union address tunnel_source;
+	union address tunnel_source; /* live from Linux 6.7 on, as `next_hop` is */
 	__u8 tunnel_kind;
 	__u8 tunnel_checksum;
 	__be16 tunnel_port;       /* GUE */

@@ -10,6 +10,7 @@ import pytest
 
 from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, PROJECT, XLVS
+from tests.guest.tunnel_receivers import FEW, KINDS, SIZE
 
 FIRST_ERROR = ": turn 0, MTU 1400"
 """The kernel words the first error by the route that it had before: with the interface's MTU."""
@@ -35,3 +36,12 @@ def test_same_as_the_kernel(guest: Guest) -> None:
         assert xlvs[name] == kernel[name.replace("turn 0", "turn 1")]
     # What was compared is not that nothing came out.
     assert sum(len(seen) for seen in kernel.values()) > len(kernel) * 0.9
+
+
+@pytest.mark.timeout(120)
+def test_linux_unwraps_all_of_it(guest: Guest) -> None:
+    """Also what xlvs makes of packets of several segments, where the device makes no checksums for it."""
+    result = guest.run(
+        [sys.executable, "-m", "tests.guest.tunnel_receivers"], timeout=100, directory=PROJECT
+    ).check()
+    assert json.loads(result.stdout) == {kind: FEW if kind.startswith("gre") else SIZE for kind in KINDS}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import product
@@ -23,7 +24,7 @@ from tests.packet.packets import ACK, DONT_FRAGMENT, SYN, TCP, UDP, packed
 from tests.packet.translated import whole_packet
 
 from .network import enter_namespace
-from .raw_player import PREFIX, Director, unused_numbers
+from .raw_player import COUNTERS_LAG, PREFIX, Director, unused_numbers
 from .scenario import KERNEL, XLVS
 from .segments import described
 from .wire import CLIENT, DIRECTOR_MAC, client_addresses, server_addresses, virtual_addresses
@@ -270,6 +271,8 @@ def _play(director: Director, card: CardSocket, virtual: Sequence[str]) -> Itera
         if one.is_ipv4 and one.outer == 20:
             for name, seen in errors(one):
                 yield f"{one.name}: {name}", seen
+    time.sleep(COUNTERS_LAG)
+    yield "--stats", director.ipvsadm(["-L", "-n", "--stats"]).splitlines()
 
 
 if __name__ == "__main__":

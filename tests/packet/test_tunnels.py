@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import product
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.packet import packets
 from tests.packet.director import (
     CLIENT,
     CLIENT6,
+    DROPPED,
     FAR_SERVER,
     FAR_SERVER6,
     SENT,
@@ -21,6 +23,7 @@ from tests.packet.director import (
     Director,
 )
 from tests.packet.packets import ACK, DONT_FRAGMENT, ETHERNET_SIZE, SYN, TCP, UDP
+from tests.packet.spaces import ip
 from tests.packet.translated import End, whole_packet
 from xlvs.model import TUNNEL, Destination, ServiceKey, Stats, Tunnel
 
@@ -34,6 +37,8 @@ KINDS = [
 ]
 GUE_SOURCE_PORTS = range(32768, 61000)
 """The kernel's net.ipv4.ip_local_port_range."""
+FINDS_SOURCES = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 7)
+"""Whether bpf_fib_lookup() tells the source address of a route."""
 SOURCES = {FAR_SERVER: packets.packed("10.0.1.1"), FAR_SERVER6: packets.packed("fd01::1")}
 """The director's own address on the way to each real server."""
 
@@ -193,3 +198,38 @@ def test_another_kind_is_used_at_once(director: Director) -> None:
         assert director.entry(key, FAR_SERVER).destination.tunnel == tunnel
         _wrapped(director, packet, FAR_SERVER, tunnel)
     assert director.listing(key).stats.connections == 1
+
+
+LATE = {
+    packets.packed("10.0.2.10"): "10.0.2.10/32 dev eth1",
+    packets.packed("fd02::10"): "fd02::10/128 dev eth1",
+}
+"""Real servers to which there is no route yet, and that route."""
+
+
+@pytest.mark.parametrize("server", LATE, ids=["ipv4", "ipv6"])
+def test_a_route_that_comes_later(director: Director, server: bytes) -> None:
+    """Without one nothing leaves; then the source is the route's: before Linux 6.7, once edited."""
+    key = director.service(1, servers=(server,), method=TUNNEL, tunnel=KINDS[0])
+    frame = director.frame(
+        whole_packet(TCP, _client(key, director.unused_port()), (VIP, key.port), b"", SYN)
+    )
+    unroutable = director.events()["unroutable"]
+    assert director.tc(frame) == (DROPPED, frame)
+    sources = ("10.0.0.1", "10.0.1.1") if len(server) == 4 else ("fd00::1", "fd01::1")
+    try:
+        for source in sources:
+            ip(f"route replace {LATE[server]} src {source}")
+            director.record(key).refreshed = 0
+            verdict, after = director.tc(frame)
+            if not FINDS_SOURCES:
+                if source == sources[0]:
+                    assert verdict == DROPPED
+                director.table.edit_destination(key, Destination(server, key.port, TUNNEL, tunnel=KINDS[0]))
+                verdict, after = director.tc(frame)
+            assert verdict == SENT
+            place = ETHERNET_SIZE + (12 if len(server) == 4 else 8)
+            assert after[place : place + len(server)] == packets.packed(source)
+    finally:
+        ip(f"route delete {LATE[server]}")
+    assert director.events()["unroutable"] == unroutable + 1 + (not FINDS_SOURCES)
