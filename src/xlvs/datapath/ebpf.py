@@ -360,6 +360,8 @@ class EbpfDatapath:
         route = rtnetlink.route_to(destination.address)
         _check_route(destination, route)
         start = self._places.run(len(old.picks) + 1)
+        if destination.family == model.IPV6:  # a tunnel's, maybe of an IPv4 service
+            forwarding.enable(self._maps.settings, forwarding.IPV6)
         index = self._take_record(key, service, destination)
         picks = [(index, destination.weight), *old.picks]
         record = self._maps.destination(index)
