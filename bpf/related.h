@@ -246,13 +246,22 @@ __attribute__((noinline)) int translate_error(struct __sk_buff *skb,
 	       bpf_skb_store_bytes(skb, port, &change.to_port, sizeof(__be16), 0);
 }
 
-/* From the client's side, to the real server. */
-static __always_inline int forward_error(struct __sk_buff *skb, const struct related *related,
-					 const struct connection *entry, __u32 slot)
-{
-	struct destination *destination;
-	__u32 index = entry->destination, method;
+#define TO_REAL_SERVER 0x100 /* no verdict of TC's */
 
+/*
+ * From the client's side: a verdict, or TO_REAL_SERVER once the error is ready.
+ * To send it on is left to the caller: a tunnel's stack would not fit on ours.
+ */
+__attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct related *related,
+					    __u32 slot)
+{
+	struct connection *entry = conn_at(slot);
+	struct destination *destination;
+	__u32 index;
+
+	if (!related || !entry || has_passed(entry->expires, ticks_now()))
+		return NOT_OURS;
+	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return NOT_OURS;
@@ -266,23 +275,24 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 		COUNT_EVENT(ttl_exceeded);
 		return TC_ACT_SHOT;
 	}
-	method = control_method(load_control(entry));
-	if (method == METHOD_MASQUERADE && translate_error(skb, related, slot, NAT_DESTINATION))
+	if (control_method(load_control(entry)) == METHOD_MASQUERADE &&
+	    translate_error(skb, related, slot, NAT_DESTINATION))
 		return TC_ACT_SHOT;
 	COUNT_EVENT(forwarded);
-	if (method == METHOD_TUNNEL)
-		return tc_tunnel(skb, &related->outer, index);
-	return tc_to_destination(skb, related->flow.family, destination);
+	return TO_REAL_SERVER;
 }
 
 /* From a masqueraded real server's side, to the client. */
-static __always_inline int answer_error(struct __sk_buff *skb, const struct related *related,
-					const struct connection *reply, __u32 slot)
+__attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct related *related,
+					   __u32 slot)
 {
-	struct connection *entry = conn_of_reply(reply, slot);
+	struct connection *reply = conn_at(slot), *entry;
 	struct destination *destination;
 	__u32 index;
 
+	if (!related || !reply)
+		return NOT_OURS;
+	entry = conn_of_reply(reply, slot);
 	if (!entry || has_passed(entry->expires, ticks_now()))
 		return NOT_OURS;
 	index = entry->destination;
@@ -305,9 +315,11 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 /* A frame that is no TCP or UDP packet: forward it if it is an error about one. */
 __attribute__((noinline)) int follow_error(struct __sk_buff *skb)
 {
+	struct destination *destination;
 	struct related related = {};
 	struct connection *entry;
-	int slot;
+	__u32 index;
+	int slot, verdict;
 
 	if (parse_error((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &related))
 		return NOT_OURS;
@@ -316,10 +328,16 @@ __attribute__((noinline)) int follow_error(struct __sk_buff *skb)
 	if (!entry)
 		return NOT_OURS;
 	if (control_flags(load_control(entry)) & CONNECTION_REPLY)
-		return answer_error(skb, &related, entry, slot);
-	if (has_passed(entry->expires, ticks_now()))
-		return NOT_OURS;
-	return forward_error(skb, &related, entry, slot);
+		return answer_error(skb, &related, slot);
+	verdict = prepare_error(skb, &related, slot);
+	if (verdict != TO_REAL_SERVER)
+		return verdict;
+	index = entry->destination;
+	if (control_method(load_control(entry)) == METHOD_TUNNEL)
+		return tc_tunnel(skb, &related.outer, index);
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	return destination ? tc_to_destination(skb, related.flow.family, destination) :
+			     TC_ACT_SHOT;
 }
 
 #endif
