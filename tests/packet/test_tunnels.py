@@ -21,10 +21,12 @@ from tests.packet.director import (
     VIP6,
     XDP_PASS,
     Director,
+    real_server,
 )
 from tests.packet.packets import ACK, DONT_FRAGMENT, ETHERNET_SIZE, SYN, TCP, UDP
 from tests.packet.spaces import ip
 from tests.packet.translated import End, whole_packet
+from xlvs.errors import InvalidOperation
 from xlvs.model import TUNNEL, Destination, ServiceKey, Stats, Tunnel
 
 KINDS = [
@@ -229,3 +231,17 @@ def test_a_route_that_comes_later(director: Director, server: bytes) -> None:
             assert (verdict, after[place:][: len(server)]) == (SENT, packets.packed(source))
     finally:
         ip(f"route delete {LATE[server]}")
+
+
+@pytest.mark.parametrize(
+    "tunnel",
+    [Tunnel("ipip", 0, "csum"), Tunnel("ipip", 0, "remcsum"), Tunnel("gre", 0, "remcsum")],
+    ids=_name,
+)
+def test_checksums_that_a_type_has_not(director: Director, tunnel: Tunnel) -> None:
+    key = director.service(1, method=TUNNEL)
+    before = director.listing(key)
+    for change in (director.table.add_destination, director.table.edit_destination):
+        with pytest.raises(InvalidOperation, match=f"{tunnel.kind} has no {tunnel.checksum}"):
+            change(key, Destination(real_server(1), key.port, TUNNEL, tunnel=tunnel))
+    assert director.listing(key) == before

@@ -23,6 +23,7 @@ from xlvs.datapath.records import (
     CHECKSUMS,
     METHOD_NAMES,
     METHODS,
+    STRONGEST_CHECKSUM,
     TUNNEL_NAMES,
     TUNNELS,
     Slot,
@@ -408,6 +409,9 @@ class EbpfDatapath:
                 f"xlvs does not have the forwarding method {destination.method}; "
                 "it has Direct Routing (-g), NAT (-m) and tunnelling (-i)"
             )
+        tunnel = destination.tunnel
+        if tunnel and CHECKSUMS[tunnel.checksum] > STRONGEST_CHECKSUM[tunnel.kind]:
+            raise errors.InvalidOperation(f"a tunnel of type {tunnel.kind} has no {tunnel.checksum}")
         if destination.upper_threshold or destination.lower_threshold:
             raise errors.NotSupported("xlvs does not have connection thresholds yet")
         if destination.family != key.family and destination.method != model.TUNNEL:

@@ -27,6 +27,12 @@ CHECKSUMS = {
     "csum": abi.TUNNEL_CHECKSUM,
     "remcsum": abi.TUNNEL_REMOTE_CHECKSUM,
 }
+STRONGEST_CHECKSUM = {
+    "ipip": abi.TUNNEL_NO_CHECKSUM,
+    "gue": abi.TUNNEL_REMOTE_CHECKSUM,
+    "gre": abi.TUNNEL_CHECKSUM,
+}
+"""What a type of tunnel may have at most."""
 CHECKSUM_NAMES = {number: name for name, number in CHECKSUMS.items()}
 
 _SERVICE_KEY = Struct("=16sI2sBB")
