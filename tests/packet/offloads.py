@@ -8,6 +8,7 @@ imported.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import select
 import socket
@@ -30,16 +31,9 @@ def leave_nothing_to_the_card(interface: str) -> None:
     """Have the kernel itself finish what leaves by an interface of this namespace."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for setter in _SETTERS:
-            value = bytearray(pack("=II", setter, 0))
-            address, _ = _buffer(value)
-            fcntl.ioctl(any_socket, _SIOCETHTOOL, pack("=16sQ8x", interface.encode(), address))
-
-
-def _buffer(value: bytearray) -> tuple[int, object]:
-    import ctypes
-
-    view = (ctypes.c_char * len(value)).from_buffer(value)
-    return ctypes.addressof(view), view
+            value = ctypes.create_string_buffer(pack("=II", setter, 0))
+            request = pack("=16sQ8x", interface.encode(), ctypes.addressof(value))
+            fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
 
 
 def with_open_checksum(packet: bytes) -> bytes:
