@@ -221,17 +221,26 @@ struct destination {
 	__u32 upper_threshold;
 	__u32 lower_threshold;
 	/* third line, configuration: how packets to it are wrapped (METHOD_TUNNEL) */
-	union address tunnel_source;
+	union address tunnel_source; /* live from Linux 6.7 on, as `next_hop` is */
 	__u8 tunnel_kind;
-	__u8 tunnel_pad;
+	__u8 tunnel_checksum;
 	__be16 tunnel_port;       /* GUE */
-	__u32 destination_pad[11];
+	/* live: what an ICMP error said of the way, while it holds; goes into `mtu` */
+	__u32 path_mtu;           /* 0 = nothing */
+	__u32 path_mtu_until;     /* tick */
+	__u32 destination_pad[9];
 };
 
 enum tunnel_kind {
 	TUNNEL_IPIP,
 	TUNNEL_GUE,
 	TUNNEL_GRE,
+};
+
+enum tunnel_checksum {
+	TUNNEL_NO_CHECKSUM,
+	TUNNEL_CHECKSUM,
+	TUNNEL_REMOTE_CHECKSUM,   /* GUE: besides, an open one inside is left to the real server */
 };
 
 /* Counters have a row for each CPU that was online at loading, which alone
@@ -330,6 +339,7 @@ struct events {
 	__u64 expired;            /* connections that timed out */
 	__u64 xdp_forwarded;      /* packets finished at XDP */
 	__u64 forwarded;          /* packets finished at TC */
+	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 };
 
 #define SIZE_IS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has changed size")

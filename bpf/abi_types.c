@@ -18,6 +18,7 @@ struct abi_types {
 	enum tunnel_kind tunnel_kind;
 	enum template_state template_state;
 	enum sysctl sysctl;
+	enum tunnel_checksum tunnel_checksum;
 	struct flow flow;
 	struct connection connection;
 	struct service_key service_key;

@@ -302,20 +302,29 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 __attribute__((noinline)) int connection_for(struct __sk_buff *skb, const struct packet *packet,
 					     int slot)
 {
-	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
-	__u64 control = entry ? load_control(entry) : 0;
+	struct connection *entry;
 	__u32 now = ticks_now();
+	__u64 control = 0;
 	int found;
 
 	if (!packet)
 		return REFUSED;
-	if (entry && control_flags(control) & CONNECTION_TEMPLATE)
-		return NOT_A_SERVICE;
-	if (entry && !is_over(entry, control, packet, now))
-		return slot;
+	if (slot >= 0) {
+		entry = conn_at(slot);
+		if (!entry)
+			return REFUSED;
+		control = load_control(entry);
+		if (control_flags(control) & CONNECTION_TEMPLATE)
+			return NOT_A_SERVICE;
+		if (!is_over(entry, control, packet, now))
+			return slot;
+	}
 	found = admit(skb, packet, control);
-	if (found < 0 && entry)
-		conn_kill(entry, slot, now);
+	if (found < 0 && slot >= 0) {
+		entry = conn_at(slot);
+		if (entry)
+			conn_kill(entry, slot, now);
+	}
 	return found;
 }
 

@@ -41,6 +41,7 @@
 #include "fragment.h"
 #include "answer.h"
 #include "related.h"
+#include "tunnel_error.h"
 #include "sweep.h"
 
 char director_license[] SEC("license") = "GPL";
@@ -53,7 +54,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 				   const struct destination *destination, __u32 index,
 				   __u32 method, __be16 port)
 {
-	__u32 overhead = method == METHOD_TUNNEL ? tunnel_overhead(destination) : 0;
+	__u32 overhead = method == METHOD_TUNNEL ? tunnel_overhead(skb, packet, destination) : 0;
 
 	if (packet->own && is_loopback(&packet->flow.client, packet->flow.family)) {
 		/* Such a source must not leave the director (kernel: crosses_local_route_boundary()). */
@@ -66,6 +67,10 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	}
 	if (is_too_big(packet, destination, overhead) && !skb->gso_size) {
 		COUNT_EVENT(too_big);
+		/* The kernel quotes it with the hop that it has taken. */
+		if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
+				  packet->flow.family))
+			return TC_ACT_SHOT;
 		return send_error(skb, packet, ERROR_TOO_BIG, destination->mtu - overhead);
 	}
 	COUNT_EVENT(forwarded);
@@ -97,6 +102,8 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		if (!entry)
 			return TC_ACT_SHOT;
 	}
+	/* The verifier knows `entry` by testing it, not by what it was set from. */
+	asm volatile("" : "+r"(entry));
 	index = entry ? entry->destination : choice & ~ONE_PACKET;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
@@ -145,6 +152,14 @@ static __always_inline int is_reply_at(int slot)
 	return entry && is_reply(entry);
 }
 
+/* A frame that is no TCP or UDP packet; it may be an error about one, or about a tunnel's. */
+static __always_inline int follow_error_of_any(struct __sk_buff *skb)
+{
+	int verdict = follow_error(skb, FROM_OUTSIDE);
+
+	return verdict == NOT_OURS ? follow_tunnel_error(skb) : verdict;
+}
+
 SEC("tc")
 int xlvs_tc(struct __sk_buff *skb)
 {
@@ -155,7 +170,7 @@ int xlvs_tc(struct __sk_buff *skb)
 		return NOT_OURS;
 	make_readable(skb);
 	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
-		return follow_error(skb, FROM_OUTSIDE);
+		return follow_error_of_any(skb);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);

@@ -51,16 +51,6 @@ static __always_inline int is_too_big(const struct packet *packet,
 	       packet->bytes + overhead > destination->mtu;
 }
 
-/* TTL less one, and out: to a neighbour whose MAC the kernel finds, asking for
- * it if need be. */
-static __always_inline int tc_send(struct __sk_buff *skb, __u8 family, __u32 interface,
-				   struct bpf_redir_neigh *next)
-{
-	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end, family))
-		return TC_ACT_SHOT;
-	return bpf_redirect_neigh(interface, next, sizeof(*next), 0);
-}
-
 /* A way out: what the routing table says of an address. */
 struct way {
 	__u32 interface;
@@ -114,14 +104,23 @@ static __always_inline int tc_to(struct __sk_buff *skb, const union address *add
 	return send_on(&way);
 }
 
-/* To a real server, by the way that refresh() found. */
-static __always_inline int tc_to_destination(struct __sk_buff *skb, __u8 family,
-					     const struct destination *destination)
+/* As it is to a real server's next hop, by the way that refresh() found. */
+static __always_inline int tc_to_next_hop(struct __sk_buff *skb,
+					  const struct destination *destination)
 {
 	struct bpf_redir_neigh next = { .nh_family = destination->family };
 
 	__builtin_memcpy(next.ipv6_nh, &destination->next_hop, sizeof(next.ipv6_nh));
-	return tc_send(skb, family, destination->interface, &next);
+	return bpf_redirect_neigh(destination->interface, &next, sizeof(next), 0);
+}
+
+/* To a real server, with one hop less. */
+static __always_inline int tc_to_destination(struct __sk_buff *skb, __u8 family,
+					     const struct destination *destination)
+{
+	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end, family))
+		return TC_ACT_SHOT;
+	return tc_to_next_hop(skb, destination);
 }
 
 /* Give a client's packet the address and port of its masqueraded real server. */

@@ -34,7 +34,6 @@ struct icmp_header {
 #define ICMP_TOS_CONTROL 0xc0 /* "internetwork control" precedence */
 #define ICMP_TTL 64
 #define ICMP_BURST 6          /* kernel: XRLIM_BURST_FACTOR */
-#define SUM_CHUNK 512         /* what bpf_csum_diff() takes at once */
 #define SUM_CHUNKS 3
 
 #define QUOTE_MASK 0x7ff
@@ -109,24 +108,6 @@ static __always_inline __u64 sum_quote(struct quote *quote, __u32 length)
 		sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)(quote->bytes + start), size, 0);
 	}
 	return sum;
-}
-
-/*
- * Whether the packet's own checksum is still to be made by an outgoing device:
- * the kernel's helper leaves the field alone then.
- */
-static __always_inline int checksum_is_partial(struct __sk_buff *skb, __u32 field)
-{
-	__u16 before, after;
-
-	if (bpf_skb_load_bytes(skb, field, &before, sizeof(before)) || before == 0 ||
-	    bpf_l4_csum_replace(skb, field, 0, bpf_htons(1), sizeof(before)) ||
-	    bpf_skb_load_bytes(skb, field, &after, sizeof(after)))
-		return 0;
-	if (before == after)
-		return 1;
-	bpf_skb_store_bytes(skb, field, &before, sizeof(before), 0);
-	return 0;
 }
 
 static __always_inline void word_error(enum icmp_error error, __u8 family, __u32 mtu,

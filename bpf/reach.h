@@ -21,6 +21,7 @@
 #include "parse.h"
 
 #define LOOPBACK_INDEX 1
+#define FIB_LOOKUP_SOURCE 16 /* BPF_FIB_LOOKUP_SRC, since Linux 6.7 */
 
 static __always_inline void ask_for(struct bpf_fib_lookup *query, const union address *address,
 				    __u8 family, __u16 length)
@@ -101,14 +102,40 @@ static __always_inline void learn_interface(struct __sk_buff *skb)
 }
 
 /* The MTU of the way that `query` found: asked for more than any way takes,
- * bpf_fib_lookup() says how much it does. */
+ * bpf_fib_lookup() says how much it does.  A router may have said that it is less. */
 static __always_inline __u32 mtu_of(struct __sk_buff *skb, struct bpf_fib_lookup *query,
-				    const struct destination *destination)
+				    const struct destination *destination, __u32 now)
 {
-	if (look_up_route_for(skb, query, &destination->address, destination->family, 0xffff) !=
+	__u32 mtu = 0, path = destination->path_mtu;
+
+	if (look_up_route_for(skb, query, &destination->address, destination->family, 0xffff) ==
 	    BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return 0;
-	return query->mtu_result;
+		mtu = query->mtu_result;
+	if (path && !has_passed(destination->path_mtu_until, now) && (!mtu || path < mtu))
+		return path;
+	return mtu;
+}
+
+/* The director's own address on that way, for the outer headers of tunnels.
+ * Before Linux 6.7 it stays what it was at adding or editing. */
+static __always_inline void refresh_source(struct __sk_buff *skb, struct bpf_fib_lookup *query,
+					   struct destination *destination)
+{
+	union address source = {};
+	int answer;
+
+	ask_for(query, &destination->address, destination->family, 1);
+	query->ifindex = LOOPBACK_INDEX;
+	answer = bpf_fib_lookup(skb, query, sizeof(*query), FIB_LOOKUP_SOURCE);
+	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return;
+	if (destination->family == AF_INET)
+		source.v4 = query->ipv4_src;
+	else
+		__builtin_memcpy(&source, query->ipv6_src, sizeof(source));
+	if (source.half[0] != destination->tunnel_source.half[0] ||
+	    source.half[1] != destination->tunnel_source.half[1])
+		destination->tunnel_source = source;
 }
 
 /* Look the way to a destination up again. */
@@ -145,7 +172,9 @@ __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destinati
 	}
 	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
 		reach |= destination->reach & REACH_ROUTE;
-	destination->mtu = mtu_of(skb, &query, destination);
+	destination->mtu = mtu_of(skb, &query, destination, now);
+	if (destination->method == METHOD_TUNNEL)
+		refresh_source(skb, &query, destination);
 	destination->reach = reach;
 	destination->refreshed = now;
 	return 0;

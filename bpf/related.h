@@ -32,6 +32,11 @@ static __always_inline int is_ipv4_error(__u8 type)
 	return type == 3 || type == 4 || type == 11;
 }
 
+static __always_inline int is_ipv6_error(__u8 type)
+{
+	return type < 128;
+}
+
 static __always_inline int parse_quoted_ports(void *header, void *end, struct related *related)
 {
 	struct ports *ports = header;
@@ -91,7 +96,7 @@ static __always_inline int parse_ipv6_error(void *data, void *end, struct relate
 	struct icmp_header *icmp = (void *)(ip + 1);
 
 	if ((void *)(icmp + 1) > end || ip->version != 6 || ip->nexthdr != PROTOCOL_ICMPV6 ||
-	    icmp->type >= 128)
+	    !is_ipv6_error(icmp->type))
 		return -1;
 	related->outer.flow.family = AF_INET6;
 	__builtin_memcpy(&related->outer.flow.client, &ip->saddr, sizeof(ip->saddr));
@@ -189,36 +194,76 @@ static __always_inline int translate_ipv6_error(struct __sk_buff *skb,
 	       bpf_skb_store_bytes(skb, inner, &change->to, sizeof(change->to), 0);
 }
 
-__attribute__((noinline)) int translate_error(struct __sk_buff *skb,
-					      const struct related *related,
-					      const struct translation *change)
+/* What an error about a packet of the entry in `slot` has to be changed by: the
+ * forward entry for NAT_DESTINATION, the reply's for NAT_SOURCE. */
+static __always_inline int translation_of(__u32 slot, __u32 side, struct translation *change)
 {
-	__u32 port, checksum;
+	struct connection *found = conn_at(slot), *entry = found;
+	struct destination *destination;
+	__u32 index;
 
-	if (!related || !change)
+	if (found && side == NAT_SOURCE)
+		entry = conn_of_reply(found);
+	if (!entry)
 		return -1;
-	port = related->ports + (change->side == NAT_SOURCE ?
-					 offsetof(struct ports, destination) :
-					 offsetof(struct ports, source));
-	checksum = related->icmp + offsetof(struct icmp_header, checksum);
-	if (related->flow.family == AF_INET ? translate_ipv4_error(skb, related, change) :
-					      translate_ipv6_error(skb, related, change))
-		return -1;
-	if (change->from_port == change->to_port)
+	change->side = side;
+	if (side == NAT_SOURCE) {
+		change->from = found->flow.client;
+		change->from_port = found->flow.client_port;
+		change->to = entry->flow.virtual;
+		change->to_port = entry->flow.virtual_port;
 		return 0;
-	return bpf_l4_csum_replace(skb, checksum, change->from_port, change->to_port,
-				   sizeof(__be16)) ||
-	       bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16), 0);
+	}
+	index = entry->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination)
+		return -1;
+	change->from = entry->flow.virtual;
+	change->from_port = entry->flow.virtual_port;
+	change->to = destination->address;
+	change->to_port = entry->destination_port;
+	return 0;
 }
 
-/* From the client's side, to the real server. */
-static __always_inline int forward_error(struct __sk_buff *skb, const struct related *related,
-					 const struct connection *entry)
+__attribute__((noinline)) int translate_error(struct __sk_buff *skb,
+					      const struct related *related, __u32 slot,
+					      __u32 side)
 {
+	struct translation change = {};
+	__u32 port, checksum;
+
+	if (!related || translation_of(slot, side, &change))
+		return -1;
+	port = related->ports + (side == NAT_SOURCE ? offsetof(struct ports, destination) :
+						      offsetof(struct ports, source));
+	checksum = related->icmp + offsetof(struct icmp_header, checksum);
+	if (related->flow.family == AF_INET ? translate_ipv4_error(skb, related, &change) :
+					      translate_ipv6_error(skb, related, &change))
+		return -1;
+	if (change.from_port == change.to_port)
+		return 0;
+	return bpf_l4_csum_replace(skb, checksum, change.from_port, change.to_port,
+				   sizeof(__be16)) ||
+	       bpf_skb_store_bytes(skb, port, &change.to_port, sizeof(__be16), 0);
+}
+
+#define TO_REAL_SERVER 0x100 /* no verdict of TC's */
+
+/*
+ * From the client's side: a verdict, or TO_REAL_SERVER once the error is ready.
+ * To send it on is left to the caller: a tunnel's stack would not fit on ours.
+ */
+__attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct related *related,
+					    __u32 slot)
+{
+	struct connection *entry = conn_at(slot);
 	struct destination *destination;
-	__u32 index = entry->destination, method;
+	__u32 index;
 	int is_here;
 
+	if (!related || !entry || has_passed(entry->expires, ticks_now()))
+		return NOT_OURS;
+	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return NOT_OURS;
@@ -235,37 +280,27 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 		COUNT_EVENT(ttl_exceeded);
 		return TC_ACT_SHOT;
 	}
-	method = control_method(load_control(entry));
-	if (method == METHOD_MASQUERADE) {
-		struct translation change = {
-			.from = entry->flow.virtual,
-			.to = destination->address,
-			.from_port = entry->flow.virtual_port,
-			.to_port = entry->destination_port,
-			.side = NAT_DESTINATION,
-		};
-
-		if (translate_error(skb, related, &change))
-			return TC_ACT_SHOT;
-	}
+	if (control_method(load_control(entry)) == METHOD_MASQUERADE &&
+	    translate_error(skb, related, slot, NAT_DESTINATION))
+		return TC_ACT_SHOT;
 	if (is_here)
 		return NOT_OURS;
 	COUNT_EVENT(forwarded);
-	if (method == METHOD_TUNNEL)
-		return tc_tunnel(skb, &related->outer, index);
-	return tc_to_destination(skb, related->flow.family, destination);
+	return TO_REAL_SERVER;
 }
 
 /* From a masqueraded real server's side, to the client. */
-static __always_inline int answer_error(struct __sk_buff *skb, const struct related *related,
-					const struct connection *reply)
+__attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct related *related,
+					   __u32 slot)
 {
-	struct connection *entry = conn_of_reply(reply);
+	struct connection *reply = conn_at(slot), *entry;
 	struct destination *destination;
-	struct translation change = { .side = NAT_SOURCE };
 	struct way way = {};
 	__u32 index;
 
+	if (!related || !reply)
+		return NOT_OURS;
+	entry = conn_of_reply(reply);
 	if (!entry || has_passed(entry->expires, ticks_now()))
 		return NOT_OURS;
 	index = entry->destination;
@@ -281,11 +316,7 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 		}
 	}
 	count_outbound(destination->service, index, related->outer.bytes);
-	change.from = reply->flow.client;
-	change.from_port = reply->flow.client_port;
-	change.to = entry->flow.virtual;
-	change.to_port = entry->flow.virtual_port;
-	if (translate_error(skb, related, &change))
+	if (translate_error(skb, related, slot, NAT_SOURCE))
 		return TC_ACT_SHOT;
 	return send_answer(skb, &related->outer, entry, &way);
 }
@@ -296,9 +327,11 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
  */
 __attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)
 {
+	struct destination *destination;
 	struct related related = {};
 	struct connection *entry;
-	int slot;
+	__u32 index;
+	int slot, verdict;
 
 	if (parse_error((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &related))
 		return NOT_OURS;
@@ -308,12 +341,18 @@ __attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)
 	if (!entry || is_template(entry))
 		return NOT_OURS;
 	if (is_reply(entry))
-		return answer_error(skb, &related, entry);
+		return answer_error(skb, &related, slot);
 	if (own == OWN_LEAVING && skb->ifindex != LOOPBACK_INDEX)
 		return NOT_OURS;
-	if (has_passed(entry->expires, ticks_now()))
-		return NOT_OURS;
-	return forward_error(skb, &related, entry);
+	verdict = prepare_error(skb, &related, slot);
+	if (verdict != TO_REAL_SERVER)
+		return verdict;
+	index = entry->destination;
+	if (control_method(load_control(entry)) == METHOD_TUNNEL)
+		return tc_tunnel(skb, &related.outer, index);
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	return destination ? tc_to_destination(skb, related.flow.family, destination) :
+			     TC_ACT_SHOT;
 }
 
 #endif

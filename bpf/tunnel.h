@@ -11,6 +11,7 @@
 #include "forward.h"
 #include "maps.h"
 #include "parse.h"
+#include "tunnel_checksum.h"
 
 #define PROTOCOL_IPIP 4
 #define PROTOCOL_IPV6 41
@@ -27,17 +28,34 @@ struct udp_header {
 	__be16 checksum;
 };
 
-/* Variant 0, no options (draft-ietf-intarea-gue). */
+#define GUE_PRIVATE 0x0001             /* in `flags`: private flags follow */
+#define GUE_REMOTE_CHECKSUM 0x80000000 /* in those: a `struct gue_remote` follows */
+
+/* Variant 0 (draft-ietf-intarea-gue). */
 struct gue_header {
-	__u8 version_length;
+	__u8 version_length; /* of what follows, in words */
 	__u8 protocol;
 	__be16 flags;
 };
 
+/* Where the packet inside has an open checksum (draft-herbert-remotecsumoffload). */
+struct gue_remote {
+	__be32 private_flags;
+	__be16 start; /* from the inner IP header */
+	__be16 field;
+};
+
+#define GRE_CHECKSUM 0x8000
+
+/* RFC 2784; the second half is there with GRE_CHECKSUM. */
 struct gre_header {
 	__be16 flags;
 	__be16 protocol;
+	__be16 checksum;
+	__be16 reserved;
 };
+
+#define GRE_PLAIN_SIZE 4
 
 /* What stands between the outer IP header and the packet, at most. */
 struct wrapping {
@@ -45,15 +63,19 @@ struct wrapping {
 		struct {
 			struct udp_header udp;
 			struct gue_header gue;
+			struct gue_remote remote;
 		};
 		struct gre_header gre;
 	};
 };
 
-static __always_inline __u32 wrapping_size(__u8 kind)
+static __always_inline __u32 wrapping_size(__u8 kind, __u8 checksum, int remote)
 {
-	return kind == TUNNEL_GUE ? sizeof(struct wrapping) :
-	       kind == TUNNEL_GRE ? sizeof(struct gre_header) : 0;
+	if (kind == TUNNEL_GUE)
+		return sizeof(struct wrapping) - (remote ? 0 : sizeof(struct gue_remote));
+	if (kind == TUNNEL_GRE)
+		return checksum ? sizeof(struct gre_header) : GRE_PLAIN_SIZE;
+	return 0;
 }
 
 static __always_inline __u32 outer_size(__u8 family)
@@ -61,41 +83,87 @@ static __always_inline __u32 outer_size(__u8 family)
 	return family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 }
 
-/* What a tunnel takes away from the MTU. */
-static __always_inline __u32 tunnel_overhead(const struct destination *destination)
+static __always_inline int leaves_checksum_open(struct __sk_buff *skb,
+						const struct packet *packet,
+						const struct destination *destination)
 {
-	return outer_size(destination->family) + wrapping_size(destination->tunnel_kind);
+	return destination->tunnel_checksum == TUNNEL_REMOTE_CHECKSUM && is_open(skb, packet);
 }
 
-static __always_inline __u64 room_flags(const struct destination *destination)
+/* What a tunnel takes away from the MTU for a packet. */
+static __always_inline __u32 tunnel_overhead(struct __sk_buff *skb, const struct packet *packet,
+					     const struct destination *destination)
+{
+	return outer_size(destination->family) +
+	       wrapping_size(destination->tunnel_kind, destination->tunnel_checksum,
+			     leaves_checksum_open(skb, packet, destination));
+}
+
+static __always_inline __u64 room_flags(const struct packet *packet,
+					const struct destination *destination, __u32 wrapping)
 {
 	__u64 flags = destination->family == AF_INET ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 :
 						       BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
 
 	if (destination->tunnel_kind == TUNNEL_GUE)
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-			 BPF_F_ADJ_ROOM_ENCAP_L2(sizeof(struct gue_header));
+			 BPF_F_ADJ_ROOM_ENCAP_L2((__u64)wrapping - sizeof(struct udp_header));
 	else if (destination->tunnel_kind == TUNNEL_GRE)
 		flags |= BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+	/* Segments of TCP become smaller, so that they fit; datagrams are as they are. */
+	if (packet->flow.protocol == PROTOCOL_UDP)
+		flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
 	return flags;
 }
 
-static __always_inline void fill_wrapping(const struct packet *packet,
-					  const struct destination *destination,
-					  struct wrapping *wrapping)
+static __always_inline void fill_gue(const struct packet *packet,
+				     const struct destination *destination, __u32 size,
+				     int remote, struct wrapping *wrapping)
 {
-	int v4 = packet->flow.family == AF_INET;
+	__u32 start = packet->transport - sizeof(struct ethhdr);
 
-	if (destination->tunnel_kind == TUNNEL_GRE) {
-		wrapping->gre.protocol = bpf_htons(v4 ? ETH_P_IP : ETH_P_IPV6);
-		return;
-	}
 	wrapping->udp.ports.source =
 		bpf_htons(LOWEST_SOURCE_PORT +
 			  ((flow_hash(&packet->flow) >> 32) * SOURCE_PORTS >> 32));
 	wrapping->udp.ports.destination = destination->tunnel_port;
-	wrapping->udp.length = bpf_htons(packet->bytes + sizeof(*wrapping));
-	wrapping->gue.protocol = v4 ? PROTOCOL_IPIP : PROTOCOL_IPV6;
+	wrapping->udp.length = bpf_htons(packet->bytes + size);
+	wrapping->gue.protocol =
+		packet->flow.family == AF_INET ? PROTOCOL_IPIP : PROTOCOL_IPV6;
+	if (!remote)
+		return;
+	wrapping->gue.version_length = sizeof(struct gue_remote) / 4;
+	wrapping->gue.flags = bpf_htons(GUE_PRIVATE);
+	wrapping->remote.private_flags = bpf_htonl(GUE_REMOTE_CHECKSUM);
+	wrapping->remote.start = bpf_htons(start);
+	wrapping->remote.field = bpf_htons(checksum_field(packet) - sizeof(struct ethhdr));
+}
+
+static __always_inline void fill_gre(const struct packet *packet,
+				     const struct destination *destination,
+				     struct wrapping *wrapping)
+{
+	if (destination->tunnel_checksum)
+		wrapping->gre.flags = bpf_htons(GRE_CHECKSUM);
+	wrapping->gre.protocol =
+		bpf_htons(packet->flow.family == AF_INET ? ETH_P_IP : ETH_P_IPV6);
+}
+
+/* `inner` is the sum of the packet inside, `size` the wrapping's. */
+static __always_inline void fill_checksum(const struct packet *packet,
+					  const struct destination *destination, __u32 inner,
+					  __u32 size, struct wrapping *wrapping)
+{
+	/* What the wrapping does not use is zero, and adds nothing. */
+	__u64 sum = (__u64)inner +
+		    (__u32)bpf_csum_diff(0, 0, (__be32 *)wrapping, sizeof(*wrapping), 0);
+
+	if (destination->tunnel_kind == TUNNEL_GRE) {
+		wrapping->gre.checksum = checksum_of(sum);
+		return;
+	}
+	sum += sum_pseudo_header(&destination->tunnel_source, &destination->address, PROTOCOL_UDP,
+				 packet->bytes + size);
+	wrapping->udp.checksum = checksum_of(sum);
 }
 
 static __always_inline __u8 outer_protocol(const struct packet *packet, __u8 kind)
@@ -154,47 +222,110 @@ static __always_inline int write_outer_ipv6(struct __sk_buff *skb, const struct 
 	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip), 0);
 }
 
-/* Wrap a client's packet and send it to its real server; returns the verdict. */
+/* `size` is one of wrapping_size(). */
+static __always_inline int write_wrapping(struct __sk_buff *skb, __u32 offset,
+					  const struct wrapping *wrapping, __u64 size)
+{
+	asm volatile("" : "+r"(size));
+	if (size > sizeof(*wrapping))
+		return -1;
+	asm volatile("" : "+r"(size));
+	if (size < GRE_PLAIN_SIZE)
+		return -1;
+	return bpf_skb_store_bytes(skb, offset, wrapping, size, 0);
+}
+
+/* A tunnel's source address is known once there was a route at adding or editing. */
+static __always_inline int has_source(const struct destination *destination)
+{
+	return destination->tunnel_source.half[0] | destination->tunnel_source.half[1] ? 1 : 0;
+}
+
+/* Tells wrap() that the tunnel's header has no checksum; it may be 0 otherwise. */
+#define UNCHECKED (-1)
+
+/*
+ * Write the outer headers before a packet, in the room made for them; 0, or -1
+ * where that can't be done.  `inner` is the packet's sum, for the checksum, or
+ * UNCHECKED.
+ */
+__attribute__((noinline)) int wrap(struct __sk_buff *skb, const struct packet *packet,
+				   __u32 destination_index, int inner, int remote)
+{
+	struct destination *destination =
+		bpf_map_lookup_elem(&destinations, &destination_index);
+	struct wrapping wrapping = {};
+	__u32 size, outer;
+	__be16 protocol;
+
+	if (!packet || !destination)
+		return -1;
+	outer = outer_size(destination->family);
+	size = wrapping_size(destination->tunnel_kind, destination->tunnel_checksum, remote);
+	if (destination->tunnel_kind == TUNNEL_GUE)
+		fill_gue(packet, destination, size, remote, &wrapping);
+	else if (destination->tunnel_kind == TUNNEL_GRE)
+		fill_gre(packet, destination, &wrapping);
+	if (inner >= 0)
+		fill_checksum(packet, destination, inner, size, &wrapping);
+	if (size && write_wrapping(skb, sizeof(struct ethhdr) + outer, &wrapping, size))
+		return -1;
+	protocol = bpf_htons(destination->family == AF_INET ? ETH_P_IP : ETH_P_IPV6);
+	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol,
+				sizeof(protocol), 0))
+		return -1;
+	return destination->family == AF_INET ?
+		       write_outer_ipv4(skb, packet, destination, packet->bytes + size) :
+		       write_outer_ipv6(skb, packet, destination, packet->bytes + size);
+}
+
+/*
+ * Wrap a client's packet and send it to its real server; returns the verdict.
+ *
+ * A packet of several segments (GRO) is cut up by the device, which copies the
+ * wrapping to each: BPF cannot ask it for a checksum.  GUE then has none, which
+ * receivers take; one of GRE is made so that it fits all segments of full size.
+ */
 __attribute__((noinline)) int tc_tunnel(struct __sk_buff *skb, const struct packet *packet,
 					__u32 destination_index)
 {
 	struct destination *destination =
 		bpf_map_lookup_elem(&destinations, &destination_index);
-	struct wrapping wrapping = {};
-	struct bpf_redir_neigh next = {};
-	__u32 inner, outer, size;
-	__be16 protocol;
-	int failed;
+	__u32 room, size, segmented = skb->gso_size;
+	int remote, checked, inner = UNCHECKED;
 
 	if (!packet || !destination ||
 	    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
 			  packet->flow.family))
 		return TC_ACT_SHOT;
-	outer = outer_size(destination->family);
-	inner = wrapping_size(destination->tunnel_kind);
-	if (bpf_skb_adjust_room(skb, outer + inner, BPF_ADJ_ROOM_MAC, room_flags(destination)))
+	if (!has_source(destination)) {
+		COUNT_EVENT(unroutable);
 		return TC_ACT_SHOT;
-	fill_wrapping(packet, destination, &wrapping);
-	size = packet->bytes + inner;
-	if (destination->family == AF_INET) {
-		failed = write_outer_ipv4(skb, packet, destination, size);
-		protocol = bpf_htons(ETH_P_IP);
-	} else {
-		failed = write_outer_ipv6(skb, packet, destination, size);
-		protocol = bpf_htons(ETH_P_IPV6);
 	}
-	if (!failed && destination->tunnel_kind == TUNNEL_GUE)
-		failed = bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + outer, &wrapping,
-					     sizeof(wrapping), 0);
-	else if (!failed && destination->tunnel_kind == TUNNEL_GRE)
-		failed = bpf_skb_store_bytes(skb, sizeof(struct ethhdr) + outer, &wrapping,
-					     sizeof(wrapping.gre), 0);
-	if (failed || bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol,
-					  sizeof(protocol), 0))
+	checked = destination->tunnel_checksum && destination->tunnel_kind != TUNNEL_IPIP;
+	if (checked && segmented && destination->tunnel_kind == TUNNEL_GUE) {
+		COUNT_EVENT(unchecked);
+		checked = 0;
+	}
+	remote = checked && leaves_checksum_open(skb, packet, destination);
+	if (checked && !segmented) {
+		inner = sum_packet(skb, packet, remote);
+		if (inner < 0)
+			return TC_ACT_SHOT;
+	}
+	size = wrapping_size(destination->tunnel_kind, destination->tunnel_checksum, remote);
+	room = size + outer_size(destination->family);
+	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC,
+				room_flags(packet, destination, size)))
 		return TC_ACT_SHOT;
-	next.nh_family = destination->family;
-	__builtin_memcpy(next.ipv6_nh, &destination->next_hop, sizeof(next.ipv6_nh));
-	return bpf_redirect_neigh(destination->interface, &next, sizeof(next), 0);
+	if (checked && segmented) {
+		inner = sum_segment(skb, packet, room);
+		if (inner < 0)
+			return TC_ACT_SHOT;
+	}
+	if (wrap(skb, packet, destination_index, inner, remote))
+		return TC_ACT_SHOT;
+	return tc_to_next_hop(skb, destination);
 }
 
 #endif

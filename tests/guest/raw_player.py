@@ -231,7 +231,7 @@ def main() -> int:
             director = Director(name)
             stack.callback(director.close, tidy=not order["keep"])
             directors.append(director)
-        numbers = _unused(len(scenarios))
+        numbers = unused_numbers(len(scenarios))
         for director in directors:
             director.wire.take_addresses(numbers)
         player = RawPlayer(directors, steady)
@@ -243,7 +243,7 @@ def main() -> int:
     return 0
 
 
-def _unused(count: int) -> range:
+def unused_numbers(count: int) -> range:
     """That many numbers for scenarios, none of which this guest has used."""
     try:
         first = int(NUMBERS.read_text())

@@ -30,7 +30,7 @@ DIP = ("10.0.0.2", "2001:db8::2")
 _ETH_P_ALL = 3
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _ARP = 0x0806
-_DIRECTOR_MAC = bytes.fromhex("020000000002")
+DIRECTOR_MAC = bytes.fromhex("020000000002")
 _CLIENT_MAC = bytes.fromhex("020000000001")
 _PROBE_MAC = bytes.fromhex("0200000000ff")
 _RECEIVE_BUFFER = 1 << 22
@@ -106,7 +106,7 @@ class Wire:
     def send(self, packet: bytes) -> None:
         """Let the client send an IP packet to the director."""
         ethertype = _ETHERTYPES[packet[0] >> 4]
-        self._socket.send(_DIRECTOR_MAC + _CLIENT_MAC + pack(">H", ethertype) + packet)
+        self._socket.send(DIRECTOR_MAC + _CLIENT_MAC + pack(">H", ethertype) + packet)
 
     def seen(self) -> list[tuple[str, bytes]]:
         """Every IP packet that has come out since the last call, and who got it.
@@ -135,7 +135,7 @@ class Wire:
         """Send an ARP probe (RFC 5227): the kernel answers it and learns nothing from it."""
         target = socket.inet_aton(DIP[0])
         body = pack(">HHBBH", 1, 0x0800, 6, 4, 1) + _PROBE_MAC + bytes(4) + bytes(6) + target
-        self._socket.send(_DIRECTOR_MAC + _PROBE_MAC + pack(">H", _ARP) + body)
+        self._socket.send(DIRECTOR_MAC + _PROBE_MAC + pack(">H", _ARP) + body)
 
 
 def open_wire(prefix: str) -> tuple[Wire, bool]:
@@ -158,7 +158,7 @@ def _build(prefix: str) -> None:
         subprocess.run(["ip", "netns", "add", node], check=True)
     with _inside(outside):
         set_sysctl("ipv6/conf/default/disable_ipv6", 1)
-        mac = _DIRECTOR_MAC.hex(":")
+        mac = DIRECTOR_MAC.hex(":")
         ip_batch(
             [f"link add eth0 type veth peer name eth0 netns {director} address {mac}", "link set eth0 up"]
         )

@@ -27,7 +27,7 @@ from xlvs.datapath.attach import TC
 from xlvs.datapath.ebpf import EbpfDatapath
 from xlvs.datapath.load import Capacity
 from xlvs.datapath.maps import SLOT_BYTES, Maps
-from xlvs.datapath.records import Slot
+from xlvs.datapath.records import Slot, packed_key
 from xlvs.kernel import abi, bpf, lock
 from xlvs.kernel.namespaces import network_namespace
 from xlvs.model import (
@@ -219,6 +219,15 @@ class Director:
     def entry(self, key: ServiceKey, server: bytes) -> DestinationEntry:
         """A real server of a service as listed."""
         (found,) = (one for one in self.table.service(key).destinations if one.destination.address == server)
+        return found
+
+    def record(self, key: ServiceKey) -> abi.Destination:
+        """A live view of the record of a service's real server, the only one."""
+        (found,) = (
+            record
+            for record in map(self.maps.destination, range(self.maps.settings.destinations_top))
+            if bytes(record.owner) == packed_key(key)
+        )
         return found
 
     def listing(self, key: ServiceKey) -> ServiceEntry:

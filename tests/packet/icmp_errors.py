@@ -29,8 +29,11 @@ def error_about(frame: bytes, error: str, after: bytes, mtu: int = 0) -> bytes:
     """The frame that answers a frame: to its sender, from the address that it was for.
 
     The identification of an IPv4 packet is nobody's to foretell: it is that of
-    the frame ``after`` the packet path.
+    the frame ``after`` the packet path.  A packet that is too big was about to
+    be forwarded: it is quoted with one hop less.
     """
+    if error == TOO_BIG:
+        frame = packets.with_one_hop_less(frame)
     packet = frame[ETHERNET_SIZE : ETHERNET_SIZE + packets.ip_length(frame)]
     version = packet[0] >> 4
     kind, code = _KINDS[version, error]

@@ -29,6 +29,7 @@ FRAGMENT = 44
 DESTINATION_OPTIONS = 60
 
 DONT_FRAGMENT, MORE_FRAGMENTS = 0x4000, 0x2000
+GRE_CHECKSUM = 0x8000
 
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
@@ -215,11 +216,13 @@ def tunnelled(
     port: int = 0,
     source_port: int = 0,
     identification: int = 0,
+    checked: bool = False,
 ) -> bytes:
-    """A packet wrapped by ``ipip``, ``gue`` or ``gre``, none with checksums (RFC 2003, 2473, 3168).
+    """A packet wrapped by ``ipip``, ``gue`` or ``gre`` (RFC 2003, 2473, 2784, 3168).
 
     TTL and class are the packet's, but "congestion experienced" becomes
-    "capable"; DF is the packet's where both are IPv4.
+    "capable"; DF is the packet's where both are IPv4.  ``checked``: GUE's UDP
+    header and that of GRE have a checksum.
     """
     is_ipv4 = packet[0] >> 4 == 4
     tos = packet[1] if is_ipv4 else int.from_bytes(packet[:2], "big") >> 4 & 0xFF
@@ -232,8 +235,15 @@ def tunnelled(
         gue = pack(">BBH", 0, protocol, 0) + packet
         content = pack(">HHHH", source_port, port, 8 + len(gue), 0) + gue
         protocol = UDP
+        if checked:
+            pseudo = source + destination + pack(">II", len(content), UDP)
+            content = content[:6] + pack(">H", checksum(pseudo + content) or 0xFFFF) + gue
     elif kind == "gre":
-        content = pack(">HH", 0, ETHERTYPE_IPV4 if is_ipv4 else ETHERTYPE_IPV6) + packet
+        flags = GRE_CHECKSUM if checked else 0
+        content = pack(">HH", flags, ETHERTYPE_IPV4 if is_ipv4 else ETHERTYPE_IPV6) + packet
+        if checked:
+            whole = content[:4] + bytes(4) + packet
+            content = whole[:4] + pack(">HH", checksum(whole) or 0xFFFF, 0) + packet
         protocol = GRE
     if len(source) == 4:
         flags = int.from_bytes(packet[6:8], "big") & DONT_FRAGMENT if is_ipv4 else 0

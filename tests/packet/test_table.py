@@ -147,7 +147,11 @@ def test_a_refused_command_changes_nothing(director: Director) -> None:
         ("add_destination", key, Destination(real_server(3), 80, "bypass")),
         ("add_destination", key, Destination(real_server6(1), 80, "masq")),
         ("add_destination", key, Destination(real_server(3), 80, "tunnel", tunnel=Tunnel(checksum="csum"))),
-        ("add_destination", key, Destination(real_server(3), 80, "tunnel", tunnel=Tunnel("gre", 0, "csum"))),
+        (
+            "add_destination",
+            key,
+            Destination(real_server(3), 80, "tunnel", tunnel=Tunnel("gre", 0, "remcsum")),
+        ),
         ("edit_destination", key, Destination(real_server(1), key.port, "bypass")),
         ("add_destination", key, Destination(packed("224.0.0.1"), 80)),
         ("add_destination", key, Destination(real_server6(1), 80)),

@@ -28,6 +28,7 @@ _EVENTS = {
     "ttl_exceeded": "dropped: TTL used up",
     "too_big": "dropped: over the MTU to the real server",
     "table_full": "dropped: connection table full",
+    "unchecked": "tunnelled in several segments, not all with the checksum wanted",
 }
 
 
@@ -174,4 +175,10 @@ def _page(report: dict[str, Any]) -> list[str]:
     lines += ["", "Events"]
     for name, text in _EVENTS.items():
         lines.append(f"{report['events'][name]:>12}  {text}")
+    if report["events"]["unchecked"]:
+        lines += [
+            "",
+            "Tunnels with checksums got packets that GRO had put together: those of GUE left without one,",
+            "and GRE's last parts are lost. Turn GRO off where they come in: ethtool -K DEV gro off",
+        ]
     return lines

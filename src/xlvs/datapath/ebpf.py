@@ -19,8 +19,11 @@ from xlvs.datapath import loopback, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
+    CHECKSUM_NAMES,
+    CHECKSUMS,
     METHOD_NAMES,
     METHODS,
+    STRONGEST_CHECKSUM,
     TUNNEL_NAMES,
     TUNNELS,
     Slot,
@@ -72,6 +75,7 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
     if destination.method == model.TUNNEL:
         tunnel = destination.tunnel or model.Tunnel()
         record.tunnel_kind = TUNNELS[tunnel.kind]
+        record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
         record.tunnel_port = swap_port(tunnel.port)
         store_address(record.tunnel_source, route.source)
     local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
@@ -81,7 +85,11 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
 def _tunnel(record: abi.Destination) -> model.Tunnel | None:
     if record.method != abi.METHOD_TUNNEL:
         return None
-    return model.Tunnel(TUNNEL_NAMES[record.tunnel_kind], swap_port(record.tunnel_port))
+    return model.Tunnel(
+        TUNNEL_NAMES[record.tunnel_kind],
+        swap_port(record.tunnel_port),
+        CHECKSUM_NAMES[record.tunnel_checksum],
+    )
 
 
 def _takes_many_ports(key: model.ServiceKey) -> bool:
@@ -406,6 +414,8 @@ class EbpfDatapath:
         route = rtnetlink.route_to(destination.address)
         _check_route(destination, route)
         start = self._places.run(len(old.picks) + 1)
+        if destination.family == model.IPV6:  # a tunnel's, maybe of an IPv4 service
+            loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
         index = self._take_record(key, service, destination)
         picks = [(index, destination.weight), *old.picks]
         record = self._maps.destination(index)
@@ -452,8 +462,9 @@ class EbpfDatapath:
                 f"xlvs does not have the forwarding method {destination.method}; "
                 "it has Direct Routing (-g), NAT (-m) and tunnelling (-i)"
             )
-        if destination.tunnel and destination.tunnel.checksum != "nocsum":
-            raise errors.NotSupported("xlvs does not have tunnels with checksums yet")
+        tunnel = destination.tunnel
+        if tunnel and CHECKSUMS[tunnel.checksum] > STRONGEST_CHECKSUM[tunnel.kind]:
+            raise errors.InvalidOperation(f"a tunnel of type {tunnel.kind} has no {tunnel.checksum}")
         if destination.lower_threshold > destination.upper_threshold:
             raise errors.OutOfRange("the lower connection threshold is above the upper one")
         if destination.family != key.family and destination.method != model.TUNNEL:

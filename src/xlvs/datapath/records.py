@@ -22,6 +22,18 @@ METHODS = {
 METHOD_NAMES = {number: name for name, number in METHODS.items()}
 TUNNELS = {"ipip": abi.TUNNEL_IPIP, "gue": abi.TUNNEL_GUE, "gre": abi.TUNNEL_GRE}
 TUNNEL_NAMES = {number: name for name, number in TUNNELS.items()}
+CHECKSUMS = {
+    "nocsum": abi.TUNNEL_NO_CHECKSUM,
+    "csum": abi.TUNNEL_CHECKSUM,
+    "remcsum": abi.TUNNEL_REMOTE_CHECKSUM,
+}
+STRONGEST_CHECKSUM = {
+    "ipip": abi.TUNNEL_NO_CHECKSUM,
+    "gue": abi.TUNNEL_REMOTE_CHECKSUM,
+    "gre": abi.TUNNEL_CHECKSUM,
+}
+"""What a type of tunnel may have at most."""
+CHECKSUM_NAMES = {number: name for name, number in CHECKSUMS.items()}
 
 _SERVICE_KEY = Struct("=16sI2sBB")
 _SLOT = Struct("=Q16s16sHHBBHIIHHI")

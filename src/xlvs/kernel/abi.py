@@ -100,6 +100,11 @@ SYSCTL_EXPIRE_QUIESCENT_TEMPLATE = 2
 SYSCTL_SLOPPY_TCP = 3
 SYSCTL_COUNT = 4
 
+# enum tunnel_checksum
+TUNNEL_NO_CHECKSUM = 0
+TUNNEL_CHECKSUM = 1
+TUNNEL_REMOTE_CHECKSUM = 2
+
 
 class Flow(LittleEndianStructure):
     """``struct flow``, 40 bytes."""
@@ -223,8 +228,10 @@ class Destination(LittleEndianStructure):
     lower_threshold: int
     tunnel_source: Array[c_uint8]
     tunnel_kind: int
-    tunnel_pad: int
+    tunnel_checksum: int
     tunnel_port: int
+    path_mtu: int
+    path_mtu_until: int
     destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
@@ -251,9 +258,11 @@ class Destination(LittleEndianStructure):
         ("lower_threshold", c_uint32),
         ("tunnel_source", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
-        ("tunnel_pad", c_uint8),
+        ("tunnel_checksum", c_uint8),
         ("tunnel_port", c_uint16),
-        ("destination_pad", c_uint32 * 11),
+        ("path_mtu", c_uint32),
+        ("path_mtu_until", c_uint32),
+        ("destination_pad", c_uint32 * 9),
     ]
 
 
@@ -392,7 +401,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 72 bytes."""
+    """``struct events``, 80 bytes."""
 
     table_full: int
     no_destination: int
@@ -403,6 +412,7 @@ class Events(LittleEndianStructure):
     expired: int
     xdp_forwarded: int
     forwarded: int
+    unchecked: int
     _fields_ = [
         ("table_full", c_uint64),
         ("no_destination", c_uint64),
@@ -413,4 +423,5 @@ class Events(LittleEndianStructure):
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),
+        ("unchecked", c_uint64),
     ]
