@@ -91,7 +91,7 @@ def install(namespace: str, node: Node, gue_ports: tuple[int, ...]) -> None:
         opened.load()
         try:
             index = socket.if_nametoindex(wire.name)
-            libbpf.attach_clsact(index, opened.program(PROGRAM), _HANDLE, _PRIORITY)
+            libbpf.attach_clsact(index, "ingress", opened.program(PROGRAM), _HANDLE, _PRIORITY)
         except OSError as error:
             raise XlvsError(
                 f"cannot attach the decapsulator to {wire.name} of {node.name}: {error.strerror}",
@@ -107,7 +107,7 @@ def is_installed(namespace: str, node: Node) -> bool:
             index = socket.if_nametoindex(node.interfaces[0].name)
         except OSError:
             return False
-        return libbpf.clsact_program(index, _HANDLE, _PRIORITY) != 0
+        return libbpf.clsact_program(index, "ingress", _HANDLE, _PRIORITY) != 0
 
 
 def configure(node_folder: Path) -> None:
