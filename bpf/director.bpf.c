@@ -196,7 +196,7 @@ __attribute__((noinline)) int admit(struct __sk_buff *skb, const struct packet *
 	if (service < 0 || !virtual_is_local(skb, service))
 		return NOT_A_SERVICE;
 
-	found = schedule(service);
+	found = schedule(service, packet);
 	if (found < 0) {
 		COUNT_EVENT(no_destination);
 		return NO_SERVER;

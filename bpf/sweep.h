@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Expiry: one timer in the kernel walks the connection table once a second,
- * a sixty-fourth at a time, leaving out shares in which there is nothing.  It
- * lives as long as its map is pinned; no process has to.
+ * a sixty-fourth at a time, leaving out shares in which there is nothing, and
+ * once a minute over what lblc and lblcr remember.  It lives as long as its map
+ * is pinned; no process has to.
  */
 #ifndef XLVS_SWEEP_H
 #define XLVS_SWEEP_H
 
 #include "conn.h"
+#include "locality.h"
 
 #ifndef CLOCK_MONOTONIC
 #define CLOCK_MONOTONIC 1
@@ -69,6 +71,10 @@ static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 		bpf_loop(share_size(), sweep_bucket, &sweep, 0);
 		if (sweep.seen)
 			sweeper->share_used[share] = 1;
+	}
+	if (has_passed(sweeper->localities_checked + LOCALITY_CHECK_TICKS, sweep.now)) {
+		sweeper->localities_checked = sweep.now;
+		sweeper->localities = sweep_localities(sweep.now, sweeper->localities);
 	}
 	bpf_timer_start(&sweeper->timer, NS_PER_SECOND / SWEEPS_PER_SECOND, 0);
 	return 0;

@@ -55,7 +55,7 @@ COUNTERS_LAG = 2.5
 """... which is what the kernel had counted two seconds before: the player waits until it has it all."""
 PREFIX = "wire-"
 NUMBERS = Path("/run/guest/scenarios-played")
-SCHEDULERS = ("rr", "wrr", "lc", "wlc")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "mh", "lblc", "lblcr")
 
 
 class Director:

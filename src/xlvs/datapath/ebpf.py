@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from struct import Struct
 
 from xlvs import errors, model
-from xlvs.datapath import forwarding, runs
+from xlvs.datapath import forwarding, hashing, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
@@ -28,6 +28,8 @@ from xlvs.datapath.records import (
     model_key,
     packed_key,
     padded,
+    record_flags,
+    scheduler_flags,
     seconds_to_ticks,
     store_address,
     swap_port,
@@ -47,6 +49,8 @@ COMPATIBLE_SIZE = 4096
 that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
+_NO_RECORD = -1
+"""In a pick while its real server has no record yet."""
 
 
 def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
@@ -68,6 +72,7 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
 
     record.method = METHODS[destination.method]
     record.weight = destination.weight
+    record.last_weight = destination.weight or record.last_weight
     if destination.method == model.TUNNEL:
         tunnel = destination.tunnel or model.Tunnel()
         record.tunnel_kind = TUNNELS[tunnel.kind]
@@ -147,7 +152,9 @@ class EbpfDatapath:
     def _entry(self, index: int) -> model.ServiceEntry:
         record = self._maps.service(index)
         run = self._run(index)
-        service = model.Service(model_key(record.key), runs.SCHEDULER_NAMES[run.scheduler])
+        service = model.Service(
+            model_key(record.key), runs.SCHEDULER_NAMES[run.scheduler], scheduler_flags(record.flags)
+        )
         destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
         return model.ServiceEntry(service, destinations, self._stats("service", index))
 
@@ -248,11 +255,14 @@ class EbpfDatapath:
             raise errors.ServiceExists("the virtual service is there already")
         self._check_service(service)
         index = self._places.service()
-        start = self._places.run(0)
+        run = runs.begin(runs.SCHEDULERS[service.scheduler], [])
+        start = self._places.run(runs.size(run))
         if service.key.family == model.IPV6:
             forwarding.enable(self._maps.settings, forwarding.IPV6)
         record = self._maps.service(index)
+        binding = record.binding
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        record.binding = run.binding = binding + 1 & 0xFFFFFFFF
         route = rtnetlink.route_to(service.key.address)
         record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
         store_address(record.key.address, service.key.address)
@@ -261,9 +271,9 @@ class EbpfDatapath:
         record.key.family = service.key.family
         record.netmask = service.netmask
         self._reset_base("service", index)
-        runs.write(self._maps.pool(), start, runs.begin(runs.SCHEDULERS[service.scheduler], []))
+        runs.write(self._maps.pool(), start, run)
         record.run = start
-        record.flags = abi.SERVICE_USED
+        record.flags = abi.SERVICE_USED | record_flags(service.scheduler_flags)
         settings = self._maps.settings
         settings.services_top = max(settings.services_top, index + 1)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
@@ -274,8 +284,13 @@ class EbpfDatapath:
         self._check_service(service)
         old = self._run(index)
         scheduler = runs.SCHEDULERS[service.scheduler]
+        record = self._maps.service(index)
+        # The same scheduler goes on, whatever its flags are now (kernel: ip_vs_edit_service).
         if scheduler != old.scheduler:
-            self._switch(index, runs.begin(scheduler, old.picks))
+            run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
+            self._switch(index, run, self._place_for(index, run))
+            record.binding = run.binding
+        record.flags = abi.SERVICE_USED | record_flags(service.scheduler_flags)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -321,17 +336,11 @@ class EbpfDatapath:
         key = service.key
         if service.scheduler not in model.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
-        if service.scheduler not in runs.SCHEDULERS:
-            raise errors.NotSupported(
-                f"xlvs does not have the scheduler {service.scheduler} yet; "
-                f"it has {', '.join(runs.SCHEDULERS)}"
-            )
         for wanted, what in (
             (key.fwmark, "firewall-mark services"),
             (service.engine, "persistence engines"),
             (service.persistence, "persistent services"),
             (service.one_packet, "one-packet scheduling"),
-            (service.scheduler_flags, "scheduler flags"),
             (key.protocol == model.SCTP, "SCTP services"),
         ):
             if wanted:
@@ -352,17 +361,19 @@ class EbpfDatapath:
             raise errors.DestinationExists("the virtual service has that real server already")
         route = rtnetlink.route_to(destination.address)
         _check_route(destination, route)
-        start = self._places.run(len(old.picks) + 1)
+        run = runs.change(old, [(_NO_RECORD, destination.weight), *old.picks])
+        start = self._place_for(service, run, destination)
         index = self._take_record(key, service, destination)
-        picks = [(index, destination.weight), *old.picks]
+        run.picks[0] = (index, destination.weight)
         record = self._maps.destination(index)
         record.service = service
         if record.refreshed == 0:  # until the packet path looks for itself
             record.interface = route.interface
             store_address(record.next_hop, route.next_hop)
             record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
+        record.last_weight = 0  # it may come back with another
         _describe(record, destination, route)
-        self._switch(service, runs.change(old, picks), start)
+        self._switch(service, run, start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
@@ -378,9 +389,10 @@ class EbpfDatapath:
         _check_route(destination, route)
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
-        start = self._places.run(len(picks))
+        run = runs.change(old, picks)
+        start = self._place_for(service, run)
         _describe(self._maps.destination(index), destination, route)
-        self._switch(service, runs.change(old, picks), start)
+        self._switch(service, run, start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
         """See `Datapath.delete_destination`."""
@@ -389,8 +401,8 @@ class EbpfDatapath:
         place = self._place_in_run(old, address, port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
-        picks = [*old.picks[:place], *old.picks[place + 1 :]]
-        self._switch(service, runs.change(old, picks))
+        run = runs.change(old, [*old.picks[:place], *old.picks[place + 1 :]])
+        self._switch(service, run, self._place_for(service, run))
         self._places.discard(old.picks[place][0])
 
     def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
@@ -418,10 +430,36 @@ class EbpfDatapath:
                 return place
         return None
 
-    def _switch(self, service: int, run: runs.Run, start: int | None = None) -> None:
+    def _place_for(self, service: int, run: runs.Run, added: model.Destination | None = None) -> int:
+        """A place for a run, which gets its table if its scheduler has one; raises `TableFull`.
+
+        ``added`` is the real server of the first pick where that has no record yet.
+        """
+        if run.scheduler == abi.SCHEDULER_SH:
+            run.table = hashing.source_table([weight for _, weight in run.picks])
+        elif run.scheduler == abi.SCHEDULER_DH:
+            run.table = hashing.destination_table(len(run.picks))
+        elif run.scheduler == abi.SCHEDULER_MH:
+            run.table = self._maglev_table(service, run, added)
+        return self._places.run(runs.size(run))
+
+    def _maglev_table(self, service: int, run: runs.Run, added: model.Destination | None) -> list[int]:
+        if len(run.picks) > abi.MH_SLOTS:
+            raise errors.InvalidOperation(
+                f"the scheduler mh has {abi.MH_SLOTS} slots, and no use for more real servers than that"
+            )
+        servers = []
+        for index, weight in run.picks:
+            if index == _NO_RECORD and added is not None:
+                servers.append((padded(added.address), added.port, weight))
+            else:
+                record = self._maps.destination(index)
+                # A quiesced one keeps the slots of its last weight.
+                servers.append((bytes(record.address), swap_port(record.port), weight or record.last_weight))
+        return hashing.maglev_table(servers, self._maps.service(service).key.family == model.IPV6)
+
+    def _switch(self, service: int, run: runs.Run, start: int) -> None:
         """Make a service use another run, from one packet to the next."""
-        if start is None:
-            start = self._places.run(len(run.picks))
         runs.write(self._maps.pool(), start, run)
         record = self._maps.service(service)
         old, record.run = record.run, start

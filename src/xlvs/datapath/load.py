@@ -14,6 +14,7 @@ import shutil
 import time
 
 from xlvs import __version__
+from xlvs.datapath import hashing
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.records import milliseconds_to_ticks, seconds_to_ticks
 from xlvs.errors import Unavailable
@@ -29,6 +30,9 @@ DEFAULT_DESTINATIONS = 131_072
 _TCP_TIMEOUTS = (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120)
 """Seconds by state, in the order of `model.TCP_STATES` (kernel: ``tcp_timeouts``)."""
 _UDP_TIMEOUT = 300
+_LOCALITY_EXPIRATION = 24 * 60 * 60
+"""Seconds (kernel: ``DEFAULT_EXPIRATION`` of lblc and lblcr)."""
+_MH_TABLE = hashing.packed_elements(abi.MH_SLOTS, hashing.slot_width(15))
 _TIMER_ATTEMPTS = 20
 _ETHERNET_MINIMUM = bytes(64)
 
@@ -75,8 +79,9 @@ def _limits(capacity: Capacity) -> abi.Limits:
         services=capacity.services,
         destinations=capacity.destinations,
         # Each service's run has a header.  A change writes a second run, and the
-        # gaps that earlier ones left may be too small for it.
-        pool=2 * (2 * capacity.destinations + 16 * capacity.services),
+        # gaps that earlier ones left may be too small for it.  Beyond that there is
+        # room for every service to have mh's table of up to 16 real servers.
+        pool=2 * (2 * capacity.destinations + 16 * capacity.services) + _MH_TABLE * capacity.services,
         cpus=_cpu_rows(),
     )
 
@@ -101,6 +106,8 @@ def _entries(limits: abi.Limits) -> dict[str, int]:
         "quotes": 1,
         "error_budgets": 4096,
         "fragments": 4096,
+        "localities": 65536,
+        "replicas": 131072,
     }
 
 
@@ -171,6 +178,7 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
+    settings.lblc_expiration = settings.lblcr_expiration = seconds_to_ticks(_LOCALITY_EXPIRATION)
     settings.icmp_interval = _icmp_interval()
     descriptor = bpf.open_pin(f"{folder}/settings")
     try:

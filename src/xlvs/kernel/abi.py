@@ -10,12 +10,14 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 1
+ABI_VERSION = 2
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
 INTERFACE_LIMIT = 4096
-RUN_HEADER = 3
+RUN_HEADER = 4
+HASH_SLOTS = 256
+MH_SLOTS = 4093
 TIMEOUT_COUNT = 16
 TIMEOUT_UDP = 11
 SWEEPS_PER_SECOND = 64
@@ -56,6 +58,16 @@ SCHEDULER_RR = 1
 SCHEDULER_WRR = 2
 SCHEDULER_LC = 3
 SCHEDULER_WLC = 4
+SCHEDULER_LBLC = 5
+SCHEDULER_LBLCR = 6
+SCHEDULER_DH = 7
+SCHEDULER_SH = 8
+SCHEDULER_SED = 9
+SCHEDULER_NQ = 10
+SCHEDULER_FO = 11
+SCHEDULER_OVF = 12
+SCHEDULER_MH = 13
+SCHEDULER_TWOS = 14
 
 # enum destination_flag
 DESTINATION_USED = 1
@@ -150,6 +162,7 @@ class Service(LittleEndianStructure):
     run: int
     persistence: int
     netmask: int
+    binding: int
     config_pad: Array[c_uint32]
     virtual_checked: int
     virtual_local: int
@@ -160,7 +173,8 @@ class Service(LittleEndianStructure):
         ("run", c_uint32),
         ("persistence", c_uint32),
         ("netmask", c_uint32),
-        ("config_pad", c_uint32 * 6),
+        ("binding", c_uint32),
+        ("config_pad", c_uint32 * 5),
         ("virtual_checked", c_uint32),
         ("virtual_local", c_uint32),
         ("live_pad", c_uint32 * 14),
@@ -207,6 +221,8 @@ class Destination(LittleEndianStructure):
     tunnel_kind: int
     tunnel_pad: int
     tunnel_port: int
+    last_weight: int
+    cached: int
     destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
@@ -235,7 +251,9 @@ class Destination(LittleEndianStructure):
         ("tunnel_kind", c_uint8),
         ("tunnel_pad", c_uint8),
         ("tunnel_port", c_uint16),
-        ("destination_pad", c_uint32 * 11),
+        ("last_weight", c_uint32),
+        ("cached", c_int32),
+        ("destination_pad", c_uint32 * 9),
     ]
 
 
@@ -289,7 +307,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 160 bytes."""
+    """``struct settings``, 168 bytes."""
 
     abi_version: int
     pad: int
@@ -298,6 +316,8 @@ class Settings(LittleEndianStructure):
     loaded_at: int
     timeout: Array[c_uint32]
     icmp_interval: int
+    lblc_expiration: int
+    lblcr_expiration: int
     settings_pad: int
     forwarding_set: int
     services_top: int
@@ -313,6 +333,8 @@ class Settings(LittleEndianStructure):
         ("loaded_at", c_uint64),
         ("timeout", c_uint32 * 16),
         ("icmp_interval", c_uint32),
+        ("lblc_expiration", c_uint32),
+        ("lblcr_expiration", c_uint32),
         ("settings_pad", c_uint32),
         ("forwarding_set", c_uint32),
         ("services_top", c_uint32),
