@@ -164,7 +164,7 @@ class RawPlayer:
             return [Observation(step, one.ipvsadm(words, stdin)) for one in self._directors]
         if verb == "packet":
             segment = Segment.parse(step)
-            first, self._serial = self._serial, self._serial + segment.count
+            first, self._serial = self._serial, self._serial + len(segment.each())
             return [Observation(step, one.packets(segment, first)) for one in self._directors]
         if verb == "connections":
             return [

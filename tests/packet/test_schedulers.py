@@ -16,9 +16,11 @@ from tests.packet.kernel_model import (
     next_state,
     takes_over,
 )
+from tests.packet.kernel_schedulers import PICKERS, Arrival, Picker
 from tests.packet.packets import ACK, FIN, RST, SYN, with_one_hop_less
 from xlvs.model import Destination, Service
 
+ALL = sorted([*SCHEDULERS, *PICKERS])
 names = st.integers(1, 6)
 weights = st.sampled_from([0, 1, 1, 2, 3, 4, 6, 8, 100]) | st.integers(0, 12) | st.just(2147483647)
 steps = st.one_of(
@@ -29,7 +31,7 @@ steps = st.one_of(
     st.tuples(st.just("put"), names, weights),
     st.tuples(st.just("put"), names, weights),
     st.tuples(st.just("delete"), names),
-    st.tuples(st.just("scheduler"), st.sampled_from(sorted(SCHEDULERS))),
+    st.tuples(st.just("scheduler"), st.sampled_from(ALL), st.integers(0, 3)),
 )  # fmt: skip
 histories = st.lists(steps, max_size=40)
 
@@ -39,19 +41,25 @@ class Flow:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.client = bytes([10, 0, 0, 110 + port % 140])
         self.server: Server
         self.state = "NONE"
+
+
+def _model(name: str, servers: list[Server]) -> Scheduler | Picker:
+    return SCHEDULERS[name](servers) if name in SCHEDULERS else PICKERS[name](servers)
 
 
 class History:
     """Plays a history on a director and on the kernel's rules, and compares."""
 
-    def __init__(self, director: Director, scheduler: str) -> None:
+    def __init__(self, director: Director, scheduler: str, flags: int = 0) -> None:
         self.director = director
         self.key = director.unused_key()
-        director.table.add_service(Service(self.key, scheduler))
+        director.table.add_service(Service(self.key, scheduler, flags))
         self.name = scheduler
-        self.scheduler: Scheduler = SCHEDULERS[scheduler]([])
+        self.flags = flags
+        self.scheduler = _model(scheduler, [])
         self.known: dict[int, Server] = {}
         self.flows: list[Flow] = []
 
@@ -61,9 +69,11 @@ class History:
         server = self.known.setdefault(name, Server(name))
         server.weight = weight
         if server in self.scheduler.servers:
+            server.last_weight = weight or server.last_weight
             self.director.table.edit_destination(self.key, destination)
             self.scheduler.edited()
         else:
+            server.last_weight = weight
             self.director.table.add_destination(self.key, destination)
             self.scheduler.added(server)
 
@@ -74,20 +84,26 @@ class History:
             self.director.table.delete_destination(self.key, real_server(name), self.key.port)
             self.scheduler.removed(server)
 
-    def change_scheduler(self, name: str) -> None:
-        """Edit the service; the same scheduler again is no change."""
-        self.director.table.edit_service(Service(self.key, name))
+    def change_scheduler(self, name: str, flags: int) -> None:
+        """Edit the service; the same scheduler again is no change, but for its flags."""
+        self.director.table.edit_service(Service(self.key, name, flags))
+        self.flags = flags
         if name != self.name:
             self.name = name
-            self.scheduler = SCHEDULERS[name](self.scheduler.servers)
+            self.scheduler = _model(name, self.scheduler.servers)
 
     def open_flow(self) -> None:
         """A client comes."""
         self._schedule(Flow(self.director.unused_port()))
 
     def _schedule(self, flow: Flow) -> None:
-        chosen = self.scheduler.pick()
-        frame = self.director.segment(self.key, flow.port, SYN)
+        if isinstance(self.scheduler, Picker):
+            chosen = self.scheduler.choose(
+                Arrival(flow.client, flow.port, self.key.address, self.key.port, self.flags)
+            )
+        else:
+            chosen = self.scheduler.pick()
+        frame = self.director.segment(self.key, flow.port, SYN, client=flow.client)
         verdict, after = self.director.tc(frame)
         assert verdict == SENT
         expected = with_one_hop_less(frame) if chosen else error_about(frame, PORT_UNREACHABLE, after)
@@ -113,7 +129,7 @@ class History:
             self._schedule(flow)
             return
         there = flow.server in self.scheduler.servers
-        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, flags))
+        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, flags, client=flow.client))
         assert verdict == (SENT if there else DROPPED)
         if there:
             self._move(flow, next_state(flow.state, flags))
@@ -127,6 +143,8 @@ class History:
 
     def compare(self) -> None:
         """The director lists what the model holds: order, weights, connections, picks."""
+        entry = self.director.listing(self.key)
+        assert (entry.service.scheduler, entry.service.scheduler_flags) == (self.name, self.flags)
         listed = [
             (
                 one.destination.address,
@@ -135,7 +153,7 @@ class History:
                 one.inactive,
                 one.stats.connections,
             )
-            for one in self.director.listing(self.key).destinations
+            for one in entry.destinations
         ]
         assert listed == [
             (real_server(one.name), one.weight, one.active, one.inactive, one.connections)
@@ -144,11 +162,15 @@ class History:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(sorted(SCHEDULERS)), st.lists(st.tuples(names, weights), max_size=5), histories)
+@given(st.sampled_from(ALL), st.integers(0, 3), st.lists(st.tuples(names, weights), max_size=5), histories)
 def _play(
-    director: Director, scheduler: str, servers: list[tuple[int, int]], history: list[tuple[object, ...]]
+    director: Director,
+    scheduler: str,
+    flags: int,
+    servers: list[tuple[int, int]],
+    history: list[tuple[object, ...]],
 ) -> None:
-    play = History(director, scheduler)
+    play = History(director, scheduler, flags)
     for name, weight in servers:
         play.put(name, weight)
     for step in history:
@@ -167,8 +189,8 @@ def _play(
                 play.put(name, weight)
             case ("delete", int(name)):
                 play.delete(name)
-            case ("scheduler", str(chosen)):
-                play.change_scheduler(chosen)
+            case ("scheduler", str(chosen), int(changed)):
+                play.change_scheduler(chosen, changed)
         play.compare()
     director.table.delete_service(play.key)
 

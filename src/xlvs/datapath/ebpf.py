@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from struct import Struct
 
 from xlvs import errors, model
-from xlvs.datapath import forwarding, hashing, runs
+from xlvs.datapath import forwarding, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import (
@@ -36,6 +36,7 @@ from xlvs.datapath.records import (
     ticks_now,
     ticks_to_seconds,
 )
+from xlvs.datapath.scheduling import NO_RECORD, Scheduling
 from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
@@ -49,8 +50,6 @@ COMPATIBLE_SIZE = 4096
 that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
-_NO_RECORD = -1
-"""In a pick while its real server has no record yet."""
 
 
 def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
@@ -94,6 +93,7 @@ class EbpfDatapath:
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._places = Places(maps)
+        self._scheduling = Scheduling(maps, self._places)
 
     # --- reading -----------------------------------------------------------
 
@@ -146,12 +146,9 @@ class EbpfDatapath:
             raise errors.NoSuchService("no such virtual service")
         return int(_INDEX.unpack(found)[0])
 
-    def _run(self, service: int) -> runs.Run:
-        return runs.read(self._maps.pool(), self._maps.service(service).run)
-
     def _entry(self, index: int) -> model.ServiceEntry:
         record = self._maps.service(index)
-        run = self._run(index)
+        run = self._scheduling.run(index)
         service = model.Service(
             model_key(record.key), runs.SCHEDULER_NAMES[run.scheduler], scheduler_flags(record.flags)
         )
@@ -211,9 +208,12 @@ class EbpfDatapath:
         if self._maps.settings.changing:
             self._repair()
         self._maps.settings.changing = 1
+        self._scheduling.may_wait = True
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
+        self._scheduling.finish()
+        self._scheduling.may_wait = False
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -229,7 +229,7 @@ class EbpfDatapath:
             record = self._maps.service(index)
             found = bpf.lookup(self._maps.descriptor("service_index"), bytes(record.key), _INDEX.size)
             if found is not None and _INDEX.unpack(found)[0] == index and record.run:
-                for destination, weight in self._run(index).picks:
+                for destination, weight in self._scheduling.run(index).picks:
                     self._maps.destination(destination).weight = weight
                     kept.add(destination)
             else:
@@ -280,24 +280,26 @@ class EbpfDatapath:
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
+        self._scheduling.finish()
         index = self._find(service.key)
         self._check_service(service)
-        old = self._run(index)
+        old = self._scheduling.run(index)
         scheduler = runs.SCHEDULERS[service.scheduler]
         record = self._maps.service(index)
         # The same scheduler goes on, whatever its flags are now (kernel: ip_vs_edit_service).
         if scheduler != old.scheduler:
             run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
-            self._switch(index, run, self._place_for(index, run))
+            self._scheduling.switch(index, run, self._scheduling.place(index, run))
             record.binding = run.binding
         record.flags = abi.SERVICE_USED | record_flags(service.scheduler_flags)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
+        self._scheduling.finish()
         index = self._find(key)
         bpf.delete(self._maps.descriptor("service_index"), packed_key(key))
         record = self._maps.service(index)
-        start, run = record.run, self._run(index)
+        start, run = record.run, self._scheduling.run(index)
         record.run = 0
         for destination, _ in run.picks:
             self._places.discard(destination)
@@ -318,7 +320,7 @@ class EbpfDatapath:
         used = [index for index, value in enumerate(flags) if value]
         for index in used if key is None else [self._find(key)]:
             self._reset_base("service", index)
-            for destination, _ in self._run(index).picks:
+            for destination, _ in self._scheduling.run(index).picks:
                 self._reset_base("destination", destination)
 
     def set_timeouts(self, timeouts: model.Timeouts) -> None:
@@ -356,13 +358,13 @@ class EbpfDatapath:
 
         service = self._find(key)
         self._check_destination(key, destination)
-        old = self._run(service)
+        old = self._scheduling.run(service)
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
         route = rtnetlink.route_to(destination.address)
         _check_route(destination, route)
-        run = runs.change(old, [(_NO_RECORD, destination.weight), *old.picks])
-        start = self._place_for(service, run, destination)
+        run = runs.change(old, [(NO_RECORD, destination.weight), *old.picks])
+        start = self._scheduling.place_added(service, run, destination)
         index = self._take_record(key, service, destination)
         run.picks[0] = (index, destination.weight)
         record = self._maps.destination(index)
@@ -373,15 +375,16 @@ class EbpfDatapath:
             record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
         record.last_weight = 0  # it may come back with another
         _describe(record, destination, route)
-        self._switch(service, run, start)
+        self._scheduling.switch_added(service, run, start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
+        self._scheduling.finish()
         from xlvs.kernel import rtnetlink
 
         service = self._find(key)
         self._check_destination(key, destination)
-        old = self._run(service)
+        old = self._scheduling.run(service)
         place = self._place_in_run(old, destination.address, destination.port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
@@ -390,19 +393,20 @@ class EbpfDatapath:
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
         run = runs.change(old, picks)
-        start = self._place_for(service, run)
+        start = self._scheduling.place(service, run)
         _describe(self._maps.destination(index), destination, route)
-        self._switch(service, run, start)
+        self._scheduling.switch(service, run, start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
         """See `Datapath.delete_destination`."""
+        self._scheduling.finish()
         service = self._find(key)
-        old = self._run(service)
+        old = self._scheduling.run(service)
         place = self._place_in_run(old, address, port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
         run = runs.change(old, [*old.picks[:place], *old.picks[place + 1 :]])
-        self._switch(service, run, self._place_for(service, run))
+        self._scheduling.switch(service, run, self._scheduling.place(service, run))
         self._places.discard(old.picks[place][0])
 
     def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
@@ -429,41 +433,6 @@ class EbpfDatapath:
             if record.port == swapped and bytes(record.address) == wanted:
                 return place
         return None
-
-    def _place_for(self, service: int, run: runs.Run, added: model.Destination | None = None) -> int:
-        """A place for a run, which gets its table if its scheduler has one; raises `TableFull`.
-
-        ``added`` is the real server of the first pick where that has no record yet.
-        """
-        if run.scheduler == abi.SCHEDULER_SH:
-            run.table = hashing.source_table([weight for _, weight in run.picks])
-        elif run.scheduler == abi.SCHEDULER_DH:
-            run.table = hashing.destination_table(len(run.picks))
-        elif run.scheduler == abi.SCHEDULER_MH:
-            run.table = self._maglev_table(service, run, added)
-        return self._places.run(runs.size(run))
-
-    def _maglev_table(self, service: int, run: runs.Run, added: model.Destination | None) -> list[int]:
-        if len(run.picks) > abi.MH_SLOTS:
-            raise errors.InvalidOperation(
-                f"the scheduler mh has {abi.MH_SLOTS} slots, and no use for more real servers than that"
-            )
-        servers = []
-        for index, weight in run.picks:
-            if index == _NO_RECORD and added is not None:
-                servers.append((padded(added.address), added.port, weight))
-            else:
-                record = self._maps.destination(index)
-                # A quiesced one keeps the slots of its last weight.
-                servers.append((bytes(record.address), swap_port(record.port), weight or record.last_weight))
-        return hashing.maglev_table(servers, self._maps.service(service).key.family == model.IPV6)
-
-    def _switch(self, service: int, run: runs.Run, start: int) -> None:
-        """Make a service use another run, from one packet to the next."""
-        runs.write(self._maps.pool(), start, run)
-        record = self._maps.service(service)
-        old, record.run = record.run, start
-        self._places.free_run(old)
 
     def _take_record(self, key: model.ServiceKey, service: int, destination: model.Destination) -> int:
         """A record for a real server: the one it had before, if that is not forgotten yet."""
