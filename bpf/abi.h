@@ -274,7 +274,7 @@ struct settings {
 	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
 	__u32 lblc_expiration;    /* ticks: an entry unused for so long is forgotten */
 	__u32 lblcr_expiration;   /* likewise; after so long without change a set loses one */
-	__u32 settings_pad;
+	__u32 localities_checked; /* live: tick of the last look for what lblc and lblcr may forget */
 	__u32 forwarding_set;     /* bit 0, 1: we set conf.lo.forwarding for IPv4, IPv6 */
 	__u32 services_top;       /* no service record from here on was ever used */
 	__u32 destinations_top;

@@ -426,15 +426,16 @@ static long sweep_replica(void *map, const struct replica_key *key, struct repli
 	return 0;
 }
 
-/* Forget what is out of date; returns how many entries are left. */
+/* Once a minute, forget what is out of date; returns how many entries are left. */
 static __always_inline __u32 sweep_localities(__u32 now, __u32 left_before)
 {
 	struct locality_sweep sweep = { .now = now, .crowded = left_before > LOCALITY_CROWD };
 	__u32 zero = 0;
 	struct settings *current = bpf_map_lookup_elem(&settings, &zero);
 
-	if (!current)
+	if (!current || !has_passed(current->localities_checked + LOCALITY_CHECK_TICKS, now))
 		return left_before;
+	current->localities_checked = now;
 	sweep.expiration[0] = current->lblc_expiration;
 	sweep.expiration[1] = current->lblcr_expiration;
 	bpf_for_each_map_elem(&localities, sweep_locality, &sweep, 0);

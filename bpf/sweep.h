@@ -72,10 +72,7 @@ static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 		if (sweep.seen)
 			sweeper->share_used[share] = 1;
 	}
-	if (has_passed(sweeper->localities_checked + LOCALITY_CHECK_TICKS, sweep.now)) {
-		sweeper->localities_checked = sweep.now;
-		sweeper->localities = sweep_localities(sweep.now, sweeper->localities);
-	}
+	sweeper->localities = sweep_localities(sweep.now, sweeper->localities);
 	bpf_timer_start(&sweeper->timer, NS_PER_SECOND / SWEEPS_PER_SECOND, 0);
 	return 0;
 }

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.packet.director import DROPPED, SENT, Director, real_server
+from tests.packet.director import CLIENT, DROPPED, SENT, Director, real_server
 from tests.packet.icmp_errors import PORT_UNREACHABLE, error_about
 from tests.packet.kernel_model import (
     SCHEDULERS,
@@ -16,9 +19,14 @@ from tests.packet.kernel_model import (
     next_state,
     takes_over,
 )
-from tests.packet.kernel_schedulers import PICKERS, Arrival, Picker
+from tests.packet.kernel_schedulers import PICKERS, PORT, Arrival, Maglev, Picker, sip_hash
 from tests.packet.packets import ACK, FIN, RST, SYN, with_one_hop_less
-from xlvs.model import Destination, Service
+from xlvs.datapath.hashing import maglev_table
+from xlvs.datapath.runs import Run
+from xlvs.datapath.scheduling import check_maglev
+from xlvs.errors import DestinationExists, InvalidOperation
+from xlvs.kernel import abi
+from xlvs.model import Destination, Service, ServiceKey
 
 ALL = sorted([*SCHEDULERS, *PICKERS])
 names = st.integers(1, 6)
@@ -231,3 +239,105 @@ def test_wrr_with_weights_far_apart(director: Director) -> None:
         for _ in range(40):
             play.open_flow()
         play.compare()
+
+
+def _chances(director: Director, key: ServiceKey) -> dict[bytes, float]:
+    """The chance that twos gives each real server, by its rule: two draws, and the less loaded of them."""
+    servers = [one for one in director.listing(key).destinations if one.destination.weight > 0]
+    total = sum(one.destination.weight for one in servers)
+    # Of the numbers from 0 to the sum of the weights, the first server has one more than its weight.
+    draw, load = {}, {}
+    for one in servers:
+        address, weight = one.destination.address, one.destination.weight
+        draw[address] = (weight + (one is servers[0])) / (total + 1)
+        load[address] = (one.active * 256 + one.inactive) / weight
+    chances = dict.fromkeys(draw, 0.0)
+    for first in draw:
+        for second in draw:
+            chosen = second if load[second] < load[first] else first
+            chances[chosen] += draw[first] * draw[second]
+    return chances
+
+
+def test_twos_draws_as_often_as_it_should(director: Director) -> None:
+    """The picks less their chances add up to a normal variable; beyond 5 deviations are 6 in 10 million."""
+    key = director.service(1, 2, 5, 0, scheduler="twos")
+    excess: defaultdict[bytes, float] = defaultdict(float)
+    variance: defaultdict[bytes, float] = defaultdict(float)
+    for number in range(4000):
+        chances = _chances(director, key)
+        before = director.listing(key).destinations
+        director.open(key, *([FIN] if number % 3 else []))
+        for old, now in zip(before, director.listing(key).destinations, strict=True):
+            address = now.destination.address
+            chance = chances.get(address, 0.0)
+            excess[address] += now.stats.connections - old.stats.connections - chance
+            variance[address] += chance * (1 - chance)
+        if number % 500 == 499:
+            # Loads that differ, in another way each time.
+            weight = 1 + number // 500
+            director.table.edit_destination(key, Destination(real_server(1), key.port, weight=weight))
+    for address, deviation in excess.items():
+        assert abs(deviation) <= 5 * variance[address] ** 0.5
+    assert director.entry(key, real_server(4)).stats.connections == 0
+
+
+def test_twos_with_nothing_to_draw(director: Director) -> None:
+    key = director.service(0, 0, scheduler="twos")
+    before = director.events()["no_destination"]
+    director.tc(director.segment(key, director.unused_port(), SYN))
+    assert director.events()["no_destination"] == before + 1
+    director.table.edit_destination(key, Destination(real_server(2), key.port, weight=2147483647))
+    director.open(key)
+    assert director.entry(key, real_server(2)).active == 1
+
+
+def test_a_thousand_real_servers(director: Director) -> None:
+    """mh with 1,000 real servers, added by one command: packets see them when it ends."""
+    key = director.unused_key()
+    addresses = [bytes([10, 0, 0, 2 + n % 250]) for n in range(1000)]
+    ports = [1000 + n // 250 for n in range(1000)]
+    director.table.begin_change()
+    director.table.add_service(Service(key, "mh", scheduler_flags=PORT))
+    for address, port in zip(addresses, ports, strict=True):
+        director.table.add_destination(key, Destination(address, port))
+    director.table.end_change()
+    newest_first = list(zip(addresses, ports, strict=True))[::-1]
+    table = maglev_table([(address.ljust(16, b"\0"), port, 1) for address, port in newest_first], ipv6=False)
+    for _ in range(20):
+        client_port = director.unused_port()
+        director.tc(director.segment(key, client_port, SYN))
+        slot = sip_hash(int.from_bytes(CLIENT, "big") + client_port, Maglev.KEYS[0]) % Maglev.SIZE
+        connection = director.connection(key, client_port)
+        assert connection
+        assert (connection.destination, connection.destination_port) == newest_first[table[slot]]
+    director.table.delete_service(key)
+
+
+def test_a_new_server_is_not_seen_before_the_command_ends(director: Director) -> None:
+    """Other commands in between see it, and so does whoever looks at another service."""
+    key = director.service(1, scheduler="mh")
+    other = director.unused_key()
+    table = director.table
+    table.begin_change()
+    table.add_service(Service(other, "mh"))
+    table.add_destination(key, Destination(real_server(2), key.port))
+    assert len(director.listing(key).destinations) == 2
+    with pytest.raises(DestinationExists):
+        table.add_destination(key, Destination(real_server(2), key.port))
+    table.add_destination(other, Destination(real_server(3), other.port))
+    table.edit_destination(key, Destination(real_server(1), key.port, weight=0))
+    table.delete_destination(other, real_server(3), other.port)
+    table.add_destination(key, Destination(real_server(3), key.port))
+    table.end_change()
+    director.another_command()
+    names = [one.destination.address[3] - 10 for one in director.listing(key).destinations]
+    assert names == [3, 2, 1]
+    assert not director.listing(other).destinations
+
+
+def test_more_real_servers_than_mh_has_slots() -> None:
+    """It is refused where the kernel would ignore the newest."""
+    with pytest.raises(InvalidOperation, match="4093"):
+        check_maglev(Run(abi.SCHEDULER_MH, [(n, 1) for n in range(4094)]))
+    check_maglev(Run(abi.SCHEDULER_MH, [(n, 1) for n in range(4093)]))

@@ -62,7 +62,7 @@ class Scheduling:
         elif run.scheduler == abi.SCHEDULER_DH:
             run.table = hashing.destination_table(len(run.picks))
         elif run.scheduler == abi.SCHEDULER_MH:
-            _check_maglev(run)
+            check_maglev(run)
             run.table = self._maglev_table(service, run, added)
         return self._places.run(runs.size(run))
 
@@ -79,7 +79,7 @@ class Scheduling:
             self.finish()
         if not self._waits(run):
             return self.place(service, run, added)
-        _check_maglev(run)
+        check_maglev(run)
         size = _largest_size(run)
         unfinished = self._unfinished
         if not unfinished:
@@ -122,7 +122,8 @@ class Scheduling:
         return hashing.maglev_table(servers, self._maps.service(service).key.family == model.IPV6)
 
 
-def _check_maglev(run: runs.Run) -> None:
+def check_maglev(run: runs.Run) -> None:
+    """Raise `InvalidOperation` for more real servers than mh can use."""
     if len(run.picks) > abi.MH_SLOTS:
         raise errors.InvalidOperation(
             f"the scheduler mh has {abi.MH_SLOTS} slots, and no use for more real servers than that"

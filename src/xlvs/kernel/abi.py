@@ -318,7 +318,7 @@ class Settings(LittleEndianStructure):
     icmp_interval: int
     lblc_expiration: int
     lblcr_expiration: int
-    settings_pad: int
+    localities_checked: int
     forwarding_set: int
     services_top: int
     destinations_top: int
@@ -335,7 +335,7 @@ class Settings(LittleEndianStructure):
         ("icmp_interval", c_uint32),
         ("lblc_expiration", c_uint32),
         ("lblcr_expiration", c_uint32),
-        ("settings_pad", c_uint32),
+        ("localities_checked", c_uint32),
         ("forwarding_set", c_uint32),
         ("services_top", c_uint32),
         ("destinations_top", c_uint32),
