@@ -435,11 +435,11 @@ static __always_inline __u32 sweep_localities(__u32 now, __u32 left_before)
 
 	if (!current || !has_passed(current->localities_checked + LOCALITY_CHECK_TICKS, now))
 		return left_before;
-	current->localities_checked = now;
 	sweep.expiration[0] = current->lblc_expiration;
 	sweep.expiration[1] = current->lblcr_expiration;
 	bpf_for_each_map_elem(&localities, sweep_locality, &sweep, 0);
 	bpf_for_each_map_elem(&replicas, sweep_replica, &sweep, 0);
+	current->localities_checked = now;
 	return sweep.seen;
 }
 

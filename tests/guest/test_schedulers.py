@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Every scheduler beside the kernel's module: hundreds of clients, and each gets the same real server.
 
-twos is not here: it draws lots, and Debian's kernels have no module of it.
+twos is not here: it draws lots, and Debian's 6.1 has no module of it
+(tests/packet/test_schedulers.py holds it to its chances).
 """
 
 from __future__ import annotations

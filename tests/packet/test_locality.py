@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.packet.director import Director, real_server
-from tests.packet.packets import FIN
+from tests.packet import children
+from tests.packet.director import SENT, Director, real_server
+from tests.packet.packets import FIN, SYN
 from xlvs.datapath.records import seconds_to_ticks, ticks_now
 from xlvs.model import Destination, Service, ServiceKey
 
@@ -39,6 +41,36 @@ def _picks(director: Director, key: ServiceKey, count: int) -> list[int]:
         )
         chosen.append(server)
     return chosen
+
+
+def _open_many(director: Director, key: ServiceKey, ports: range) -> Callable[[], None]:
+    def run() -> None:
+        for port in ports:
+            assert director.tc(director.segment(key, port, SYN))[0] == SENT
+
+    return run
+
+
+def test_two_cpus_at_one_set(director: Director) -> None:
+    """No member twice, none lost: what is counted as remembered is forgotten to the last."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    assert len(cpus) == 2, "this test needs two CPUs"
+    for scheduler in ("lblc", "lblcr"):
+        for _ in range(10):
+            key = director.service(*[2] * 8, scheduler=scheduler)
+            children.run_together(
+                _open_many(director, key, range(20000, 20040)),
+                _open_many(director, key, range(21000, 21040)),
+                cpus=cpus,
+            )
+            assert sum(one.active for one in director.listing(key).destinations) == 80
+            cached = _cached(director, key)
+            assert set(cached.values()) <= {0, 1}
+            # A member that both would add at once may be left out.
+            assert sum(cached.values()) == 1 if scheduler == "lblc" else sum(cached.values()) >= 2
+            director.table.edit_service(Service(key, "rr"))
+            _let_sweep(director)
+            assert not any(_cached(director, key).values())
 
 
 def _let_sweep(director: Director) -> None:
