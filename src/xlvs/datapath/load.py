@@ -32,7 +32,6 @@ _TCP_TIMEOUTS = (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120)
 _UDP_TIMEOUT = 300
 _LOCALITY_EXPIRATION = 24 * 60 * 60
 """Seconds (kernel: ``DEFAULT_EXPIRATION`` of lblc and lblcr)."""
-_MH_TABLE = hashing.packed_elements(abi.MH_SLOTS, hashing.slot_width(15))
 _TIMER_ATTEMPTS = 20
 _ETHERNET_MINIMUM = bytes(64)
 
@@ -71,6 +70,20 @@ def _cpu_rows() -> int:
         return int(file.read().strip().replace(",", "-").split("-")[-1]) + 1
 
 
+def _maglev_room(capacity: Capacity) -> int:
+    """Pool elements for mh's tables, were it every service's scheduler, and one table more for a change.
+
+    The more real servers a service has, the wider are its table's slots, and
+    the fewer such services there can be.
+    """
+    tables = []
+    for fewest in (2, 17, 257):  # with so many, slots have up to 4, then 8, then 16 bits
+        width = max(hashing.slot_width(fewest - 1), 4)
+        services = min(capacity.services, capacity.destinations // fewest)
+        tables.append(hashing.packed_elements(abi.MH_SLOTS, width) * services)
+    return max(tables) + hashing.packed_elements(abi.MH_SLOTS, 16)
+
+
 def _limits(capacity: Capacity) -> abi.Limits:
     slots = _power_of_two(capacity.connections * 2)
     return abi.Limits(
@@ -79,9 +92,8 @@ def _limits(capacity: Capacity) -> abi.Limits:
         services=capacity.services,
         destinations=capacity.destinations,
         # Each service's run has a header.  A change writes a second run, and the
-        # gaps that earlier ones left may be too small for it.  Beyond that there is
-        # room for every service to have mh's table of up to 16 real servers.
-        pool=2 * (2 * capacity.destinations + 16 * capacity.services) + _MH_TABLE * capacity.services,
+        # gaps that earlier ones left may be too small for it.
+        pool=2 * (2 * capacity.destinations + 16 * capacity.services) + _maglev_room(capacity),
         cpus=_cpu_rows(),
     )
 

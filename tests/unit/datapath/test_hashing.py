@@ -101,6 +101,14 @@ def test_slots_are_never_split() -> None:
     ]  # fmt: skip
 
 
+@given(st.integers(1, 2000), st.integers(1, 20000), st.integers(1, 4093))
+def test_mh_may_be_the_scheduler_of_all(services: int, destinations: int, each: int) -> None:
+    pool = load._limits(load.Capacity(64, services, destinations)).pool
+    used = min(services, destinations // each)
+    run = runs.elements_of(each, abi.SCHEDULER_MH, hashing.slot_width(each - 1))
+    assert used * run + (run if used else 0) + runs.Allocator.FIRST <= pool
+
+
 def test_the_default_pool_holds_what_is_promised() -> None:
     """10,000 services with mh and all real servers that fit; or one of 1,000."""
     pool = load._limits(load.Capacity()).pool
