@@ -29,7 +29,9 @@ enum abi {
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
 	INTERFACE_LIMIT = 4096,   /* XDP serves interfaces with a lower index */
-	RUN_HEADER = 3,           /* pool elements before a run's first pick */
+	RUN_HEADER = 4,           /* pool elements before a run's first pick */
+	HASH_SLOTS = 256,         /* of the tables of sh and dh */
+	MH_SLOTS = 4093,          /* of mh's: the kernel's default, CONFIG_IP_VS_MH_TAB_INDEX=12 */
 	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
@@ -136,7 +138,8 @@ struct service {
 	__u32 run;                /* where its scheduling run starts in the pool; 0 = none */
 	__u32 persistence;        /* seconds */
 	__u32 netmask;            /* prefix length */
-	__u32 config_pad[6];
+	__u32 binding;            /* how often a scheduler was bound to this record, whosever it was */
+	__u32 config_pad[5];
 	/* live */
 	__u32 virtual_checked;    /* tick of the last look whether the VIP is ours */
 	__u32 virtual_local;
@@ -150,6 +153,16 @@ enum scheduler {
 	SCHEDULER_WRR,
 	SCHEDULER_LC,
 	SCHEDULER_WLC,
+	SCHEDULER_LBLC,
+	SCHEDULER_LBLCR,
+	SCHEDULER_DH,
+	SCHEDULER_SH,
+	SCHEDULER_SED,
+	SCHEDULER_NQ,
+	SCHEDULER_FO,
+	SCHEDULER_OVF,
+	SCHEDULER_MH,
+	SCHEDULER_TWOS,
 };
 
 /*
@@ -160,8 +173,12 @@ enum scheduler {
  *
  *   pool[run + 0]  cursor: position (low half) and wrr's current weight
  *   pool[run + 1]  number of picks (low half), scheduler
- *   pool[run + 2]  wrr: highest weight (low half), decrement
- *   pool[run + 3...]  picks
+ *   pool[run + 2]  wrr: highest weight (low half), decrement;
+ *                  sh, dh, mh: bits of a slot of the table, 0 if there is none
+ *   pool[run + 3]  `binding` of the service when its scheduler was bound
+ *   pool[run + 4...]  picks, then the table of sh, dh or mh: positions of picks
+ *                  from 0, packed from the low bits of each element upwards; a
+ *                  slot's width is a power of two, so that none is split
  */
 struct pick {
 	__u32 destination;
@@ -228,7 +245,9 @@ struct destination {
 	/* live: what an ICMP error said of the way, while it holds; goes into `mtu` */
 	__u32 path_mtu;           /* 0 = nothing */
 	__u32 path_mtu_until;     /* tick */
-	__u32 destination_pad[9];
+	__u32 last_weight;        /* configuration: the last one above 0 since it was added (mh) */
+	__s32 cached;             /* live: how many entries of lblc and lblcr remember it */
+	__u32 destination_pad[7];
 };
 
 enum tunnel_kind {
@@ -314,8 +333,10 @@ struct settings {
 	__u64 loaded_at;          /* seconds since the epoch */
 	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
 	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
-	__u32 settings_pad;
 	__u32 loopback_set;       /* settings of lo that we turned on: bits as in loopback.py */
+	__u32 lblc_expiration;    /* ticks: an entry unused for so long is forgotten */
+	__u32 lblcr_expiration;   /* likewise; after so long without change a set loses one */
+	__u32 localities_checked; /* live: tick of the last look for what lblc and lblcr may forget */
 	__u32 services_top;       /* no service record from here on was ever used */
 	__u32 destinations_top;
 	__u32 activated;          /* loading went on to its end: attached, forwarding on */

@@ -158,7 +158,7 @@ struct entrance {
 };
 
 /* A connection for `packet`, in the place of the one that `over` was. */
-__attribute__((noinline)) int enter(const struct packet *packet, const struct entrance *entrance)
+__attribute__((noinline)) int make_connection(const struct packet *packet, const struct entrance *entrance)
 {
 	struct new_connection new = {};
 	struct destination *destination;
@@ -233,7 +233,7 @@ static __always_inline int choose(const struct packet *packet, const struct serv
 	int found;
 
 	if (!(service->flags & SERVICE_PERSISTENT)) {
-		found = schedule(entrance->service);
+		found = schedule(entrance->service, packet);
 		if (found < 0)
 			return no_server(service, packet);
 		entrance->destination = found;
@@ -292,7 +292,7 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	destination = bpf_map_lookup_elem(&destinations, &entrance.destination);
 	if (destination)
 		entrance.port = port_at(packet, service, destination);
-	return enter(packet, &entrance);
+	return make_connection(packet, &entrance);
 }
 
 /*

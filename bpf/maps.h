@@ -71,7 +71,7 @@ SHARED_ARRAY(interfaces, struct interface, INTERFACE_LIMIT);
 struct sweeper {
 	struct bpf_timer timer;
 	__u32 next_share;
-	__u32 pad;
+	__u32 localities; /* entries of lblc and lblcr that were left when last looked through */
 	__u32 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */
 };
 

@@ -180,7 +180,7 @@ __attribute__((noinline)) int hold_template(const struct packet *packet, __u32 s
 	found = find_template(&new.flow, current->sysctl[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE], now);
 	if (found >= 0)
 		return found;
-	found = schedule(service_index);
+	found = schedule(service_index, packet);
 	if (found < 0)
 		return NO_DESTINATION;
 	new.destination = found;

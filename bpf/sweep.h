@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Expiry: one timer in the kernel walks the connection table once a second,
- * a sixty-fourth at a time, leaving out shares in which there is nothing.  It
- * lives as long as its map is pinned; no process has to.
+ * a sixty-fourth at a time, leaving out shares in which there is nothing, and
+ * once a minute over what lblc and lblcr remember.  It lives as long as its map
+ * is pinned; no process has to.
  */
 #ifndef XLVS_SWEEP_H
 #define XLVS_SWEEP_H
 
 #include "conn.h"
+#include "locality.h"
 #include "persist.h"
 
 #ifndef CLOCK_MONOTONIC
@@ -74,6 +76,7 @@ static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 		if (sweep.seen)
 			sweeper->share_used[share] = 1;
 	}
+	sweeper->localities = sweep_localities(sweep.now, sweeper->localities);
 	bpf_timer_start(&sweeper->timer, NS_PER_SECOND / SWEEPS_PER_SECOND, 0);
 	return 0;
 }

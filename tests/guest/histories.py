@@ -19,7 +19,12 @@ from .scenario import Scenario
 from .wire import CLIENTS, SERVERS
 
 SERVICES = ("-t {vip}:80", "-t {vip}:443", "-u {vip}:53", "-t [{vip6}]:80", "-u [{vip6}]:53")
-SCHEDULERS = ("rr", "wrr", "lc", "wlc")
+SCHEDULERS = (
+    "rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "lblc", "lblcr", "lblcr",
+    "sh", "sh -b sh-port", "sh -b sh-fallback", "sh -b sh-port,sh-fallback",
+    "mh", "mh -b mh-port", "mh -b mh-fallback", "mh -b mh-port,mh-fallback",
+)  # fmt: skip
+"""What follows ``-s``.  Not twos: it draws lots."""
 WEIGHTS = (1, 1, 1, 2, 2, 3, 3, 4, 5, 0, 6, 9, 100, 65535, 1000000, 2147483647)
 NODES = tuple(f"rs{n}" for n in range(1, SERVERS + 1))
 FLAGS = ("S", "S", "S", "A", "A", "A", "PA", "FA", "FA", "F", "R", "RA", "SA", "SF", "SR", "SP", ".", "P")

@@ -55,7 +55,7 @@ COUNTERS_LAG = 2.5
 """... which is what the kernel had counted two seconds before: the player waits until it has it all."""
 PREFIX = "wire-"
 NUMBERS = Path("/run/guest/scenarios-played")
-SCHEDULERS = ("rr", "wrr", "lc", "wlc")
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "mh", "lblc", "lblcr")
 
 
 class Director:
@@ -164,7 +164,7 @@ class RawPlayer:
             return [Observation(step, one.ipvsadm(words, stdin)) for one in self._directors]
         if verb == "packet":
             segment = Segment.parse(step)
-            first, self._serial = self._serial, self._serial + segment.count
+            first, self._serial = self._serial, self._serial + len(segment.each())
             return [Observation(step, one.packets(segment, first)) for one in self._directors]
         if verb == "connections":
             return [

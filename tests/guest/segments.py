@@ -4,7 +4,8 @@
     packet tcp 10.0.0.1:40000+3 10.1.0.1:80 SA ttl=9 data=100 options=01010101 checksum=bad
 
 is three TCP segments with SYN and ACK from the ports 40000, 40001 and 40002
-(``.`` is a segment without any flag; UDP has no such word).  ``data`` is the
+(``.`` is a segment without any flag; UDP has no such word).  ``clients=50``
+sends them from 50 consecutive addresses, one after the other.  ``data`` is the
 length of the payload, ``options`` those of IPv4 or the content of a
 hop-by-hop header of IPv6.  Each packet carries its serial number, as TCP
 sequence number or first bytes of a datagram.  No I/O here.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import shlex
 import socket
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from struct import pack, unpack_from
 
 from tests.packet.packets import HOP_BY_HOP, TCP, UDP, checksum, ipv4, ipv6, packed, tcp, udp
@@ -26,7 +28,7 @@ SERIAL_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One packet of a client, or `count` of them from consecutive ports."""
+    """One packet of a client, or `count` of them from consecutive ports, of each of `clients` addresses."""
 
     protocol: int
     source: str
@@ -39,6 +41,7 @@ class Segment:
     options: bytes = b""
     good_checksum: bool = True
     count: int = 1
+    clients: int = 1
     step: str = field(default="", compare=False)
 
     @classmethod
@@ -62,6 +65,7 @@ class Segment:
             bytes.fromhex(given.pop("options", "")),
             given.pop("checksum", "good") == "good",
             int(count or 1),
+            int(given.pop("clients", 1)),
             step,
         )  # fmt: skip
         if given:
@@ -70,7 +74,12 @@ class Segment:
 
     def each(self) -> list[Segment]:
         """The single packets."""
-        return [replace(self, source_port=self.source_port + n, count=1) for n in range(self.count)]
+        first = ip_address(self.source)
+        return [
+            replace(self, source=str(first + client), source_port=self.source_port + n, count=1, clients=1)
+            for client in range(self.clients)
+            for n in range(self.count)
+        ]
 
     def packet(self, serial: int) -> bytes:
         """The IP packet."""

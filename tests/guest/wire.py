@@ -13,6 +13,7 @@ in the thread that plays.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import time
@@ -106,6 +107,7 @@ class Wire:
     def send(self, packet: bytes) -> None:
         """Let the client send an IP packet to the director."""
         ethertype = _ETHERTYPES[packet[0] >> 4]
+        select.select([], [self._socket], [], _PROBE_TIMEOUT)  # many packets fill its buffer
         self._socket.send(DIRECTOR_MAC + _CLIENT_MAC + pack(">H", ethertype) + packet)
 
     def seen(self) -> list[tuple[str, bytes]]:

@@ -76,6 +76,7 @@ class Server:
     def __init__(self, name: int) -> None:
         self.name = name
         self.weight = 1
+        self.last_weight = 1  # above 0, since it was added
         self.active = 0
         self.inactive = 0
         self.connections = 0

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.packet.director import DROPPED, SENT, Director, real_server
+from tests.packet.director import CLIENT, DROPPED, SENT, Director, real_server
 from tests.packet.icmp_errors import PORT_UNREACHABLE, error_about
 from tests.packet.kernel_model import (
     SCHEDULERS,
@@ -16,9 +19,16 @@ from tests.packet.kernel_model import (
     next_state,
     takes_over,
 )
+from tests.packet.kernel_schedulers import PICKERS, PORT, Arrival, Maglev, Picker, sip_hash
 from tests.packet.packets import ACK, FIN, RST, SYN, with_one_hop_less
-from xlvs.model import Destination, Service
+from xlvs.datapath.hashing import maglev_table
+from xlvs.datapath.runs import Run
+from xlvs.datapath.scheduling import check_maglev
+from xlvs.errors import DestinationExists, InvalidOperation
+from xlvs.kernel import abi
+from xlvs.model import Destination, Service, ServiceKey
 
+ALL = sorted([*SCHEDULERS, *PICKERS])
 names = st.integers(1, 6)
 weights = st.sampled_from([0, 1, 1, 2, 3, 4, 6, 8, 100]) | st.integers(0, 12) | st.just(2147483647)
 steps = st.one_of(
@@ -29,7 +39,7 @@ steps = st.one_of(
     st.tuples(st.just("put"), names, weights),
     st.tuples(st.just("put"), names, weights),
     st.tuples(st.just("delete"), names),
-    st.tuples(st.just("scheduler"), st.sampled_from(sorted(SCHEDULERS))),
+    st.tuples(st.just("scheduler"), st.sampled_from(ALL), st.integers(0, 3)),
 )  # fmt: skip
 histories = st.lists(steps, max_size=40)
 
@@ -39,19 +49,25 @@ class Flow:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.client = bytes([10, 0, 0, 110 + port % 140])
         self.server: Server
         self.state = "NONE"
+
+
+def _model(name: str, servers: list[Server]) -> Scheduler | Picker:
+    return SCHEDULERS[name](servers) if name in SCHEDULERS else PICKERS[name](servers)
 
 
 class History:
     """Plays a history on a director and on the kernel's rules, and compares."""
 
-    def __init__(self, director: Director, scheduler: str) -> None:
+    def __init__(self, director: Director, scheduler: str, flags: int = 0) -> None:
         self.director = director
         self.key = director.unused_key()
-        director.table.add_service(Service(self.key, scheduler))
+        director.table.add_service(Service(self.key, scheduler, flags))
         self.name = scheduler
-        self.scheduler: Scheduler = SCHEDULERS[scheduler]([])
+        self.flags = flags
+        self.scheduler = _model(scheduler, [])
         self.known: dict[int, Server] = {}
         self.flows: list[Flow] = []
 
@@ -61,9 +77,11 @@ class History:
         server = self.known.setdefault(name, Server(name))
         server.weight = weight
         if server in self.scheduler.servers:
+            server.last_weight = weight or server.last_weight
             self.director.table.edit_destination(self.key, destination)
             self.scheduler.edited()
         else:
+            server.last_weight = weight
             self.director.table.add_destination(self.key, destination)
             self.scheduler.added(server)
 
@@ -74,20 +92,26 @@ class History:
             self.director.table.delete_destination(self.key, real_server(name), self.key.port)
             self.scheduler.removed(server)
 
-    def change_scheduler(self, name: str) -> None:
-        """Edit the service; the same scheduler again is no change."""
-        self.director.table.edit_service(Service(self.key, name))
+    def change_scheduler(self, name: str, flags: int) -> None:
+        """Edit the service; the same scheduler again is no change, but for its flags."""
+        self.director.table.edit_service(Service(self.key, name, flags))
+        self.flags = flags
         if name != self.name:
             self.name = name
-            self.scheduler = SCHEDULERS[name](self.scheduler.servers)
+            self.scheduler = _model(name, self.scheduler.servers)
 
     def open_flow(self) -> None:
         """A client comes."""
         self._schedule(Flow(self.director.unused_port()))
 
     def _schedule(self, flow: Flow) -> None:
-        chosen = self.scheduler.pick()
-        frame = self.director.segment(self.key, flow.port, SYN)
+        if isinstance(self.scheduler, Picker):
+            chosen = self.scheduler.choose(
+                Arrival(flow.client, flow.port, self.key.address, self.key.port, self.flags)
+            )
+        else:
+            chosen = self.scheduler.pick()
+        frame = self.director.segment(self.key, flow.port, SYN, client=flow.client)
         verdict, after = self.director.tc(frame)
         assert verdict == SENT
         expected = with_one_hop_less(frame) if chosen else error_about(frame, PORT_UNREACHABLE, after)
@@ -113,7 +137,7 @@ class History:
             self._schedule(flow)
             return
         there = flow.server in self.scheduler.servers
-        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, flags))
+        verdict, _ = self.director.tc(self.director.segment(self.key, flow.port, flags, client=flow.client))
         assert verdict == (SENT if there else DROPPED)
         if there:
             self._move(flow, next_state(flow.state, flags))
@@ -127,6 +151,8 @@ class History:
 
     def compare(self) -> None:
         """The director lists what the model holds: order, weights, connections, picks."""
+        entry = self.director.listing(self.key)
+        assert (entry.service.scheduler, entry.service.scheduler_flags) == (self.name, self.flags)
         listed = [
             (
                 one.destination.address,
@@ -135,7 +161,7 @@ class History:
                 one.inactive,
                 one.stats.connections,
             )
-            for one in self.director.listing(self.key).destinations
+            for one in entry.destinations
         ]
         assert listed == [
             (real_server(one.name), one.weight, one.active, one.inactive, one.connections)
@@ -144,11 +170,15 @@ class History:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(sorted(SCHEDULERS)), st.lists(st.tuples(names, weights), max_size=5), histories)
+@given(st.sampled_from(ALL), st.integers(0, 3), st.lists(st.tuples(names, weights), max_size=5), histories)
 def _play(
-    director: Director, scheduler: str, servers: list[tuple[int, int]], history: list[tuple[object, ...]]
+    director: Director,
+    scheduler: str,
+    flags: int,
+    servers: list[tuple[int, int]],
+    history: list[tuple[object, ...]],
 ) -> None:
-    play = History(director, scheduler)
+    play = History(director, scheduler, flags)
     for name, weight in servers:
         play.put(name, weight)
     for step in history:
@@ -167,8 +197,8 @@ def _play(
                 play.put(name, weight)
             case ("delete", int(name)):
                 play.delete(name)
-            case ("scheduler", str(chosen)):
-                play.change_scheduler(chosen)
+            case ("scheduler", str(chosen), int(changed)):
+                play.change_scheduler(chosen, changed)
         play.compare()
     director.table.delete_service(play.key)
 
@@ -209,3 +239,105 @@ def test_wrr_with_weights_far_apart(director: Director) -> None:
         for _ in range(40):
             play.open_flow()
         play.compare()
+
+
+def _chances(director: Director, key: ServiceKey) -> dict[bytes, float]:
+    """The chance that twos gives each real server, by its rule: two draws, and the less loaded of them."""
+    servers = [one for one in director.listing(key).destinations if one.destination.weight > 0]
+    total = sum(one.destination.weight for one in servers)
+    # Of the numbers from 0 to the sum of the weights, the first server has one more than its weight.
+    draw, load = {}, {}
+    for one in servers:
+        address, weight = one.destination.address, one.destination.weight
+        draw[address] = (weight + (one is servers[0])) / (total + 1)
+        load[address] = (one.active * 256 + one.inactive) / weight
+    chances = dict.fromkeys(draw, 0.0)
+    for first in draw:
+        for second in draw:
+            chosen = second if load[second] < load[first] else first
+            chances[chosen] += draw[first] * draw[second]
+    return chances
+
+
+def test_twos_draws_as_often_as_it_should(director: Director) -> None:
+    """The picks less their chances add up to a normal variable; beyond 5 deviations are 6 in 10 million."""
+    key = director.service(1, 2, 5, 0, scheduler="twos")
+    excess: defaultdict[bytes, float] = defaultdict(float)
+    variance: defaultdict[bytes, float] = defaultdict(float)
+    for number in range(4000):
+        chances = _chances(director, key)
+        before = director.listing(key).destinations
+        director.open(key, *([FIN] if number % 3 else []))
+        for old, now in zip(before, director.listing(key).destinations, strict=True):
+            address = now.destination.address
+            chance = chances.get(address, 0.0)
+            excess[address] += now.stats.connections - old.stats.connections - chance
+            variance[address] += chance * (1 - chance)
+        if number % 500 == 499:
+            # Loads that differ, in another way each time.
+            weight = 1 + number // 500
+            director.table.edit_destination(key, Destination(real_server(1), key.port, weight=weight))
+    for address, deviation in excess.items():
+        assert abs(deviation) <= 5 * variance[address] ** 0.5
+    assert director.entry(key, real_server(4)).stats.connections == 0
+
+
+def test_twos_with_nothing_to_draw(director: Director) -> None:
+    key = director.service(0, 0, scheduler="twos")
+    before = director.events()["no_destination"]
+    director.tc(director.segment(key, director.unused_port(), SYN))
+    assert director.events()["no_destination"] == before + 1
+    director.table.edit_destination(key, Destination(real_server(2), key.port, weight=2147483647))
+    director.open(key)
+    assert director.entry(key, real_server(2)).active == 1
+
+
+def test_a_thousand_real_servers(director: Director) -> None:
+    """mh with 1,000 real servers, added by one command: packets see them when it ends."""
+    key = director.unused_key()
+    addresses = [bytes([10, 0, 0, 2 + n % 250]) for n in range(1000)]
+    ports = [1000 + n // 250 for n in range(1000)]
+    director.table.begin_change()
+    director.table.add_service(Service(key, "mh", scheduler_flags=PORT))
+    for address, port in zip(addresses, ports, strict=True):
+        director.table.add_destination(key, Destination(address, port))
+    director.table.end_change()
+    newest_first = list(zip(addresses, ports, strict=True))[::-1]
+    table = maglev_table([(address.ljust(16, b"\0"), port, 1) for address, port in newest_first], ipv6=False)
+    for _ in range(20):
+        client_port = director.unused_port()
+        director.tc(director.segment(key, client_port, SYN))
+        slot = sip_hash(int.from_bytes(CLIENT, "big") + client_port, Maglev.KEYS[0]) % Maglev.SIZE
+        connection = director.connection(key, client_port)
+        assert connection
+        assert (connection.destination, connection.destination_port) == newest_first[table[slot]]
+    director.table.delete_service(key)
+
+
+def test_a_new_server_is_not_seen_before_the_command_ends(director: Director) -> None:
+    """Other commands in between see it, and so does whoever looks at another service."""
+    key = director.service(1, scheduler="mh")
+    other = director.unused_key()
+    table = director.table
+    table.begin_change()
+    table.add_service(Service(other, "mh"))
+    table.add_destination(key, Destination(real_server(2), key.port))
+    assert len(director.listing(key).destinations) == 2
+    with pytest.raises(DestinationExists):
+        table.add_destination(key, Destination(real_server(2), key.port))
+    table.add_destination(other, Destination(real_server(3), other.port))
+    table.edit_destination(key, Destination(real_server(1), key.port, weight=0))
+    table.delete_destination(other, real_server(3), other.port)
+    table.add_destination(key, Destination(real_server(3), key.port))
+    table.end_change()
+    director.another_command()
+    names = [one.destination.address[3] - 10 for one in director.listing(key).destinations]
+    assert names == [3, 2, 1]
+    assert not director.listing(other).destinations
+
+
+def test_more_real_servers_than_mh_has_slots() -> None:
+    """It is refused where the kernel would ignore the newest."""
+    with pytest.raises(InvalidOperation, match="4093"):
+        check_maglev(Run(abi.SCHEDULER_MH, [(n, 1) for n in range(4094)]))
+    check_maglev(Run(abi.SCHEDULER_MH, [(n, 1) for n in range(4093)]))

@@ -31,12 +31,15 @@ from xlvs.datapath.records import (
     model_key,
     packed_key,
     padded,
+    record_flags,
+    scheduler_flags,
     seconds_to_ticks,
     store_address,
     swap_port,
     ticks_now,
     ticks_to_seconds,
 )
+from xlvs.datapath.scheduling import NO_RECORD, Scheduling
 from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
@@ -72,6 +75,7 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
         record.overload = 0
     record.upper_threshold = destination.upper_threshold
     record.lower_threshold = destination.lower_threshold
+    record.last_weight = destination.weight or record.last_weight
     if destination.method == model.TUNNEL:
         tunnel = destination.tunnel or model.Tunnel()
         record.tunnel_kind = TUNNELS[tunnel.kind]
@@ -101,7 +105,7 @@ def _describe_service(record: abi.Service, service: model.Service) -> None:
     """Write what an operator may change of a service into its record, which is in use then."""
     record.persistence = service.persistence
     record.netmask = service.netmask
-    flags = abi.SERVICE_USED
+    flags = abi.SERVICE_USED | record_flags(service.scheduler_flags)
     if service.persistence:
         flags |= abi.SERVICE_PERSISTENT
     if service.one_packet:
@@ -115,6 +119,7 @@ class EbpfDatapath:
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._places = Places(maps)
+        self._scheduling = Scheduling(maps, self._places)
 
     # --- reading -----------------------------------------------------------
 
@@ -167,15 +172,13 @@ class EbpfDatapath:
             raise errors.NoSuchService("no such virtual service")
         return int(_INDEX.unpack(found)[0])
 
-    def _run(self, service: int) -> runs.Run:
-        return runs.read(self._maps.pool(), self._maps.service(service).run)
-
     def _entry(self, index: int) -> model.ServiceEntry:
         record = self._maps.service(index)
-        run = self._run(index)
+        run = self._scheduling.run(index)
         service = model.Service(
             model_key(record.key),
             runs.SCHEDULER_NAMES[run.scheduler],
+            scheduler_flags(record.flags),
             persistence=record.persistence,
             netmask=record.netmask,
             one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
@@ -237,9 +240,12 @@ class EbpfDatapath:
         if self._maps.settings.changing:
             self._repair()
         self._maps.settings.changing = 1
+        self._scheduling.may_wait = True
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
+        self._scheduling.finish()
+        self._scheduling.may_wait = False
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -255,7 +261,7 @@ class EbpfDatapath:
             record = self._maps.service(index)
             found = bpf.lookup(self._maps.descriptor("service_index"), bytes(record.key), _INDEX.size)
             if found is not None and _INDEX.unpack(found)[0] == index and record.run:
-                for destination, weight in self._run(index).picks:
+                for destination, weight in self._scheduling.run(index).picks:
                     self._maps.destination(destination).weight = weight
                     kept.add(destination)
             else:
@@ -282,11 +288,14 @@ class EbpfDatapath:
             raise errors.ServiceExists("the virtual service is there already")
         self._check_service(service)
         index = self._places.service()
-        start = self._places.run(0)
+        run = runs.begin(runs.SCHEDULERS[service.scheduler], [])
+        start = self._places.run(runs.size(run))
         if service.key.family == model.IPV6:
             loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
         record = self._maps.service(index)
+        binding = record.binding
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        record.binding = run.binding = binding + 1 & 0xFFFFFFFF
         if not service.key.fwmark:
             route = rtnetlink.route_to(service.key.address)
             record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
@@ -296,7 +305,7 @@ class EbpfDatapath:
         record.key.protocol = service.key.protocol
         record.key.family = service.key.family
         self._reset_base("service", index)
-        runs.write(self._maps.pool(), start, runs.begin(runs.SCHEDULERS[service.scheduler], []))
+        runs.write(self._maps.pool(), start, run)
         record.run = start
         _describe_service(record, service)
         settings = self._maps.settings
@@ -307,20 +316,26 @@ class EbpfDatapath:
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
+        self._scheduling.finish()
         index = self._find(service.key)
         self._check_service(service)
-        old = self._run(index)
+        old = self._scheduling.run(index)
         scheduler = runs.SCHEDULERS[service.scheduler]
+        record = self._maps.service(index)
+        # The same scheduler goes on, whatever its flags are now (kernel: ip_vs_edit_service).
         if scheduler != old.scheduler:
-            self._switch(index, runs.begin(scheduler, old.picks))
-        _describe_service(self._maps.service(index), service)
+            run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
+            self._scheduling.switch(index, run, self._scheduling.place(index, run))
+            record.binding = run.binding
+        _describe_service(record, service)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
+        self._scheduling.finish()
         index = self._find(key)
         bpf.delete(self._maps.descriptor("service_index"), packed_key(key))
         record = self._maps.service(index)
-        start, run = record.run, self._run(index)
+        start, run = record.run, self._scheduling.run(index)
         record.run = 0
         for destination, _ in run.picks:
             self._places.discard(destination)
@@ -351,7 +366,7 @@ class EbpfDatapath:
         used = [index for index, value in enumerate(flags) if value]
         for index in used if key is None else [self._find(key)]:
             self._reset_base("service", index)
-            for destination, _ in self._run(index).picks:
+            for destination, _ in self._scheduling.run(index).picks:
                 self._reset_base("destination", destination)
 
     def set_timeouts(self, timeouts: model.Timeouts) -> None:
@@ -369,14 +384,8 @@ class EbpfDatapath:
         key = service.key
         if service.scheduler not in model.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
-        if service.scheduler not in runs.SCHEDULERS:
-            raise errors.NotSupported(
-                f"xlvs does not have the scheduler {service.scheduler} yet; "
-                f"it has {', '.join(runs.SCHEDULERS)}"
-            )
         for wanted, what in (
             (service.engine, "persistence engines"),
-            (service.scheduler_flags, "scheduler flags"),
             (key.protocol == model.SCTP, "SCTP services"),
         ):
             if wanted:
@@ -408,32 +417,35 @@ class EbpfDatapath:
 
         service = self._find(key)
         self._check_destination(key, destination)
-        old = self._run(service)
+        old = self._scheduling.run(service)
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
         route = rtnetlink.route_to(destination.address)
         _check_route(destination, route)
-        start = self._places.run(len(old.picks) + 1)
+        run = runs.change(old, [(NO_RECORD, destination.weight), *old.picks])
+        start = self._scheduling.place_added(service, run, destination)
         if destination.family == model.IPV6:  # a tunnel's, maybe of an IPv4 service
             loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
         index = self._take_record(key, service, destination)
-        picks = [(index, destination.weight), *old.picks]
+        run.picks[0] = (index, destination.weight)
         record = self._maps.destination(index)
         record.service = service
         if record.refreshed == 0:  # until the packet path looks for itself
             record.interface = route.interface
             store_address(record.next_hop, route.next_hop)
             record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
+        record.last_weight = 0  # it may come back with another
         _describe(record, destination, route)
-        self._switch(service, runs.change(old, picks), start)
+        self._scheduling.switch_added(service, run, start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
+        self._scheduling.finish()
         from xlvs.kernel import rtnetlink
 
         service = self._find(key)
         self._check_destination(key, destination)
-        old = self._run(service)
+        old = self._scheduling.run(service)
         place = self._place_in_run(old, destination.address, destination.port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
@@ -441,19 +453,21 @@ class EbpfDatapath:
         _check_route(destination, route)
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
-        start = self._places.run(len(picks))
+        run = runs.change(old, picks)
+        start = self._scheduling.place(service, run)
         _describe(self._maps.destination(index), destination, route)
-        self._switch(service, runs.change(old, picks), start)
+        self._scheduling.switch(service, run, start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
         """See `Datapath.delete_destination`."""
+        self._scheduling.finish()
         service = self._find(key)
-        old = self._run(service)
+        old = self._scheduling.run(service)
         place = self._place_in_run(old, address, port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
-        picks = [*old.picks[:place], *old.picks[place + 1 :]]
-        self._switch(service, runs.change(old, picks))
+        run = runs.change(old, [*old.picks[:place], *old.picks[place + 1 :]])
+        self._scheduling.switch(service, run, self._scheduling.place(service, run))
         self._places.discard(old.picks[place][0])
 
     def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
@@ -481,15 +495,6 @@ class EbpfDatapath:
             if record.port == swapped and bytes(record.address) == wanted:
                 return place
         return None
-
-    def _switch(self, service: int, run: runs.Run, start: int | None = None) -> None:
-        """Make a service use another run, from one packet to the next."""
-        if start is None:
-            start = self._places.run(len(run.picks))
-        runs.write(self._maps.pool(), start, run)
-        record = self._maps.service(service)
-        old, record.run = record.run, start
-        self._places.free_run(old)
 
     def _take_record(self, key: model.ServiceKey, service: int, destination: model.Destination) -> int:
         """A record for a real server: the one it had before, if that is not forgotten yet."""

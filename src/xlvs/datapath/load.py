@@ -14,6 +14,7 @@ import shutil
 import time
 
 from xlvs import __version__
+from xlvs.datapath import hashing
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.records import milliseconds_to_ticks, seconds_to_ticks
 from xlvs.errors import Unavailable
@@ -29,6 +30,8 @@ DEFAULT_DESTINATIONS = 131_072
 _TCP_TIMEOUTS = (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120)
 """Seconds by state, in the order of `model.TCP_STATES` (kernel: ``tcp_timeouts``)."""
 _UDP_TIMEOUT = 300
+_LOCALITY_EXPIRATION = 24 * 60 * 60
+"""Seconds (kernel: ``DEFAULT_EXPIRATION`` of lblc and lblcr)."""
 _TIMER_ATTEMPTS = 20
 _ETHERNET_MINIMUM = bytes(64)
 
@@ -67,6 +70,20 @@ def _cpu_rows() -> int:
         return int(file.read().strip().replace(",", "-").split("-")[-1]) + 1
 
 
+def _maglev_room(capacity: Capacity) -> int:
+    """Pool elements for mh's tables, were it every service's scheduler, and one table more for a change.
+
+    The more real servers a service has, the wider are its table's slots, and
+    the fewer such services there can be.
+    """
+    tables = []
+    for fewest in (2, 17, 257):  # with so many, slots have up to 4, then 8, then 16 bits
+        width = max(hashing.slot_width(fewest - 1), 4)
+        services = min(capacity.services, capacity.destinations // fewest)
+        tables.append(hashing.packed_elements(abi.MH_SLOTS, width) * services)
+    return max(tables) + hashing.packed_elements(abi.MH_SLOTS, 16)
+
+
 def _limits(capacity: Capacity) -> abi.Limits:
     slots = _power_of_two(capacity.connections * 2)
     return abi.Limits(
@@ -76,7 +93,7 @@ def _limits(capacity: Capacity) -> abi.Limits:
         destinations=capacity.destinations,
         # Each service's run has a header.  A change writes a second run, and the
         # gaps that earlier ones left may be too small for it.
-        pool=2 * (2 * capacity.destinations + 16 * capacity.services),
+        pool=2 * (2 * capacity.destinations + 16 * capacity.services) + _maglev_room(capacity),
         cpus=_cpu_rows(),
     )
 
@@ -102,6 +119,8 @@ def _entries(limits: abi.Limits) -> dict[str, int]:
         "quotes": 1,
         "error_budgets": 4096,
         "fragments": 4096,
+        "localities": 65536,
+        "replicas": 131072,
     }
 
 
@@ -172,6 +191,7 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
+    settings.lblc_expiration = settings.lblcr_expiration = seconds_to_ticks(_LOCALITY_EXPIRATION)
     settings.icmp_interval = _icmp_interval()
     settings.sysctl[abi.SYSCTL_CONN_REUSE_MODE] = 1
     descriptor = bpf.open_pin(f"{folder}/settings")

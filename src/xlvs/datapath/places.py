@@ -28,14 +28,15 @@ class Places:
         self._destinations: list[int] | None = None
         self._trash: dict[tuple[bytes, bytes, int], int] | None = None
 
-    def run(self, picks: int) -> int:
-        """A place in the pool for a run of that many picks; raises `TableFull`."""
-        start = self._allocator().allocate(picks)
+    def run(self, size: int) -> int:
+        """A place in the pool for a run of that many elements; raises `TableFull`."""
+        start = self._allocator().allocate(size)
         if start is None:
             raise errors.TableFull(
-                f"no room for another {picks} real servers in the scheduling pool",
-                f"It holds {self._maps.limits.pool} elements; load a larger one: "
-                "xlvs detach && xlvs attach --destinations N",
+                f"no room for another run of {size} elements in the scheduling pool",
+                f"It holds {self._maps.limits.pool}, and real servers take one each, the table of an mh "
+                "service up to 1024; load a larger one: xlvs detach && "
+                "xlvs attach --destinations N --services N",
             )
         return start
 
@@ -101,7 +102,7 @@ class Places:
             pool = self._maps.pool()
             flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
             starts = [self._maps.service(index).run for index, value in enumerate(flags) if value]
-            taken = [(start, pool[start + 1] & 0xFFFFFFFF) for start in starts if start]
+            taken = [(start, runs.size_at(pool, start)) for start in starts if start]
             self._runs = runs.Allocator(self._maps.limits.pool, taken)
         return self._runs
 
@@ -125,7 +126,7 @@ class Places:
 
     def _is_idle(self, index: int) -> bool:
         record = self._maps.destination(index)
-        return record.active <= 0 and record.inactive <= 0 and record.persistent <= 0
+        return record.active <= 0 and record.inactive <= 0 and record.persistent <= 0 and record.cached <= 0
 
     def _forget_idle(self) -> list[int]:
         """Make room by forgetting removed real servers that have no connection."""

@@ -68,6 +68,16 @@ def store_address(field: Array[c_uint8], packed: bytes) -> None:
     field[:] = list(padded(packed))
 
 
+def record_flags(flags: int) -> int:
+    """The model's scheduler flags (1, 2, 4) as flags of a service record."""
+    return flags * abi.SERVICE_SCHED_1
+
+
+def scheduler_flags(flags: int) -> int:
+    """The model's scheduler flags in a service record's flags."""
+    return flags // abi.SERVICE_SCHED_1 & 7
+
+
 def swap_port(port: int) -> int:
     """Turn a port between host order and network order."""
     return (port & 0xFF) << 8 | port >> 8

@@ -4,12 +4,15 @@
 Pure functions.  A run is made anew for each change of a service; these say
 with which cursor it starts, so that the sequence of picks goes on as the
 kernel's does after the same change (net/netfilter/ipvs/ip_vs_{rr,wrr}.c).
+The tables of sh, dh and mh are in `hashing`.
 """
 
 from __future__ import annotations
 
+from array import array
 from math import gcd
 
+from xlvs.datapath import hashing
 from xlvs.kernel import abi
 
 SCHEDULERS = {
@@ -17,10 +20,27 @@ SCHEDULERS = {
     "wrr": abi.SCHEDULER_WRR,
     "lc": abi.SCHEDULER_LC,
     "wlc": abi.SCHEDULER_WLC,
+    "lblc": abi.SCHEDULER_LBLC,
+    "lblcr": abi.SCHEDULER_LBLCR,
+    "dh": abi.SCHEDULER_DH,
+    "sh": abi.SCHEDULER_SH,
+    "sed": abi.SCHEDULER_SED,
+    "nq": abi.SCHEDULER_NQ,
+    "fo": abi.SCHEDULER_FO,
+    "ovf": abi.SCHEDULER_OVF,
+    "mh": abi.SCHEDULER_MH,
+    "twos": abi.SCHEDULER_TWOS,
 }
 """The schedulers that the packet path has, and their numbers there."""
 
 SCHEDULER_NAMES = {number: name for name, number in SCHEDULERS.items()}
+
+SLOTS = {
+    abi.SCHEDULER_SH: abi.HASH_SLOTS,
+    abi.SCHEDULER_DH: abi.HASH_SLOTS,
+    abi.SCHEDULER_MH: abi.MH_SLOTS,
+}
+"""The schedulers that look a slot up in a table, and how many slots that has."""
 
 GRAIN = 8
 """Runs start at multiples of this many pool elements."""
@@ -31,18 +51,27 @@ class Run:
 
     ``picks`` are pairs of destination index and weight, newest first, the
     kernel's list order.  ``position`` counts from 1; 0 is the list's head.
-    ``current`` is wrr's current weight.
+    ``current`` is wrr's current weight.  ``binding`` is the number under which
+    the scheduler was bound to the service.  ``table`` is that of sh, dh or mh
+    (see `hashing`), empty where nothing can be chosen; `read` leaves it out.
     """
 
-    __slots__ = ("current", "picks", "position", "scheduler")
+    __slots__ = ("binding", "current", "picks", "position", "scheduler", "table")
 
     def __init__(
-        self, scheduler: int, picks: list[tuple[int, int]], position: int = 0, current: int = 0
+        self,
+        scheduler: int,
+        picks: list[tuple[int, int]],
+        position: int = 0,
+        current: int = 0,
+        binding: int = 0,
     ) -> None:
         self.scheduler = scheduler
         self.picks = picks
         self.position = position
         self.current = current
+        self.binding = binding
+        self.table: list[int] = []
 
 
 def weight_step(picks: list[tuple[int, int]]) -> int:
@@ -56,9 +85,10 @@ def highest_pass(picks: list[tuple[int, int]]) -> int:
     return max(highest, 0) - (weight_step(picks) - 1)
 
 
-def begin(scheduler: int, picks: list[tuple[int, int]]) -> Run:
+def begin(scheduler: int, picks: list[tuple[int, int]], binding: int = 0) -> Run:
     """The run of a scheduler that starts afresh."""
-    return Run(scheduler, picks, 0, highest_pass(picks) if scheduler == abi.SCHEDULER_WRR else 0)
+    current = highest_pass(picks) if scheduler == abi.SCHEDULER_WRR else 0
+    return Run(scheduler, picks, 0, current, binding)
 
 
 def _surviving_position(old: Run, picks: list[tuple[int, int]]) -> int:
@@ -73,40 +103,63 @@ def _surviving_position(old: Run, picks: list[tuple[int, int]]) -> int:
 def change(old: Run, picks: list[tuple[int, int]]) -> Run:
     """The run after a destination was added, removed or given another weight."""
     if old.scheduler == abi.SCHEDULER_RR:
-        return Run(old.scheduler, picks, _surviving_position(old, picks))
+        return Run(old.scheduler, picks, _surviving_position(old, picks), binding=old.binding)
     if old.scheduler == abi.SCHEDULER_WRR:
         step, highest, current = weight_step(picks), highest_pass(picks), old.current
         if current > highest or current == 0:
             current = highest
         elif step > 1:
             current = current // step * step + 1
-        return Run(old.scheduler, picks, 0, current)
-    return Run(old.scheduler, picks)
+        return Run(old.scheduler, picks, 0, current, old.binding)
+    return Run(old.scheduler, picks, binding=old.binding)
 
 
-def elements_of(count: int) -> int:
-    """The pool elements that a run of ``count`` picks takes."""
-    return -(-(abi.RUN_HEADER + count) // GRAIN) * GRAIN
+def elements_of(count: int, scheduler: int = 0, width: int = 0) -> int:
+    """The pool elements that a run of ``count`` picks takes, with a table of such slots behind them."""
+    table = hashing.packed_elements(SLOTS[scheduler], width) if width else 0
+    return -(-(abi.RUN_HEADER + count + table) // GRAIN) * GRAIN
+
+
+def size(run: Run) -> int:
+    """The pool elements that a run takes."""
+    return elements_of(len(run.picks), run.scheduler, _width(run))
+
+
+def size_at(pool: memoryview, start: int) -> int:
+    """The pool elements that the run at ``start`` takes."""
+    header = pool[start + 1]
+    scheduler = header >> 32
+    return elements_of(header & 0xFFFFFFFF, scheduler, pool[start + 2] if scheduler in SLOTS else 0)
+
+
+def _width(run: Run) -> int:
+    return hashing.slot_width(max(run.table)) if run.table else 0
 
 
 def write(pool: memoryview, start: int, run: Run) -> None:
     """Write a run into the pool (layout: bpf/abi.h)."""
     pool[start] = run.position | run.current << 32
     pool[start + 1] = len(run.picks) | run.scheduler << 32
+    width = _width(run)
     weights = highest_pass(run.picks) | weight_step(run.picks) << 32
-    pool[start + 2] = weights if run.scheduler == abi.SCHEDULER_WRR else 0
+    pool[start + 2] = weights if run.scheduler == abi.SCHEDULER_WRR else width
+    pool[start + 3] = run.binding
     first = start + abi.RUN_HEADER
     for offset, (destination, weight) in enumerate(run.picks):
         pool[first + offset] = destination | weight << 32
+    if width:
+        first += len(run.picks)
+        elements = hashing.pack(run.table, width)
+        pool[first : first + len(elements)] = memoryview(array("Q", elements))
 
 
 def read(pool: memoryview, start: int) -> Run:
-    """Read a run back from the pool, its cursor as it is at this moment."""
+    """Read a run back from the pool without its table, its cursor as it is at this moment."""
     cursor, header = pool[start], pool[start + 1]
     first = start + abi.RUN_HEADER
     words = pool[first : first + (header & 0xFFFFFFFF)].tolist()
     picks = [(word & 0xFFFFFFFF, word >> 32) for word in words]
-    return Run(header >> 32, picks, cursor & 0xFFFFFFFF, cursor >> 32)
+    return Run(header >> 32, picks, cursor & 0xFFFFFFFF, cursor >> 32, pool[start + 3])
 
 
 class Allocator:
@@ -122,14 +175,13 @@ class Allocator:
     FIRST = GRAIN  # element 0 means "no run"
 
     def __init__(self, size: int, taken: list[tuple[int, int]]) -> None:
-        """``taken`` are the (start, picks) of the runs in use."""
+        """``taken`` are the (start, size) of the runs in use."""
         self._size = size
-        self._taken = {start: elements_of(count) for start, count in taken}
+        self._taken = dict(taken)
         self._end = max((start + size for start, size in self._taken.items()), default=self.FIRST)
 
-    def allocate(self, count: int) -> int | None:
-        """A place for ``count`` picks, or None when the pool is full."""
-        need = elements_of(count)
+    def allocate(self, need: int) -> int | None:
+        """A place for so many elements, a multiple of `GRAIN`, or None when the pool is full."""
         start = self._end if self._end + need <= self._size else self._gap(need)
         if start is not None:
             self._taken[start] = need

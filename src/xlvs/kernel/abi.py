@@ -15,7 +15,9 @@ TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
 INTERFACE_LIMIT = 4096
-RUN_HEADER = 3
+RUN_HEADER = 4
+HASH_SLOTS = 256
+MH_SLOTS = 4093
 TIMEOUT_COUNT = 16
 TIMEOUT_UDP = 11
 SWEEPS_PER_SECOND = 64
@@ -63,6 +65,16 @@ SCHEDULER_RR = 1
 SCHEDULER_WRR = 2
 SCHEDULER_LC = 3
 SCHEDULER_WLC = 4
+SCHEDULER_LBLC = 5
+SCHEDULER_LBLCR = 6
+SCHEDULER_DH = 7
+SCHEDULER_SH = 8
+SCHEDULER_SED = 9
+SCHEDULER_NQ = 10
+SCHEDULER_FO = 11
+SCHEDULER_OVF = 12
+SCHEDULER_MH = 13
+SCHEDULER_TWOS = 14
 
 # enum destination_flag
 DESTINATION_USED = 1
@@ -173,6 +185,7 @@ class Service(LittleEndianStructure):
     run: int
     persistence: int
     netmask: int
+    binding: int
     config_pad: Array[c_uint32]
     virtual_checked: int
     virtual_local: int
@@ -183,7 +196,8 @@ class Service(LittleEndianStructure):
         ("run", c_uint32),
         ("persistence", c_uint32),
         ("netmask", c_uint32),
-        ("config_pad", c_uint32 * 6),
+        ("binding", c_uint32),
+        ("config_pad", c_uint32 * 5),
         ("virtual_checked", c_uint32),
         ("virtual_local", c_uint32),
         ("live_pad", c_uint32 * 14),
@@ -232,6 +246,8 @@ class Destination(LittleEndianStructure):
     tunnel_port: int
     path_mtu: int
     path_mtu_until: int
+    last_weight: int
+    cached: int
     destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
@@ -262,7 +278,9 @@ class Destination(LittleEndianStructure):
         ("tunnel_port", c_uint16),
         ("path_mtu", c_uint32),
         ("path_mtu_until", c_uint32),
-        ("destination_pad", c_uint32 * 9),
+        ("last_weight", c_uint32),
+        ("cached", c_int32),
+        ("destination_pad", c_uint32 * 7),
     ]
 
 
@@ -356,7 +374,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 192 bytes."""
+    """``struct settings``, 200 bytes."""
 
     abi_version: int
     pad: int
@@ -365,8 +383,10 @@ class Settings(LittleEndianStructure):
     loaded_at: int
     timeout: Array[c_uint32]
     icmp_interval: int
-    settings_pad: int
     loopback_set: int
+    lblc_expiration: int
+    lblcr_expiration: int
+    localities_checked: int
     services_top: int
     destinations_top: int
     activated: int
@@ -385,8 +405,10 @@ class Settings(LittleEndianStructure):
         ("loaded_at", c_uint64),
         ("timeout", c_uint32 * 16),
         ("icmp_interval", c_uint32),
-        ("settings_pad", c_uint32),
         ("loopback_set", c_uint32),
+        ("lblc_expiration", c_uint32),
+        ("lblcr_expiration", c_uint32),
+        ("localities_checked", c_uint32),
         ("services_top", c_uint32),
         ("destinations_top", c_uint32),
         ("activated", c_uint32),

@@ -160,14 +160,14 @@ def test_runs_of_other_services_are_left_alone() -> None:
     for index, start in ((0, 8), (1, 24)):
         memory.service(index).flags = abi.SERVICE_USED
         memory.service(index).run = start
-        runs.write(memory.pool(), start, runs.Run(abi.SCHEDULER_RR, [(n, 1) for n in range(5)]))
+        runs.write(memory.pool(), start, runs.Run(abi.SCHEDULER_RR, [(n, 1) for n in range(4)]))
     known = _places(memory)
-    assert known.run(10) == 32
+    assert known.run(16) == 32
     known = _places(memory)
-    assert known.run(5) == 32
-    assert known.run(5) == 40
-    assert known.run(5) == 16
+    assert known.run(8) == 32
+    assert known.run(8) == 40
+    assert known.run(8) == 16
     with pytest.raises(TableFull):
-        known.run(5)
+        known.run(8)
     known.free_run(24)
-    assert known.run(1) == 24
+    assert known.run(8) == 24
