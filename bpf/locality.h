@@ -249,7 +249,7 @@ static __always_inline void let_go(struct locality *entry)
 }
 
 /* Put a destination at the head of a set; the caller has taken the set. */
-static __always_inline void enter(struct locality *entry, struct replica_key *key, __u32 index)
+static __always_inline void enter_replica(struct locality *entry, struct replica_key *key, __u32 index)
 {
 	struct replica member = { .next = entry->first };
 
@@ -275,7 +275,7 @@ static __always_inline void add_replica(struct locality *entry, struct replica_w
 	walk->wanted = index;
 	walk_set(walk, entry);
 	if (walk->key.destination != index)
-		enter(entry, &walk->key, index);
+		enter_replica(entry, &walk->key, index);
 	let_go(entry);
 }
 
