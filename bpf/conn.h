@@ -196,13 +196,40 @@ static __always_inline void count_spilled(const struct flow *flow, __s32 change)
 		__sync_fetch_and_add(&guard->spilled, change);
 }
 
+/* A destination that has all the connections it may have takes no more until it
+ * is below its lower threshold, or three quarters of the upper one
+ * (kernel: ip_vs_dest_update_overload()). */
+static __always_inline void update_overload(struct destination *destination)
+{
+	__u32 upper = destination->upper_threshold, lower = destination->lower_threshold;
+	__u32 total = destination->active + destination->inactive;
+
+	if (upper && total >= upper) {
+		__sync_fetch_and_or(&destination->overload, OVERLOADED);
+		return;
+	}
+	if (!lower)
+		lower = (__u64)upper * 3 / 4;
+	if (upper && lower && total >= lower)
+		return;
+	if (*(volatile __u32 *)&destination->overload & OVERLOADED)
+		__sync_fetch_and_and(&destination->overload, ~OVERLOADED);
+}
+
+/* A new connection is a destination's. */
+static __always_inline void count_new(struct destination *destination)
+{
+	__sync_fetch_and_add(&destination->inactive, 1);
+	if (destination->upper_threshold)
+		update_overload(destination);
+}
+
 /* Take an entry with this control word off its destination's counters
  * (kernel: ip_vs_unbind_dest()). */
 static __always_inline void uncount(__u32 destination, __u64 control)
 {
 	struct destination *record = bpf_map_lookup_elem(&destinations, &destination);
 	__s32 *counter;
-	__u32 total;
 
 	if (!record)
 		return;
@@ -210,23 +237,8 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 		  control_flags(control) & CONNECTION_INACTIVE ? &record->inactive :
 								 &record->active;
 	__sync_fetch_and_add(counter, -1);
-	if (!(*(volatile __u32 *)&record->overload & OVERLOADED))
-		return;
-	total = record->active + record->inactive;
-	if (record->lower_threshold ? total < record->lower_threshold :
-				      (__u64)total * 4 < (__u64)record->upper_threshold * 3 ||
-					      record->upper_threshold == 0)
-		__sync_fetch_and_and(&record->overload, ~OVERLOADED);
-}
-
-/* A new connection is a destination's; the last that it may take bars the way to more. */
-static __always_inline void count_new(struct destination *destination)
-{
-	__u32 upper = destination->upper_threshold;
-
-	__sync_fetch_and_add(&destination->inactive, 1);
-	if (upper && (__u32)(destination->active + destination->inactive) >= upper)
-		__sync_fetch_and_or(&destination->overload, OVERLOADED);
+	if (*(volatile __u32 *)&record->overload & OVERLOADED)
+		update_overload(record);
 }
 
 /* From PHASE_LIVE to PHASE_DEAD; returns the control word it had, or 0. */

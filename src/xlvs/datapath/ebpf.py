@@ -70,11 +70,7 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
 
     record.method = METHODS[destination.method]
     record.weight = destination.weight
-    # As in the kernel one that may take more now is not overloaded any more.
-    if destination.upper_threshold == 0 or destination.upper_threshold > record.upper_threshold:
-        record.overload = 0
-    record.upper_threshold = destination.upper_threshold
-    record.lower_threshold = destination.lower_threshold
+    _set_thresholds(record, destination)
     record.last_weight = destination.weight or record.last_weight
     if destination.method == model.TUNNEL:
         tunnel = destination.tunnel or model.Tunnel()
@@ -84,6 +80,20 @@ def _describe(record: abi.Destination, destination: model.Destination, route: rt
         store_address(record.tunnel_source, route.source)
     local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
     record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
+
+
+def _set_thresholds(record: abi.Destination, destination: model.Destination) -> None:
+    """Bound a real server's connections; new bounds count at once (kernel: ``__ip_vs_update_dest``)."""
+    upper, lower = destination.upper_threshold, destination.lower_threshold
+    if (record.upper_threshold, record.lower_threshold) == (upper, lower):
+        return
+    record.upper_threshold, record.lower_threshold = upper, lower
+    connections = record.active + record.inactive
+    enough = lower or upper * 3 // 4
+    if upper and connections >= upper:
+        record.overload = abi.OVERLOADED
+    elif not upper or not enough or connections < enough:
+        record.overload = 0
 
 
 def _tunnel(record: abi.Destination) -> model.Tunnel | None:
