@@ -65,6 +65,10 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	}
 	if (is_too_big(packet, destination, overhead) && !skb->gso_size) {
 		COUNT_EVENT(too_big);
+		/* The kernel has taken its hop off when it finds that: so it is quoted. */
+		if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
+				  packet->flow.family))
+			return TC_ACT_SHOT;
 		return send_error(skb, packet, ERROR_TOO_BIG, destination->mtu - overhead);
 	}
 	COUNT_EVENT(forwarded);
@@ -121,7 +125,7 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 
 	if (packet->fragment)
 		note_fragment(packet, slot);
-	count_inbound(destination->service, index, packet->bytes);
+	count_inbound(destination, index, packet->bytes);
 	method = destination->method;
 	port = port_at(packet, destination);
 	if (entry) {
@@ -250,7 +254,7 @@ int xlvs_xdp(struct xdp_md *context)
 	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)
 		return XDP_PASS;
 
-	count_inbound(destination->service, index, packet.bytes);
+	count_inbound(destination, index, packet.bytes);
 	follow(entry, &packet, DIRECTION_INPUT, now);
 	COUNT_EVENT(xdp_forwarded);
 	return xdp_direct_route(context, destination, packet.flow.family);

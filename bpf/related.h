@@ -228,7 +228,7 @@ static __always_inline int forward_error(struct __sk_buff *skb, const struct rel
 	is_here = !(destination->reach & REACH_ROUTE);
 	if (!is_here && related->outer.own == OWN_LEAVING)
 		return send_round(skb);
-	count_inbound(destination->service, index, related->outer.bytes);
+	count_inbound(destination, index, related->outer.bytes);
 	if (is_here && !(destination->flags & DESTINATION_LOCAL))
 		return TC_ACT_SHOT;
 	if (!is_here && related->outer.ttl <= 1) {
@@ -280,7 +280,7 @@ static __always_inline int answer_error(struct __sk_buff *skb, const struct rela
 			return TC_ACT_SHOT;
 		}
 	}
-	count_outbound(destination->service, index, related->outer.bytes);
+	count_outbound(destination, index, related->outer.bytes);
 	change.from = reply->flow.client;
 	change.from_port = reply->flow.client_port;
 	change.to = entry->flow.virtual;

@@ -31,7 +31,9 @@ def error_about(frame: bytes, error: str, after: bytes, mtu: int = 0) -> bytes:
     The identification of an IPv4 packet is nobody's to foretell: it is that of
     the frame ``after`` the packet path.
     """
-    packet = frame[ETHERNET_SIZE : ETHERNET_SIZE + packets.ip_length(frame)]
+    # The kernel routes, and takes the hop off, before it compares with the MTU.
+    quoted_frame = packets.with_one_hop_less(frame) if error == TOO_BIG else frame
+    packet = quoted_frame[ETHERNET_SIZE : ETHERNET_SIZE + packets.ip_length(frame)]
     version = packet[0] >> 4
     kind, code = _KINDS[version, error]
     if version == 4:
