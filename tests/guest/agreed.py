@@ -102,11 +102,8 @@ def _without_udp_checksum(line: str) -> str:
     """The line of a UDP packet (see `sightings`), its checksum made zero."""
     head, mark, rest = line.partition("…and")
     start, _, dump = head.rpartition(" ")
-    if dump.startswith("4"):
-        place = int(dump[1], 16) * 4
-    else:
-        place = 48 if dump[12:14] == "00" else 40  # with or without a hop-by-hop header
-    place = (place + 6) * 2
+    ipv6_headers = 48 if dump[12:14] == "00" else 40  # with or without a hop-by-hop header
+    place = (int(dump[1], 16) * 4 if dump.startswith("4") else ipv6_headers) * 2 + 12
     return f"{start} {dump[:place]}0000{dump[place + 4 :]}{mark}{rest}"
 
 
