@@ -219,13 +219,16 @@ class _History:
         if command == "-C":
             for name in list(self._table):
                 self._forget(name)
-            self.steps.append("ipvsadm -C")
+            # Without a service of a family the kernel takes its hooks off: docs/differences.md.
+            self.steps += ["ipvsadm -C", "ipvsadm -R"]
+            for family in (SERVICES[:3], SERVICES[3:]):
+                self._define(self._one_of(*family), 3)
         elif command == "-D":
             self._forget(service)
             self.steps.append(f"ipvsadm -D {service}")
         else:
             self.steps.append(f"ipvsadm {command} {service} -s {self._one_of(*SCHEDULERS)}")
-        if command in ("-C", "-D") and self._chance(80):
+        if command == "-D" and self._chance(80):
             # Nothing much happens without a service: it comes back, with what it had.
             self.steps.append("ipvsadm -R")
             self._define(service, 3)

@@ -104,6 +104,14 @@ class Director:
             status = ipvsadm.run(list(words), io.StringIO(stdin), stdout, stderr, open_datapath)
         return without_size(format_answer(stdout.getvalue(), stderr.getvalue(), status))
 
+    def keep_hooks(self) -> None:
+        """See to a service of each family that no scenario has.
+
+        Without one the kernel takes its hooks off, and what a scenario does after
+        removing its last service would depend on the others of its play.
+        """
+        self.ipvsadm(["-R"], f"-A -t {DIP[0]}:9\n-A -t [{DIP[1]}]:9\n")
+
     def shortest(self, virtual: Sequence[str]) -> int | None:
         """The seconds that the kernel's next entry to one of those addresses has left.
 
@@ -338,10 +346,11 @@ def main() -> int:
             RawPlay(scenario, number, directors) for number, scenario in zip(numbers, scenarios, strict=True)
         ]
         alone = [is_about_whole_table(scenario) for scenario in scenarios]
-        play_all([play for play, is_alone in zip(plays, alone, strict=True) if not is_alone], steady)
-        for play, is_alone in zip(plays, alone, strict=True):
-            if is_alone:
-                play_all([play], steady)
+        together = [play for play, is_alone in zip(plays, alone, strict=True) if not is_alone]
+        for some in (together, *([play] for play, is_alone in zip(plays, alone, strict=True) if is_alone)):
+            for director in directors:
+                director.keep_hooks()
+            play_all(some, steady)
     json.dump([asdict(seen) for play in plays for seen in play.plays()], sys.stdout)
     return 0
 
