@@ -14,8 +14,11 @@ INSTALLED := $(VENV)/installed$(subst /,-,$(subst $() ,_,$(CURDIR)))
 OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 # What `make test` hands to pytest: T=tests/unit, T='-k arp -x' and so on.
 T ?=
+# How many random histories `make oracle` plays, and which: any number is a seed.
+COUNT ?= 2000
+SEED ?= $(shell date +%s)
 
-.PHONY: help build demo test check format abi clean packages test-packages
+.PHONY: help build demo test oracle check format abi clean packages test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +30,9 @@ demo: build ## build a lab and show Direct Routing at work in it, then tidy it a
 
 test: build test-packages ## the whole test suite; T=… for a part of it
 	$(VENV)/bin/python -m pytest $(T)
+
+oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=… SEED=…
+	$(VENV)/bin/python -m tests.guest.oracle --count $(COUNT) --seed $(SEED)
 
 check: build ## ruff and mypy --strict
 	$(VENV)/bin/python -m ruff check .

@@ -70,7 +70,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 			return TC_ACT_SHOT;
 		}
 	}
-	count_outbound(destination->service, index, packet->bytes);
+	count_outbound(destination, index, packet->bytes);
 	follow(entry, packet, DIRECTION_OUTPUT, now);
 	if (packet->fragment)
 		note_fragment(packet, slot);
@@ -112,7 +112,7 @@ __attribute__((noinline)) int note_local_answer(const struct packet *packet)
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return 0;
-	count_outbound(destination->service, index, packet->bytes);
+	count_outbound(destination, index, packet->bytes);
 	follow(entry, packet, DIRECTION_OUTPUT, now);
 	return 1;
 }

@@ -120,7 +120,7 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 
 	if (packet->fragment)
 		note_fragment(packet, choice);
-	count_inbound(destination->service, index, packet->bytes);
+	count_inbound(destination, index, packet->bytes);
 	method = destination->method;
 	port = destination->port ? destination->port : packet->flow.virtual_port;
 	if (entry) {
@@ -261,7 +261,7 @@ int xlvs_xdp(struct xdp_md *context)
 	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)
 		return XDP_PASS;
 
-	count_inbound(destination->service, index, packet.bytes);
+	count_inbound(destination, index, packet.bytes);
 	follow(entry, &packet, DIRECTION_INPUT, now);
 	COUNT_EVENT(xdp_forwarded);
 	return xdp_direct_route(context, destination, packet.flow.family);

@@ -110,7 +110,7 @@ static __always_inline int forward_fragment(struct __sk_buff *skb, const struct 
 		return TC_ACT_SHOT;
 	if (!is_here && packet->ttl <= 1)
 		return TC_ACT_SHOT;
-	count_inbound(destination->service, index, packet->bytes);
+	count_inbound(destination, index, packet->bytes);
 	if (method == METHOD_MASQUERADE &&
 	    translate_fragment(skb, packet, &destination->address, NAT_DESTINATION))
 		return TC_ACT_SHOT;
@@ -134,7 +134,7 @@ static __always_inline int answer_fragment(struct __sk_buff *skb, const struct p
 		return TC_ACT_SHOT;
 	if (!packet->own && !here && packet->ttl <= 1)
 		return TC_ACT_SHOT;
-	count_outbound(destination->service, index, packet->bytes);
+	count_outbound(destination, index, packet->bytes);
 	if (translate_fragment(skb, packet, &entry->flow.virtual, NAT_SOURCE))
 		return TC_ACT_SHOT;
 	if (packet->own)

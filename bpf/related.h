@@ -273,7 +273,7 @@ __attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct 
 	is_here = !(destination->reach & REACH_ROUTE);
 	if (!is_here && related->outer.own == OWN_LEAVING)
 		return send_round(skb);
-	count_inbound(destination->service, index, related->outer.bytes);
+	count_inbound(destination, index, related->outer.bytes);
 	if (is_here && !(destination->flags & DESTINATION_LOCAL))
 		return TC_ACT_SHOT;
 	if (!is_here && related->outer.ttl <= 1) {
@@ -315,7 +315,7 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 			return TC_ACT_SHOT;
 		}
 	}
-	count_outbound(destination->service, index, related->outer.bytes);
+	count_outbound(destination, index, related->outer.bytes);
 	if (translate_error(skb, related, slot, NAT_SOURCE))
 		return TC_ACT_SHOT;
 	return send_answer(skb, &related->outer, entry, &way);

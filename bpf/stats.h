@@ -53,30 +53,40 @@ static __always_inline void count_connection(__u32 service, __u32 destination)
 		row->connections++;
 }
 
-static __always_inline void count_inbound(__u32 service, __u32 destination, __u32 bytes)
+/* What still passes for a real server that left its service is not counted
+ * (kernel: ip_vs_in_stats(), ip_vs_out_stats()). */
+static __always_inline void count_inbound(const struct destination *destination, __u32 index,
+					  __u32 bytes)
 {
-	struct traffic *row = service_traffic_here(service);
+	struct traffic *row;
 
+	if (!(destination->flags & DESTINATION_AVAILABLE))
+		return;
+	row = service_traffic_here(destination->service);
 	if (row) {
 		row->in_packets++;
 		row->in_bytes += bytes;
 	}
-	row = destination_traffic_here(destination);
+	row = destination_traffic_here(index);
 	if (row) {
 		row->in_packets++;
 		row->in_bytes += bytes;
 	}
 }
 
-static __always_inline void count_outbound(__u32 service, __u32 destination, __u32 bytes)
+static __always_inline void count_outbound(const struct destination *destination, __u32 index,
+					   __u32 bytes)
 {
-	struct traffic *row = service_traffic_here(service);
+	struct traffic *row;
 
+	if (!(destination->flags & DESTINATION_AVAILABLE))
+		return;
+	row = service_traffic_here(destination->service);
 	if (row) {
 		row->out_packets++;
 		row->out_bytes += bytes;
 	}
-	row = destination_traffic_here(destination);
+	row = destination_traffic_here(index);
 	if (row) {
 		row->out_packets++;
 		row->out_bytes += bytes;

@@ -363,7 +363,7 @@ __attribute__((noinline)) int follow_tunnel_error(struct __sk_buff *skb)
 		learn_path_mtu(&error, destination);
 	if (word_for_client(&error, destination))
 		return TC_ACT_SHOT;
-	count_outbound(destination->service, index, error.inner.bytes);
+	count_outbound(destination, index, error.inner.bytes);
 	if (limited && !may_send_error(error.inner.flow.client, ticks_now()))
 		return TC_ACT_SHOT;
 	if (quote_to_client(skb, &error.inner, &error.icmp, error.start))

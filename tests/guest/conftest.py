@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Guests that tests share: one with a clock like the host's, one with a clock that leaps."""
+"""Guests that tests share: one with a clock like the host's, two with a clock that leaps."""
 
 from __future__ import annotations
 
@@ -31,12 +31,28 @@ def shared_fast_guest() -> Iterator[Guest]:
     shared.stop()
 
 
+@pytest.fixture(scope="session")
+def another_fast_guest() -> Iterator[Guest]:
+    """One more of them; a test asks for `second_fast_guest` instead."""
+    another = Guest(cpus=1, icount=True, package=KERNEL_PACKAGE)
+    yield another
+    another.stop()
+
+
 @pytest.fixture
 def fast_guest(shared_fast_guest: Guest) -> Guest:
     """A running guest in which waiting costs nothing, and a slow host does not stretch time."""
     if not shared_fast_guest.running:
         shared_fast_guest.start()
     return shared_fast_guest
+
+
+@pytest.fixture
+def second_fast_guest(another_fast_guest: Guest) -> Iterator[Guest]:
+    """A second such guest, for a test that has work for two processors; it goes after the test."""
+    another_fast_guest.start()
+    yield another_fast_guest
+    another_fast_guest.stop()
 
 
 @pytest.fixture

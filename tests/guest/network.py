@@ -12,7 +12,10 @@ the director's kind, so that both kinds can stand side by side.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +28,7 @@ SWITCH = "switch"
 VIP = ("10.0.0.100", "2001:db8::100")
 MORE_CLIENT_ADDRESSES = tuple(f"10.0.0.{last}" for last in range(201, 205))
 CLONE_NEWNET = 0x40000000
+_SIOCETHTOOL = 0x8946
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -142,6 +146,15 @@ def set_sysctl(name: str, value: int) -> None:
     """Set ``net.NAME`` (with slashes) in the namespace that the caller is in."""
     with open(f"/proc/sys/net/{name}", "w") as setting:
         setting.write(str(value))
+
+
+def complete_checksums(interface: str) -> None:
+    """Have checksums made before packets leave by an interface, so that they are there to be compared."""
+    # struct ethtool_value: ETHTOOL_STXCSUM, off (linux/ethtool.h).
+    setting = ctypes.create_string_buffer(struct.pack("II", 0x17, 0))
+    request = struct.pack("16sP", interface.encode(), ctypes.addressof(setting))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCETHTOOL, request)
 
 
 def enter_namespace(descriptor: int) -> None:

@@ -10,33 +10,44 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from .agreed import forgiving
+from .agreed import Answers, forgiving
+from .histories import generate
 from .kernel import DEFAULT_PACKAGE
 from .runner import Guest
 from .scenario import KERNEL, PROJECT, XLVS, Observation, Play, Scenario, differences
+from .standing import preload_library
 
 XLVS_XDP = "xlvs-xdp"
 """xlvs attached at XDP as well."""
 DIRECTORS = (KERNEL, XLVS, XLVS_XDP)
 TOLERANCE = 1.6
 """Seconds: entries end at full seconds of two clocks, and xlvs renews its stamps every quarter of one."""
-BATCH = 50
+BATCH = 100
 """Scenarios played by one process in the guest."""
 REGRESSIONS = Path(__file__).with_name("regressions")
 
 
 def play(
-    guest: Guest, scenarios: Sequence[Scenario], directors: Sequence[str] = DIRECTORS, *, keep: bool = False
+    guest: Guest,
+    scenarios: Sequence[Scenario],
+    directors: Sequence[str] = DIRECTORS,
+    *,
+    shape: str = "plain",
+    keep: bool = False,
 ) -> list[Play]:
     """Play scenarios of raw packets in a guest, each on all directors at once.
 
-    `keep` leaves the directors in the guest: the next play will start sooner.
+    `shape` is the kind of wire, by its name in `wire.SHAPES`; `keep` leaves
+    the directors in the guest: the next play will start sooner.
     Raises `runner.GuestError` when a step cannot be carried out.
     """
     plays: list[Play] = []
@@ -45,12 +56,14 @@ def play(
         order = {
             "leaping_clock": guest.icount,
             "directors": list(directors),
+            "shape": shape,
+            "preload": str(preload_library()),
             "keep": keep,
             "scenarios": [asdict(scenario) for scenario in batch],
         }
         result = guest.run(
             [sys.executable, "-m", "tests.guest.raw_player"],
-            stdin=json.dumps(order), timeout=60 + 10 * len(batch), directory=PROJECT,
+            stdin=json.dumps(order), timeout=120 + 10 * len(batch), directory=PROJECT,
         ).check()  # fmt: skip
         for played in json.loads(result.stdout):
             seen = (
@@ -58,6 +71,15 @@ def play(
             )
             plays.append(Play(played["scenario"], played["director"], tuple(seen)))
     return plays
+
+
+def play_at_once(
+    orders: Sequence[tuple[Guest, Sequence[Scenario], Sequence[str]]], *, keep: bool = False
+) -> list[Play]:
+    """Play orders of guest, scenarios and directors side by side; raises as `play`."""
+    with ThreadPoolExecutor(len(orders)) as pool:
+        under_way = [pool.submit(play, *order, keep=keep) for order in orders]
+        return [one for answer in under_way for one in answer.result()]
 
 
 def disagreements(plays: Sequence[Play]) -> dict[str, str]:
@@ -84,10 +106,18 @@ def _kind(told: str) -> str:
 def forgiven(kernel: Play, xlvs: Play) -> Play:
     """The kernel's play with the answers that xlvs may give by agreement."""
     seen = tuple(
-        Observation(one.step, forgiving(one.answer, other.answer)[0], one.ends)
-        for one, other in zip(kernel.observations, xlvs.observations, strict=True)
+        Observation(one.step, forgiving(answers)[0], one.ends)
+        for one, answers in zip(kernel.observations, _answers(kernel, xlvs), strict=True)
     )
     return Play(kernel.scenario, kernel.director, seen)
+
+
+def _answers(kernel: Play, xlvs: Play) -> list[Answers]:
+    steps = [seen.step for seen in kernel.observations]
+    return [
+        Answers(one.step, one.answer, other.answer, steps[:place])
+        for place, (one, other) in enumerate(zip(kernel.observations, xlvs.observations, strict=True))
+    ]
 
 
 def agreements_used(plays: Sequence[Play]) -> set[str]:
@@ -96,8 +126,8 @@ def agreements_used(plays: Sequence[Play]) -> set[str]:
     return {
         name
         for one in plays
-        for seen, other in zip(kernels[one.scenario].observations, one.observations, strict=True)
-        for name in forgiving(seen.answer, other.answer)[1]
+        for answers in _answers(kernels[one.scenario], one)
+        for name in forgiving(answers)[1]
     }
 
 
@@ -168,6 +198,8 @@ def main() -> int:
         "--count", type=int, default=200, metavar="N", help="how many (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="which ones (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out as many at the start")
+    parser.add_argument("--guests", type=int, default=os.cpu_count() or 1, metavar="N", help="side by side")
     parser.add_argument("--kernel", default=DEFAULT_PACKAGE, metavar="PACKAGE", help="Debian kernel package")
     parser.add_argument(
         "--shrink", type=float, default=90, metavar="SECONDS", help="for each difference, 0: not at all"
@@ -179,36 +211,47 @@ def main() -> int:
     if options.files:
         scenarios = [Scenario.parse(path.stem, path.read_text()) for path in options.files]
     else:
-        from .histories import generate  # files are played without hypothesis, too
-
-        scenarios = generate(options.count, options.seed)
+        scenarios = generate(options.count, options.seed, options.first)
     if options.print:
         for scenario in scenarios:
             print(f"# {scenario.name}", *scenario.steps, "", sep="\n")
         return 0
-    with Guest(cpus=1, icount=True, package=options.kernel) as guest:
-        return _report(guest, scenarios, options.shrink, options.differences)
+    with ExitStack() as stack:
+        # Not from threads: an emulator dies with the thread that has started it.
+        guests = [
+            stack.enter_context(Guest(cpus=1, icount=True, package=options.kernel))
+            for _ in range(options.guests)
+        ]
+        return _report(guests, scenarios, options.shrink, options.differences)
 
 
-def _report(guest: Guest, scenarios: Sequence[Scenario], shrink: float, most: int) -> int:
+def _report(guests: Sequence[Guest], scenarios: Sequence[Scenario], shrink: float, most: int) -> int:
     shown = 0
-    for first in range(0, len(scenarios), BATCH):
-        batch = scenarios[first : first + BATCH]
+    size = BATCH * len(guests)
+    for first in range(0, len(scenarios), size):
+        batch = scenarios[first : first + size]
         start = time.monotonic()
-        found = disagreements(play(guest, batch, keep=True))
+        shares = [batch[place :: len(guests)] for place in range(len(guests))]
+        orders = [(guest, share, DIRECTORS) for guest, share in zip(guests, shares, strict=True) if share]
+        found = disagreements(play_at_once(orders, keep=True))
         print(f"{len(batch)} scenarios, {time.monotonic() - start:.0f} s, {len(found)} differ", flush=True)
         for scenario in batch:
             if scenario.name not in found or shown == most:
                 continue
             shown += 1
-            if shrink:
-                scenario = shortest(guest, scenario, found[scenario.name], shrink)
-            told = disagreements(play(guest, [scenario], keep=True)).get(scenario.name, found[scenario.name])
-            print("\n".join([f"\n# {scenario.name}", *scenario.steps]))
-            print("\n".join(f"# {line}" for line in told.splitlines()), flush=True)
+            _show(guests[0], scenario, found[scenario.name], shrink)
         if shown == most:
             break
     return 1 if shown else 0
+
+
+def _show(guest: Guest, scenario: Scenario, told: str, shrink: float) -> None:
+    """Print the shortest scenario with this difference, and the difference."""
+    if shrink:
+        scenario = shortest(guest, scenario, told, shrink)
+        told = disagreements(play(guest, [scenario], keep=True)).get(scenario.name, told)
+    print("\n".join([f"\n# {scenario.name}", *scenario.steps]))
+    print("\n".join(f"# {line}" for line in told.splitlines()), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Plays scenarios of raw packets inside the guest: ``python -m tests.guest.raw_player``.
 
-Every director has a wire of its own (see `wire`), and each step is carried
-out on all of them before the next: they share the clock and its waits.
-xlvs's commands run in this process, which saves starting Python each time.
-Reads the order of `oracle.play` from stdin as JSON and writes the
-observations to stdout.
+Every director has wires of its own (see `wire`), and each step is carried out
+on all of them before the next: they share the clock and its waits.  The
+scenarios of an order share the directors, too, with VIPs and clients of their
+own; while one waits, others go on, so that waiting is done once for all.
+Those whose commands are about the whole table come last, one by one.
+
+xlvs's commands run in this process, ipvsadm's in a standing program: starting
+programs is what costs.  Reads the order of `oracle.play` from stdin as JSON
+and writes the observations to stdout.
 """
 
 from __future__ import annotations
 
+import heapq
 import io
 import json
 import shlex
@@ -18,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,16 +31,21 @@ from xlvs.cli import ipvsadm
 from xlvs.datapath import open_datapath
 
 from .ipvsadm_transcript import format_answer
-from .player import COMMAND_TIMEOUT, PROGRAMS, SteadyClock, connection_table, without_size
+from .player import PROGRAMS, SteadyClock, connection_table, without_size
 from .scenario import KERNEL, Observation, Play, Scenario
-from .segments import Segment, described, forwarded, serial_of
+from .segments import Complaint, End, Flow, Segment
+from .sightings import Sighting, described, ends_of, innermost
+from .standing import StandingProgram
 from .wire import (
     CLIENT,
     CLIENTS,
     DIP,
+    ROUTER,
     SERVERS,
+    SHAPES,
     client_addresses,
     open_wire,
+    scenario_of,
     server_addresses,
     take_away,
     virtual_addresses,
@@ -56,38 +66,51 @@ COUNTERS_LAG = 2.5
 PREFIX = "wire-"
 NUMBERS = Path("/run/guest/scenarios-played")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "mh", "lblc", "lblcr")
+WHOLE_TABLE = {("-C",), ("-Z",)}
+"""Commands that are about every service there is: a scenario with one of them is played alone."""
 
 
 class Director:
-    """One director with its wire: takes commands and packets."""
+    """One director with its wires: takes commands and packets."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, shape: str, preload: Path) -> None:
         self.name = name
-        self.wire, is_new = open_wire(PREFIX + name)
+        self._prefix = f"{PREFIX}{shape}-{name}"
+        self.wire, is_new = open_wire(self._prefix, SHAPES[shape])
+        self._strays: dict[int, list[Sighting]] = {}
+        with self.wire.at_director():
+            self._ipvsadm = StandingProgram("ipvsadm", preload) if name == KERNEL else None
         if is_new and name != KERNEL:
-            self._xlvs("attach", "--mode", MODES[name], "--connections", str(CONNECTIONS))
+            settings = ("--mode", MODES[name], "--connections", str(CONNECTIONS))
+            self._xlvs("attach", *SHAPES[shape].attached, *settings)
 
     def close(self, *, tidy: bool) -> None:
-        """Let go of the wire, or take it away with what is loaded into it."""
-        if tidy and self.name != KERNEL:
+        """Let go of the wires, or take them away with what is loaded into the director."""
+        if self._ipvsadm:
+            self._ipvsadm.close()
+        elif tidy:
             # Its tables outlive a namespace that is deleted under it.
             self._xlvs("detach")
         self.wire.close()
         if tidy:
-            take_away(PREFIX + self.name)
+            take_away(self._prefix)
 
     def ipvsadm(self, words: Sequence[str], stdin: str = "") -> str:
         """A command's whole answer."""
+        if self._ipvsadm:
+            return without_size(format_answer(*self._ipvsadm.run(words, stdin)))
+        stdout, stderr = io.StringIO(), io.StringIO()
         with self.wire.at_director():
-            if self.name == KERNEL:
-                done = subprocess.run(
-                    ["ipvsadm", *words],
-                    input=stdin, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False,
-                )  # fmt: skip
-                return without_size(format_answer(done.stdout, done.stderr, done.returncode))
-            stdout, stderr = io.StringIO(), io.StringIO()
             status = ipvsadm.run(list(words), io.StringIO(stdin), stdout, stderr, open_datapath)
-            return without_size(format_answer(stdout.getvalue(), stderr.getvalue(), status))
+        return without_size(format_answer(stdout.getvalue(), stderr.getvalue(), status))
+
+    def keep_hooks(self) -> None:
+        """See to a service of each family that no scenario has.
+
+        Without one the kernel takes its hooks off, and what a scenario does after
+        removing its last service would depend on the others of its play.
+        """
+        self.ipvsadm(["-R"], f"-A -t {DIP[0]}:9\n-A -t [{DIP[1]}]:9\n")
 
     def shortest(self, virtual: Sequence[str]) -> int | None:
         """The seconds that the kernel's next entry to one of those addresses has left.
@@ -101,101 +124,188 @@ class Director:
         left = [int(row[8]) for row in rows[1:] if row[3] in marks]
         return min(left, default=None)
 
-    def packets(self, segment: Segment, serial: int) -> str:
-        """Send a step's packets, numbered from `serial`: who got each, and what came back."""
-        sent = {serial + n: one.packet(serial + n) for n, one in enumerate(segment.each())}
-        for packet in sent.values():
-            self.wire.send(packet)
-        got: dict[int, list[str]] = {number: [] for number in sent}
-        back = []
-        for node, packet in self.wire.seen():
-            number = serial_of(packet)
-            if node == CLIENT or number not in sent:
-                back.append(f"{node} < {described(packet)}")
-            elif packet == forwarded(sent[number]):
-                got[number].append(node)
-            else:
-                got[number].append(f"{node}({packet.hex()} for {sent[number].hex()})")
-        return "\n".join([" ".join("+".join(nodes) or "-" for nodes in got.values()), *back])
+    def traffic(self, sent: Sequence[tuple[str, bytes]], scenario: int) -> list[Sighting]:
+        """Send packets, each from a node; what came out for that scenario since it was last asked."""
+        for node, packet in sent:
+            self.wire.send(packet, node)
+        for sighting in self.wire.seen():
+            owner = scenario_of(sighting[1])
+            self._strays.setdefault(scenario if owner is None else owner, []).append(sighting)
+        return self._strays.pop(scenario, [])
 
     def _xlvs(self, *words: str) -> None:
         with self.wire.at_director():
             subprocess.run([str(PROGRAMS / "xlvs"), *words], check=True, stdout=sys.stderr)
 
 
-class RawPlayer:
-    """Carries out the scenarios of one order."""
+class Side:
+    """One scenario on one director: which real server has got which flow."""
 
-    def __init__(self, directors: Sequence[Director], steady: SteadyClock | None) -> None:
-        self._directors = directors
-        self._steady = steady
+    def __init__(self, director: Director, number: int) -> None:
+        self.director = director
+        self._number = number
+        self._servers: dict[Flow, tuple[str, End]] = {}
+
+    def packets(self, segment: Segment, serial: int) -> str:
+        """Send a step's packets, numbered from `serial`; what came of them."""
+        sent = []
+        for place, one in enumerate(segment.each()):
+            node, end = self._sender(one.flow) if segment.from_server else (CLIENT, None)
+            if node:
+                sent += [(node, packet) for packet in one.packets(serial + place, end)]
+        return self._exchange(sent, segment)
+
+    def complaint(self, complaint: Complaint, serial: int) -> str:
+        """Send an ICMP error; what came of it."""
+        node, end = self._sender(complaint.flow) if complaint.from_server else (CLIENT, None)
+        return self._exchange([(node, complaint.packet(serial, end))] if node else [], None)
+
+    def _sender(self, flow: Flow) -> tuple[str, End | None]:
+        """The masqueraded real server that got a flow's last packet, and its address there; or nobody."""
+        node, end = self._servers.get(flow, ("", None))
+        if end is None or end.address == flow.virtual:
+            return "", None
+        return node, end
+
+    def _exchange(self, sent: Sequence[tuple[str, bytes]], segment: Segment | None) -> str:
+        sightings = self.director.traffic(sent, self._number)
+        if segment and not segment.from_server:
+            flows = {(one.flow.client, one.flow.client_port): one.flow for one in segment.each()}
+            for node, packet in sightings:
+                self._note(node, packet, flows)
+        return "\n".join(described(sightings)) if sent or sightings else "-"
+
+    def _note(self, node: str, packet: bytes, flows: dict[tuple[str, int], Flow]) -> None:
+        ends = ends_of(innermost(packet))
+        flow = flows.get((ends[0].address, ends[0].port)) if ends else None
+        if flow and ends and node != CLIENT:
+            self._servers[flow] = (node, ends[1])
+
+
+class RawPlay:
+    """One scenario on all directors; `moments` carries it out."""
+
+    def __init__(self, scenario: Scenario, number: int, directors: Sequence[Director]) -> None:
+        self._scenario = scenario
+        self._virtual = virtual_addresses(number)
+        self._sides = [Side(director, number) for director in directors]
         self._serial = 1
+        self._start = 0.0
+        self._observed: list[list[Observation]] = [[] for _ in directors]
+        places = {"vip": self._virtual[0], "vip6": self._virtual[1], "dip": DIP[0], "dip_6": DIP[1]}
+        for one in range(1, SERVERS + 1):
+            places[f"rs{one}"], places[f"rs{one}_6"] = server_addresses(one)
+        for one in range(1, CLIENTS + 1):
+            places[f"client{one}"], places[f"client{one}_6"] = client_addresses(number, one)
+        places["router"], places["router_6"] = client_addresses(number, ROUTER)
+        self._steps = [
+            (step.format(**places), stdin.format(**places)) for step, stdin in with_stdin(scenario.steps)
+        ]
 
-    def play(self, scenario: Scenario, number: int) -> list[Play]:
-        """Play a scenario on all directors; it begins with an empty table and VIPs of its own."""
-        virtual = virtual_addresses(number)
-        places = {"vip": virtual[0], "vip6": virtual[1], "dip": DIP[0], "dip_6": DIP[1]}
-        for name, count, addresses in (
-            ("rs", SERVERS, server_addresses),
-            ("client", CLIENTS, client_addresses),
-        ):
-            for one in range(1, count + 1):
-                places[f"{name}{one}"], places[f"{name}{one}_6"] = addresses(one)
-        start = time.monotonic()
-        seen: dict[str, list[Observation]] = {director.name: [] for director in self._directors}
-        for step, stdin in with_stdin(scenario.steps):
-            told, given = step.format(**places), stdin.format(**places)
-            for director, observation in zip(
-                self._directors, self._carry_out(told, given, virtual, start), strict=True
-            ):
-                seen[director.name].append(observation)
-        for director in self._directors:
-            director.ipvsadm(["-C"])
-        return [Play(scenario.name, name, tuple(observations)) for name, observations in seen.items()]
+    def moments(self) -> Iterator[float]:
+        """Carry all steps out; stops at each wait, giving the seconds that it lasts."""
+        self._start = time.monotonic()
+        for step, stdin in self._steps:
+            verb, *words = shlex.split(step)
+            if verb == "ipvsadm" and not COUNTERS.isdisjoint([*words, *stdin.split()]):
+                yield COUNTERS_LAG
+            if verb == "wait":
+                yield float(words[0])
+                yield from self._until_sure()
+            for seen, answer in zip(self._observed, self._carry_out(verb, step, words, stdin), strict=True):
+                seen.append(answer)
+        self._remove_services()
 
-    def _carry_out(
-        self, step: str, stdin: str, virtual: Sequence[str], start: float
-    ) -> Sequence[Observation]:
-        verb, *words = shlex.split(step)
+    def plays(self) -> list[Play]:
+        """What was observed."""
+        return [
+            Play(self._scenario.name, side.director.name, tuple(seen))
+            for side, seen in zip(self._sides, self._observed, strict=True)
+        ]
+
+    def _carry_out(self, verb: str, step: str, words: Sequence[str], stdin: str) -> list[Observation]:
         if verb == "ipvsadm":
-            if not COUNTERS.isdisjoint([*words, *stdin.split()]):
-                with self._leaping():
-                    time.sleep(COUNTERS_LAG)
-            return [Observation(step, one.ipvsadm(words, stdin)) for one in self._directors]
-        if verb == "packet":
+            answers = [side.director.ipvsadm(words, stdin) for side in self._sides]
+            return [Observation(step, own_services(answer, self._virtual)) for answer in answers]
+        if verb in ("packet", "answer"):
             segment = Segment.parse(step)
             first, self._serial = self._serial, self._serial + len(segment.each())
-            return [Observation(step, one.packets(segment, first)) for one in self._directors]
+            return [Observation(step, side.packets(segment, first)) for side in self._sides]
+        if verb == "icmp":
+            complaint = Complaint.parse(step)
+            self._serial += 1
+            return [Observation(step, side.complaint(complaint, self._serial)) for side in self._sides]
         if verb == "connections":
             return [
-                connection_table(step, one.ipvsadm(["-L", "-c", "-n"]), time.monotonic() - start, virtual)
-                for one in self._directors
-            ]
+                connection_table(
+                    step, side.director.ipvsadm(["-L", "-c", "-n"]),
+                    time.monotonic() - self._start, self._virtual,
+                )
+                for side in self._sides
+            ]  # fmt: skip
         if verb == "wait":
-            self._wait(float(words[0]), virtual)
-            return [Observation(step, "") for _ in self._directors]
+            return [Observation(step, "") for _ in self._sides]
         raise ValueError(f"not a step of a scenario of raw packets: {step}")
 
-    def _wait(self, seconds: float, virtual: Sequence[str]) -> None:
-        """Wait, and on until no entry is about to end or overdue."""
-        with self._leaping():
-            time.sleep(seconds)
+    def _until_sure(self) -> Iterator[float]:
+        """Wait on until no entry is about to end or overdue."""
         for _ in range(LATEST):
-            left = [one.shortest(virtual) for one in self._directors if one.name == KERNEL]
+            left = [
+                side.director.shortest(self._virtual) for side in self._sides if side.director.name == KERNEL
+            ]
             if all(soonest is None or soonest > SOON for soonest in left):
                 return
-            with self._leaping():
-                time.sleep(1)
+            yield 1
 
-    @contextmanager
-    def _leaping(self) -> Iterator[None]:
-        if self._steady:
-            self._steady.pause()
-        try:
-            yield
-        finally:
-            if self._steady:
-                self._steady.resume()
+    def _remove_services(self) -> None:
+        named = {
+            f"{words[place]} {words[place + 1]}"
+            for step, stdin in self._steps
+            for line in (step, *stdin.splitlines())
+            for words in (line.split(),)
+            for place, word in enumerate(words[:-1])
+            if word in ("-t", "-u")
+        }
+        for side in self._sides:
+            side.director.ipvsadm(["-R"], "".join(f"-D {service}\n" for service in sorted(named)))
+
+
+def play_all(plays: Sequence[RawPlay], steady: SteadyClock | None) -> None:
+    """Carry scenarios out together: the one whose wait ends first goes on first."""
+    moments = [play.moments() for play in plays]
+    waiting = [(0.0, number) for number in range(len(plays))]
+    while waiting:
+        end, number = heapq.heappop(waiting)
+        remaining = end - time.monotonic()
+        if remaining > 0:
+            if steady:
+                steady.pause()
+            time.sleep(remaining)
+            if steady:
+                steady.resume()
+        seconds = next(moments[number], None)
+        if seconds is not None:
+            heapq.heappush(waiting, (time.monotonic() + seconds, number))
+
+
+def is_about_whole_table(scenario: Scenario) -> bool:
+    """Whether a scenario must be played alone."""
+    lines = [step.removeprefix("<").removeprefix("ipvsadm") for step in scenario.steps]
+    return any(tuple(line.split()) in WHOLE_TABLE for line in lines)
+
+
+def own_services(answer: str, virtual: Sequence[str]) -> str:
+    """An answer without the services, in a listing, of other VIPs."""
+    kept = []
+    is_own = True
+    for line in answer.splitlines(keepends=True):
+        if line.startswith(("1|TCP ", "1|UDP ")):
+            is_own = any(address in line for address in virtual)
+        elif not line.startswith("1|  -> ") or "RemoteAddress" in line:
+            is_own = True
+        if is_own:
+            kept.append(line)
+    return "".join(kept)
 
 
 def with_stdin(steps: Sequence[str]) -> list[tuple[str, str]]:
@@ -221,25 +331,27 @@ def main() -> int:
     """Play what stdin orders and print what was seen."""
     order = json.load(sys.stdin)
     scenarios = [Scenario(one["name"], tuple(one["steps"]), one["servers"]) for one in order["scenarios"]]
-    plays = []
     with ExitStack() as stack:
         steady = SteadyClock() if order["leaping_clock"] else None
         if steady:
             stack.callback(steady.close)
+        numbers = unused_numbers(len(scenarios))
         directors = []
         for name in order["directors"]:
-            director = Director(name)
+            director = Director(name, order["shape"], Path(order["preload"]))
             stack.callback(director.close, tidy=not order["keep"])
-            directors.append(director)
-        numbers = unused_numbers(len(scenarios))
-        for director in directors:
             director.wire.take_addresses(numbers)
-        player = RawPlayer(directors, steady)
-        for number, scenario in zip(numbers, scenarios, strict=True):
-            start = time.monotonic()
-            plays += [asdict(play) for play in player.play(scenario, number)]
-            print(f"{scenario.name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
-    json.dump(plays, sys.stdout)
+            directors.append(director)
+        plays = [
+            RawPlay(scenario, number, directors) for number, scenario in zip(numbers, scenarios, strict=True)
+        ]
+        alone = [is_about_whole_table(scenario) for scenario in scenarios]
+        together = [play for play, is_alone in zip(plays, alone, strict=True) if not is_alone]
+        for some in (together, *([play] for play, is_alone in zip(plays, alone, strict=True) if is_alone)):
+            for director in directors:
+                director.keep_hooks()
+            play_all(some, steady)
+    json.dump([asdict(seen) for play in plays for seen in play.plays()], sys.stdout)
     return 0
 
 
@@ -248,7 +360,8 @@ def unused_numbers(count: int) -> range:
     try:
         first = int(NUMBERS.read_text())
     except FileNotFoundError:
-        subprocess.run(["modprobe", "-a", "ip_vs", *(f"ip_vs_{name}" for name in SCHEDULERS)], check=True)
+        modules = ["bonding", "8021q", "ip_vs", *(f"ip_vs_{name}" for name in SCHEDULERS)]
+        subprocess.run(["modprobe", "-a", *modules], check=True)
         first = 0
     NUMBERS.write_text(str(first + count))
     return range(first, first + count)

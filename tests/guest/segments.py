@@ -1,168 +1,247 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The ``packet`` step of a scenario: its text, the IP packets it stands for, and what became of them.
+"""The steps of a scenario that are traffic: their text, and the IP packets that they stand for.
 
-    packet tcp 10.0.0.1:40000+3 10.1.0.1:80 SA ttl=9 data=100 options=01010101 checksum=bad
+    packet tcp 10.64.0.1:40000+3 10.1.0.1:80 SA ttl=9 data=100 options=01010101 checksum=bad
 
 is three TCP segments with SYN and ACK from the ports 40000, 40001 and 40002
-(``.`` is a segment without any flag; UDP has no such word).  ``clients=50``
-sends them from 50 consecutive addresses, one after the other.  ``data`` is the
-length of the payload, ``options`` those of IPv4 or the content of a
-hop-by-hop header of IPv6.  Each packet carries its serial number, as TCP
-sequence number or first bytes of a datagram.  No I/O here.
+of a client (``.`` is a segment without any flag; UDP has no such word).
+``clients=50`` sends them from 50 consecutive addresses, one after the other.
+
+    answer tcp 10.64.0.1:40000 10.1.0.1:80 SA data=100
+
+is what the real server that got this flow's last packet answers, if it is one
+that answers through the director.
+
+    icmp CLIENT tcp 10.64.0.1:40000 10.1.0.1:80 3/4 mtu=1300 quote=200
+
+is an ICMP error from that address about an answer of this flow; with
+``server`` for the address it is one from the flow's real server about what it got.
+
+Words: ``data`` the length of the payload, ``options`` those of IPv4 or the
+content of a hop-by-hop header of IPv6, ``tos``, ``df``, ``checksum`` (good,
+bad, or zero for UDP); ``fragments=3`` cuts the datagram up, and ``order=20``
+sends the third and the first of them alone.  Each packet carries its serial
+number, as TCP sequence number or first bytes of a datagram.  No I/O here.
 """
 
 from __future__ import annotations
 
 import shlex
-import socket
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from struct import pack, unpack_from
+from struct import pack
 
-from tests.packet.packets import HOP_BY_HOP, TCP, UDP, checksum, ipv4, ipv6, packed, tcp, udp
+from tests.packet.packets import (
+    DONT_FRAGMENT,
+    HOP_BY_HOP,
+    TCP,
+    UDP,
+    checksum,
+    fragments,
+    icmp,
+    ipv4,
+    ipv6,
+    packed,
+    tcp,
+    udp,
+)
 
 FLAGS = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, "A": 0x10, "U": 0x20}
-ICMP, ICMPV6 = 1, 58
+PROTOCOLS = {"tcp": TCP, "udp": UDP}
 SERIAL_BYTES = 4
+"""What a datagram carries before its data."""
+SERVER = "server"
+"""In place of an address: the real server that got the flow's last packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A client's end and the service's."""
+
+    protocol: int
+    client: str
+    client_port: int
+    virtual: str
+    virtual_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """An address with its port."""
+
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One packet of a client, or `count` of them from consecutive ports, of each of `clients` addresses."""
+    """One packet of a flow, from its client or its real server, or many.
 
-    protocol: int
-    source: str
-    source_port: int
-    target: str
-    target_port: int
+    Those are `count` from consecutive ports, of each of `clients` consecutive addresses.
+    """
+
+    flow: Flow
+    from_server: bool = False
     flags: int = 0
     ttl: int = 64
+    tos: int = 0
     data: int = 0
     options: bytes = b""
-    good_checksum: bool = True
+    checksum: str = "good"
+    whole: bool = False
+    """Must not be fragmented: DF."""
+    pieces: int = 1
+    order: tuple[int, ...] = ()
     count: int = 1
     clients: int = 1
     step: str = field(default="", compare=False)
 
     @classmethod
     def parse(cls, step: str) -> Segment:
-        """Read a step; raises `ValueError` for what is none."""
-        verb, protocol, source, target, *words = shlex.split(step)
-        if verb != "packet" or protocol not in ("tcp", "udp"):
+        """Read a ``packet`` or ``answer`` step; raises `ValueError` for what is none."""
+        verb, protocol, client, virtual, *words = shlex.split(step)
+        if verb not in ("packet", "answer") or protocol not in PROTOCOLS:
             raise ValueError(f"not a packet: {step}")
-        source, _, count = source.partition("+")
-        flags = 0
-        if protocol == "tcp":
-            flags = sum(FLAGS[letter] for letter in words.pop(0).replace(".", ""))
-        given = dict(word.split("=", 1) for word in words)
-        source_address, source_port = split_port(source)
-        target_address, target_port = split_port(target)
+        client, _, count = client.partition("+")
+        flags = sum(FLAGS[letter] for letter in words.pop(0).replace(".", "")) if protocol == "tcp" else 0
+        whole = "df" in words
+        given = dict(word.split("=", 1) for word in words if word != "df")
+        pieces = int(given.pop("fragments", 1))
         segment = cls(
-            TCP if protocol == "tcp" else UDP,
-            source_address, source_port, target_address, target_port, flags,
+            Flow(PROTOCOLS[protocol], *split_port(client), *split_port(virtual)),
+            verb == "answer",
+            flags,
             int(given.pop("ttl", 64)),
+            int(given.pop("tos", 0)),
             int(given.pop("data", 0)),
             bytes.fromhex(given.pop("options", "")),
-            given.pop("checksum", "good") == "good",
+            given.pop("checksum", "good"),
+            whole,
+            pieces,
+            tuple(int(digit) for digit in given.pop("order", "".join(map(str, range(pieces))))),
             int(count or 1),
             int(given.pop("clients", 1)),
             step,
-        )  # fmt: skip
+        )
         if given:
             raise ValueError(f"unknown words in: {step}")
         return segment
 
     def each(self) -> list[Segment]:
         """The single packets."""
-        first = ip_address(self.source)
-        return [
-            replace(self, source=str(first + client), source_port=self.source_port + n, count=1, clients=1)
+        first = ip_address(self.flow.client)
+        flows = [
+            replace(self.flow, client=str(first + client), client_port=self.flow.client_port + n)
             for client in range(self.clients)
             for n in range(self.count)
         ]
+        return [replace(self, flow=flow, count=1, clients=1) for flow in flows]
 
-    def packet(self, serial: int) -> bytes:
-        """The IP packet."""
-        source, target = packed(self.source), packed(self.target)
-        if self.protocol == TCP:
-            body = tcp(self.source_port, self.target_port, self.flags, bytes(self.data), serial)
+    def packets(self, serial: int, server: End | None = None) -> list[bytes]:
+        """The IP packet, or its fragments; `server` is where an answer comes from."""
+        client = End(self.flow.client, self.flow.client_port)
+        source, target = client, End(self.flow.virtual, self.flow.virtual_port)
+        if self.from_server:
+            assert server
+            source, target = server, client
+        packet = self._packet(serial, source, target)
+        if self.pieces == 1:
+            return [packet]
+        header = 20 if packet[0] >> 4 == 4 else 40
+        size = -(-(len(packet) - header) // self.pieces // 8) * 8
+        cut = fragments(packet, size, serial & 0xFFFF)
+        return [cut[place] for place in self.order if place < len(cut)]
+
+    def _packet(self, serial: int, source: End, target: End) -> bytes:
+        if self.flow.protocol == TCP:
+            body = tcp(source.port, target.port, self.flags, bytes(self.data), serial)
             place = 16
         else:
-            payload = pack(">I", serial) + bytes(self.data)
-            body = udp(self.source_port, self.target_port, payload)
+            body = udp(source.port, target.port, pack(">I", serial) + bytes(self.data))
             place = 6
-        pseudo = source + target + pack(">II", len(body), self.protocol)
-        right = checksum(pseudo + body) or 0xFFFF
-        if not self.good_checksum:
-            right ^= 0x5555
-        body = body[:place] + pack(">H", right) + body[place + 2 :]
-        if len(source) == 4:
+        sender, receiver = packed(source.address), packed(target.address)
+        if self.checksum != "zero":
+            pseudo = sender + receiver + pack(">II", len(body), self.flow.protocol)
+            right = checksum(pseudo + body) or 0xFFFF
+            right ^= 0x5555 if self.checksum == "bad" else 0
+            body = body[:place] + pack(">H", right) + body[place + 2 :]
+        if len(sender) == 4:
             return ipv4(
-                source, target, self.protocol, body,
+                sender, receiver, self.flow.protocol, body,
                 ttl=self.ttl, options=self.options, identification=serial & 0xFFFF,
+                fragment=DONT_FRAGMENT * self.whole, tos=self.tos,
             )  # fmt: skip
         extensions = ((HOP_BY_HOP, self.options),) if self.options else ()
-        return ipv6(source, target, self.protocol, body, self.ttl, extensions)
+        return ipv6(sender, receiver, self.flow.protocol, body, self.ttl, extensions, traffic_class=self.tos)
 
 
-def forwarded(packet: bytes) -> bytes:
-    """What Direct Routing makes of a packet: one hop less, a new header checksum."""
-    if packet[0] >> 4 == 6:
-        return packet[:7] + bytes([packet[7] - 1]) + packet[8:]
-    size = (packet[0] & 15) * 4
-    header = packet[:8] + bytes([packet[8] - 1]) + packet[9:10] + b"\0\0" + packet[12:size]
-    return header[:10] + pack(">H", checksum(header)) + header[12:] + packet[size:]
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """An ICMP error about a flow, from the client's side or from the real server's."""
 
+    sender: str
+    flow: Flow
+    kind: int
+    code: int
+    mtu: int = 0
+    quote: int = 68
+    """How many bytes of the packet are quoted, at most."""
+    ttl: int = 64
+    data: int = 0
+    """The length of the payload of the packet that it is about."""
+    good_checksum: bool = True
+    step: str = field(default="", compare=False)
 
-def serial_of(packet: bytes) -> int:
-    """The serial number that a forwarded packet carries; -1 for one that has none."""
-    protocol, at = _transport(packet)
-    place = at + (4 if protocol == TCP else 8)
-    if protocol not in (TCP, UDP) or len(packet) < place + SERIAL_BYTES:
-        return -1
-    return int(unpack_from(">I", packet, place)[0])
+    @classmethod
+    def parse(cls, step: str) -> Complaint:
+        """Read an ``icmp`` step; raises `ValueError` for what is none."""
+        verb, sender, protocol, client, virtual, kind, *words = shlex.split(step)
+        if verb != "icmp" or protocol not in PROTOCOLS:
+            raise ValueError(f"not an ICMP error: {step}")
+        given = dict(word.split("=", 1) for word in words)
+        number, _, code = kind.partition("/")
+        complaint = cls(
+            sender.strip("[]"),
+            Flow(PROTOCOLS[protocol], *split_port(client), *split_port(virtual)),
+            int(number),
+            int(code or 0),
+            int(given.pop("mtu", 0)),
+            int(given.pop("quote", 68)),
+            int(given.pop("ttl", 64)),
+            int(given.pop("data", 0)),
+            given.pop("checksum", "good") == "good",
+            step,
+        )
+        if given:
+            raise ValueError(f"unknown words in: {step}")
+        return complaint
 
+    @property
+    def from_server(self) -> bool:
+        """Whether it comes from the real server's side."""
+        return self.sender == SERVER
 
-def is_neighbour_talk(packet: bytes) -> bool:
-    """Whether a packet is IPv6 neighbour or router discovery, or multicast listening."""
-    protocol, at = _transport(packet)
-    return (
-        packet[0] >> 4 == 6 and protocol == ICMPV6 and packet[at] in (130, 131, 132, 143, *range(133, 138))
-    )
-
-
-def described(packet: bytes) -> str:
-    """A packet that came back to the client: its kind, and every byte but those that chance chose.
-
-    These are IPv4's id, with the header checksum, and IPv6's flow label, which
-    the kernel hashes with a secret of its boot.
-    """
-    protocol, at = _transport(packet)
-    if packet[0] >> 4 == 4:
-        source = socket.inet_ntop(socket.AF_INET, packet[12:16])
-        packet = packet[:4] + b"\0\0" + packet[6:10] + b"\0\0" + packet[12:]
-    else:
-        source = socket.inet_ntop(socket.AF_INET6, packet[8:24])
-        packet = packet[:1] + bytes([packet[1] & 0xF0, 0, 0]) + packet[4:]
-    if protocol in (ICMP, ICMPV6):
-        kind = f"{'icmp' if protocol == ICMP else 'icmpv6'} {packet[at]}/{packet[at + 1]}"
-    elif protocol == TCP:
-        kind = "tcp " + "".join(letter for letter, bit in FLAGS.items() if packet[at + 13] & bit)
-    else:
-        kind = f"protocol {protocol}"
-    return f"{kind} from {source}: {packet.hex()}"
+    def packet(self, serial: int, server: End | None = None) -> bytes:
+        """The ICMP packet; `server` is the real server as the flow's packets name it."""
+        about = Segment(self.flow, not self.from_server, FLAGS["A"], 63, data=self.data)
+        sender, receiver = self.sender, self.flow.virtual
+        if self.from_server:
+            assert server
+            about = replace(about, flow=replace(self.flow, virtual=server.address, virtual_port=server.port))
+            sender, receiver = server.address, self.flow.client
+        (quoted,) = about.packets(serial, End(self.flow.virtual, self.flow.virtual_port))
+        is_ipv4 = ":" not in self.flow.client
+        packet = icmp(
+            packed(sender), packed(receiver), self.kind, self.code, self.mtu, quoted[: self.quote], self.ttl,
+            **({"identification": serial & 0xFFFF} if is_ipv4 else {}),
+        )  # fmt: skip
+        if self.good_checksum:
+            return packet
+        place = (20 if is_ipv4 else 40) + 2
+        return packet[:place] + bytes([packet[place] ^ 0x55]) + packet[place + 1 :]
 
 
 def split_port(text: str) -> tuple[str, int]:
     """Split ``address:port`` or ``[address]:port``."""
     address, _, port = text.rpartition(":")
     return address.strip("[]"), int(port)
-
-
-def _transport(packet: bytes) -> tuple[int, int]:
-    """Protocol and place of what follows the IP header and a hop-by-hop header."""
-    if packet[0] >> 4 == 4:
-        return packet[9], (packet[0] & 15) * 4
-    if packet[6] == HOP_BY_HOP:
-        return packet[40], 40 + (packet[41] + 1) * 8
-    return packet[6], 40

@@ -10,6 +10,7 @@ import pytest
 
 from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, PROJECT, XLVS
+from tests.guest.standing import preload_library
 from tests.guest.tunnel_receivers import FEW, KINDS, SIZE
 
 FIRST_ERROR = ": turn 0, MTU 1400"
@@ -18,9 +19,8 @@ FIRST_ERROR = ": turn 0, MTU 1400"
 
 @pytest.mark.timeout(240)
 def test_same_as_the_kernel(guest: Guest) -> None:
-    result = guest.run(
-        [sys.executable, "-m", "tests.guest.tunnel_player"], timeout=200, directory=PROJECT
-    ).check()
+    command = [sys.executable, "-m", "tests.guest.tunnel_player", str(preload_library())]
+    result = guest.run(command, timeout=200, directory=PROJECT).check()
     played = json.loads(result.stdout)
     kernel, xlvs = played[KERNEL], played[XLVS]
     assert kernel.keys() == xlvs.keys()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Tunnels through kernel IPVS and xlvs, inside the guest: ``python -m tests.guest.tunnel_player``.
+"""Tunnels through kernel IPVS and xlvs, inside the guest: ``python -m tests.guest.tunnel_player PRELOAD``.
 
-Each director wraps the same packets of clients and gets the same ICMP errors
-about what it wrapped.  Writes a JSON object to stdout: for each director, for
-each case, what came out, with nothing in it that chance chose.
+PRELOAD is what `standing.preload_library` has made.  Each director wraps the
+same packets of clients and gets the same ICMP errors about what it wrapped.
+Writes a JSON object to stdout: for each director, for each case, what came
+out, with nothing in it that chance chose.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import product
+from pathlib import Path
 from struct import pack, unpack_from
 from typing import Any
 
@@ -23,11 +25,11 @@ from tests.packet.offloads import CardSocket, leave_nothing_to_the_card, with_op
 from tests.packet.packets import ACK, DONT_FRAGMENT, SYN, TCP, UDP, packed
 from tests.packet.translated import whole_packet
 
-from .network import enter_namespace
-from .raw_player import COUNTERS_LAG, PREFIX, Director, unused_numbers
+from .network import enter_namespace, ip_batch
+from .raw_player import COUNTERS_LAG, Director, unused_numbers
 from .scenario import KERNEL, XLVS
-from .segments import described
-from .wire import CLIENT, DIRECTOR_MAC, client_addresses, server_addresses, virtual_addresses
+from .sightings import described
+from .wire import CLIENT, DIRECTOR_MAC, client_addresses, virtual_addresses
 
 TUNNELS = (
     "ipip",
@@ -58,6 +60,8 @@ ERRORS = (
 MTUS = ((1400, 1400), (1400, 1400), (1450, 1400), (1300, 1300), (500, 552), (0, 552))
 """What a router says, and the path's MTU that is known then."""
 LINK_MTU = 1500
+RECEIVER_MAC = "02:00:00:00:02:01"
+"""Of all real servers here: they stand on one wire, so that all have its MTU."""
 HEADERS = {(4, TCP): 40, (6, TCP): 60, (4, UDP): 28, (6, UDP): 48}
 REMOTE_OPTION = 8
 
@@ -65,21 +69,22 @@ REMOTE_OPTION = 8
 class Tunnelled:
     """One service with a tunnelled real server, on one director."""
 
-    def __init__(self, director: Director, card: CardSocket, virtual: Sequence[str], number: int) -> None:
+    def __init__(self, director: Director, card: CardSocket, scenario: int, number: int) -> None:
         kind, client_family, server_family = CASES[number]
         self.name = f"IPv{client_family} in IPv{server_family} by {kind}"
         self._director = director
         self._card = card
         self.family = client_family
         self.is_ipv4 = client_family == 4
+        virtual = virtual_addresses(scenario)
         self._virtual = packed(virtual[client_family == 6])
-        self._client = packed(client_addresses(1)[client_family == 6])
+        self._client = packed(client_addresses(scenario, 1)[client_family == 6])
         self._port = FIRST_PORT + number
         self.outer = 20 if server_family == 4 else 40
         self.router = ROUTERS[server_family]
         self.kind = kind
         name = virtual[0] if self.is_ipv4 else f"[{virtual[1]}]"
-        server = server_addresses(1 + TUNNELS.index(kind))[server_family == 6]
+        server = _receiver_addresses(kind)[server_family == 6]
         server = server if server_family == 4 else f"[{server}]"
         self.definition = ""
         for protocol in "tu":
@@ -131,13 +136,19 @@ class Tunnelled:
         return packets.icmp(self.router, source, kind, code, detail, quoted)
 
 
+def _receiver_addresses(kind: str) -> tuple[str, str]:
+    """IPv4 and IPv6 address of the real server at that tunnel's end."""
+    last = 31 + TUNNELS.index(kind)
+    return f"10.0.0.{last}", f"2001:db8::{last}"
+
+
 CASES = list(product(TUNNELS, FAMILIES, FAMILIES))
 
 
 def steady(seen: list[tuple[str, bytes]], kind: str) -> list[str]:
     """What came out, in words, without what chance chose; that has to be right by itself."""
     return [
-        f"{node} < {described(packet) if node == CLIENT else _wrapped(packet, kind)}"
+        described([(node, packet)])[0] if node == CLIENT else f"{node} < {_wrapped(packet, kind)}"
         for node, packet in seen
     ]
 
@@ -232,21 +243,27 @@ def main() -> int:
     result: dict[str, dict[str, list[str]]] = {}
     with ExitStack() as stack:
         (number,) = unused_numbers(1)
-        virtual = virtual_addresses(number)
         for name in (KERNEL, XLVS):
-            director = Director(name)
+            director = Director(name, "plain", Path(sys.argv[1]))
             stack.callback(director.close, tidy=True)
             director.wire.take_addresses(range(number, number + 1))
             with director.wire.at_director():
                 leave_nothing_to_the_card("eth0")
-            result[name] = dict(_play(director, _card(name, stack), virtual))
+                ip_batch(
+                    [
+                        f"neighbour replace {address} lladdr {RECEIVER_MAC} dev eth0 nud permanent"
+                        for kind in TUNNELS
+                        for address in _receiver_addresses(kind)
+                    ]
+                )
+            result[name] = dict(_play(director, _card(director, stack), number))
     json.dump(result, sys.stdout)
     return 0
 
 
-def _card(name: str, stack: ExitStack) -> CardSocket:
+def _card(director: Director, stack: ExitStack) -> CardSocket:
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    outside = os.open(f"/run/netns/{PREFIX}{name}-outside", os.O_RDONLY)
+    outside = os.open(f"/run/netns/{director.wire.prefix}-outside", os.O_RDONLY)
     try:
         enter_namespace(outside)
         card = CardSocket("eth0")
@@ -258,8 +275,8 @@ def _card(name: str, stack: ExitStack) -> CardSocket:
     return card
 
 
-def _play(director: Director, card: CardSocket, virtual: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    played = [Tunnelled(director, card, virtual, number) for number in range(len(CASES))]
+def _play(director: Director, card: CardSocket, scenario: int) -> Iterator[tuple[str, list[str]]]:
+    played = [Tunnelled(director, card, scenario, number) for number in range(len(CASES))]
     answer = director.ipvsadm(["-R"], "".join(one.definition for one in played))
     assert answer == "= 0\n", answer
     for words in ("-L -n --tun-info", "-S -n"):

@@ -32,9 +32,9 @@ def error_about(frame: bytes, error: str, after: bytes, mtu: int = 0) -> bytes:
     the frame ``after`` the packet path.  A packet that is too big was about to
     be forwarded: it is quoted with one hop less.
     """
-    if error == TOO_BIG:
-        frame = packets.with_one_hop_less(frame)
-    packet = frame[ETHERNET_SIZE : ETHERNET_SIZE + packets.ip_length(frame)]
+    # The kernel routes, and takes the hop off, before it compares with the MTU.
+    quoted_frame = packets.with_one_hop_less(frame) if error == TOO_BIG else frame
+    packet = quoted_frame[ETHERNET_SIZE : ETHERNET_SIZE + packets.ip_length(frame)]
     version = packet[0] >> 4
     kind, code = _KINDS[version, error]
     if version == 4:
