@@ -29,7 +29,7 @@ demo: build ## build a lab and show Direct Routing at work in it, then tidy it a
 	@$(VENV)/bin/xlvs lab demo dr
 
 test: build test-packages ## the whole test suite; T=… for a part of it
-	$(VENV)/bin/python -m pytest $(T)
+	@if [ -n "$(T)" ]; then $(VENV)/bin/python -m pytest $(T); else scripts/test $(VENV)/bin/python; fi
 
 oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.oracle --count $(COUNT) --seed $(SEED)
