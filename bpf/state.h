@@ -5,6 +5,7 @@
 #define XLVS_STATE_H
 
 #include "conn.h"
+#include "defense.h"
 #include "persist.h"
 #include "parse.h"
 #include "tcp.h"
@@ -22,6 +23,20 @@ static __always_inline __u32 timeout_of(__u32 index)
 	return current->timeout[index & (TIMEOUT_COUNT - 1)];
 }
 
+/* Whether the stricter transitions of TCP are in force. */
+static __always_inline int is_secure(void)
+{
+	struct settings *current;
+	__u32 zero = 0;
+	__s32 mode;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (!current)
+		return 0;
+	mode = current->sysctl[SYSCTL_SECURE_TCP];
+	return mode != DEFENSE_OFF && acts(current, mode);
+}
+
 /* Move a connection's state by one packet, from its client or its real server. */
 static __always_inline void follow(struct connection *entry, const struct packet *packet,
 				   __u32 direction, __u32 now)
@@ -29,6 +44,8 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	__u64 control = load_control(entry);
 	__u32 state, set = 0, clear = 0;
 
+	if (direction == DIRECTION_INPUT)
+		count_in_packet(entry);
 	if (packet->flow.protocol != PROTOCOL_TCP) {
 		if (direction == DIRECTION_OUTPUT)
 			assure_template(entry->link);
@@ -41,7 +58,7 @@ static __always_inline void follow(struct connection *entry, const struct packet
 		else
 			direction = DIRECTION_INPUT_ONLY;
 	}
-	state = tcp_next_state(direction, control_state(control), packet->tcp_flags);
+	state = tcp_next_state(direction, control_state(control), packet->tcp_flags, is_secure());
 	if (state != control_state(control)) {
 		if (state == TCP_ESTABLISHED)
 			assure_template(entry->link);
