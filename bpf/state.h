@@ -80,7 +80,8 @@ enum reuse_mode {
 
 /*
  * A SYN that meets the remains of an earlier connection, or one to a real server
- * that is quiesced: it begins a new one (kernel: is_new_conn_expected(), ip_vs_in()).
+ * that is quiesced, whatever the mode: it begins a new one (kernel: is_new_conn_expected(),
+ * ip_vs_in()).
  */
 static __always_inline int reopens(const struct connection *entry, __u64 control,
 				   const struct packet *packet, const struct settings *current)
@@ -89,15 +90,16 @@ static __always_inline int reopens(const struct connection *entry, __u64 control
 	struct destination *destination;
 	__u32 index = entry->destination;
 
-	if (packet->flow.protocol != PROTOCOL_TCP || !(packet->tcp_flags & TCP_SYN) || mode == 0)
+	if (packet->flow.protocol != PROTOCOL_TCP || !(packet->tcp_flags & TCP_SYN))
 		return 0;
 	if (current->sysctl[SYSCTL_EXPIRE_NODEST_CONN]) {
 		destination = bpf_map_lookup_elem(&destinations, &index);
 		if (destination && destination->weight == 0)
 			return 1;
 	}
-	if (entry->link)
-		return 0; /* with its template's real server */
+	/* A controlled one stays with its template's real server. */
+	if (mode == 0 || entry->link)
+		return 0;
 	return state == TCP_TIME_WAIT || state == TCP_CLOSE ||
 	       (mode & REUSE_FIN_WAIT && state == TCP_FIN_WAIT &&
 		control_flags(control) & CONNECTION_NO_OUTPUT);
