@@ -33,7 +33,7 @@ def _reuse(mode: int) -> str:
 
 def _quiesced(mode: int) -> str:
     """Real servers lose their weight; SYNs on connections that are open, closed and reset."""
-    client, kept = f"10.0.0.{211 + mode}", f"kept{mode}"
+    client, kept = f"10.0.0.{201 + mode}", f"kept{mode}"
     return f"""
         sysctl conn_reuse_mode {mode}
         open a{mode} tcp {{vip}}:80 from {client}:1001
