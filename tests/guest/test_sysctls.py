@@ -133,7 +133,7 @@ STORIES = (
         wait 3
         connections
         ipvsadm -a -t {vip}:80 -r {rs2} -g
-        ipvsadm -a -t {vip}:81 -r {rs1} -g
+        ipvsadm -a -t {vip}:81 -r {rs2} -g
         send a 10
         connections
         sysctl secure_tcp 3
