@@ -24,7 +24,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -32,6 +32,7 @@ enum abi {
 	RUN_HEADER = 4,           /* pool elements before a run's first pick */
 	HASH_SLOTS = 256,         /* of the tables of sh and dh */
 	MH_SLOTS = 4093,          /* of mh's: the kernel's default, CONFIG_IP_VS_MH_TAB_INDEX=12 */
+	IN_PACKETS_LIMIT = 9,     /* that nobody counts further: see defense.h */
 	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
@@ -104,7 +105,8 @@ struct connection {
 	__u32 expires;            /* tick at which it is forgotten, or was */
 	__u32 destination;        /* index into `destinations` */
 	__be16 destination_port;
-	__u16 reserved;
+	__u8 in_packets;          /* from the client, up to IN_PACKETS_LIMIT */
+	__u8 reserved;
 	/* Of a connection: 1 + the slot of its template, 0 = none.  Of a reply: 1 + the
 	 * slot of its connection.  Of a template: the ticks that it lives on. */
 	__u32 link;
@@ -321,6 +323,13 @@ enum sysctl {
 	SYSCTL_EXPIRE_NODEST_CONN,
 	SYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
 	SYSCTL_SLOPPY_TCP,
+	SYSCTL_CACHE_BYPASS,
+	SYSCTL_DROP_ENTRY,
+	SYSCTL_DROP_PACKET,
+	SYSCTL_SECURE_TCP,
+	SYSCTL_AMEMTHRESH,
+	SYSCTL_AM_DROPRATE,
+	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
 	SYSCTL_COUNT,
 };
 
@@ -344,9 +353,11 @@ struct settings {
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 	__u32 ftp_services;       /* how many there are at TCP port 21, */
 	__u32 any_port_services;  /* and without a port: look-ups ask for them only then */
-	__u32 sysctl[SYSCTL_COUNT];
+	__s32 sysctl[SYSCTL_COUNT];
 	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */
 	__u32 mark_set_changed;   /* tick of its last change */
+	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
+	__u32 drop_counter;       /* live: packets that drop_packet has seen */
 };
 
 /* Events that nobody else counts, a row for each CPU like `traffic`. */
@@ -360,6 +371,7 @@ struct events {
 	__u64 expired;            /* connections that timed out */
 	__u64 xdp_forwarded;      /* packets finished at XDP */
 	__u64 forwarded;          /* packets finished at TC */
+	__u64 defended;           /* drop_packet: a packet that would have begun a connection: dropped */
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 };
 

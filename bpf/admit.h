@@ -7,6 +7,7 @@
 #define XLVS_ADMIT_H
 
 #include "conn.h"
+#include "defense.h"
 #include "mark.h"
 #include "parse.h"
 #include "persist.h"
@@ -103,6 +104,7 @@ enum admission {
 	NOT_A_SERVICE = -2,
 	NO_SERVER = -3, /* drop it, and tell the client */
 	NOT_YET = -4,   /* when it was sent round: it gets no entry that would remember the choice */
+	NO_CACHE = -5,  /* NO_SERVER, and cache_bypass is on: to where it was sent in the first place */
 };
 
 /* Enter the way back of the masqueraded connection in `slot`, which `new` was: it
@@ -213,6 +215,15 @@ static __always_inline int takes_port(const struct service *service, const struc
 	       service->key.port == packet->flow.virtual_port;
 }
 
+static __always_inline int bypasses_caches(void)
+{
+	struct settings *current;
+	__u32 zero = 0;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current && current->sysctl[SYSCTL_CACHE_BYPASS];
+}
+
 /* The virtual FTP service lends its address to others: what it has no server for
  * may be theirs (kernel: ip_vs_leave()). */
 static __always_inline int no_server(const struct service *service, const struct packet *packet)
@@ -220,6 +231,8 @@ static __always_inline int no_server(const struct service *service, const struct
 	if (service->key.port == bpf_htons(FTP_PORT) &&
 	    packet->flow.virtual_port != bpf_htons(FTP_PORT))
 		return NOT_A_SERVICE;
+	if (service->key.fwmark && bypasses_caches())
+		return NO_CACHE;
 	COUNT_EVENT(no_destination);
 	return NO_SERVER;
 }
@@ -254,6 +267,15 @@ static __always_inline int choose(const struct packet *packet, const struct serv
 	return 0;
 }
 
+/* A packet that gets no entry of its own is one of its template's. */
+static __always_inline void count_at_template(__u32 link)
+{
+	struct connection *template = link ? conn_at(link - 1) : 0;
+
+	if (template)
+		count_in_packet(template);
+}
+
 /*
  * Choose a real server for a packet that has no connection, if it is for a
  * service, and make one.  `over` is the control word of an entry of its flow as
@@ -280,11 +302,16 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	one_packet = service->flags & SERVICE_ONE_PACKET && packet->flow.protocol == PROTOCOL_UDP;
 	if (one_packet && packet->own == OWN_LEAVING)
 		return NOT_YET;
+	if (is_dropped_in_defense()) {
+		COUNT_EVENT(defended);
+		return REFUSED;
+	}
 
 	found = choose(packet, service, &entrance);
 	if (found < 0)
 		return found;
 	if (one_packet) {
+		count_at_template(entrance.link);
 		release_template(entrance.link);
 		count_connection(entrance.service, entrance.destination);
 		return ONE_PACKET | entrance.destination;

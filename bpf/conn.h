@@ -441,7 +441,7 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->destination = new->destination;
 	entry->destination_port = new->destination_port;
 	entry->expires = new->expires;
-	entry->reserved = 0;
+	entry->in_packets = 0;
 	entry->link = new->link;
 	/* A full barrier: the fields are there before the phase. */
 	swap_control(entry, control, live);

@@ -29,6 +29,7 @@
 #include "stats.h"
 #include "tcp.h"
 #include "conn.h"
+#include "defense.h"
 #include "sched.h"
 #include "persist.h"
 #include "state.h"
@@ -81,6 +82,24 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	return tc_to_destination(skb, packet->flow.family, destination);
 }
 
+/*
+ * A packet for a cache that is not there (cache_bypass).  It is left to the stack, which
+ * routes it to where its client sent it; what is addressed to the director itself has
+ * nowhere else to go (kernel: ip_vs_leave()).
+ */
+__attribute__((noinline)) int bypass(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct way way = {};
+
+	if (!packet)
+		return NOT_OURS;
+	if (find_way(skb, &packet->flow.virtual, packet->flow.family, 1, &way) !=
+	    BPF_FIB_LKUP_RET_NOT_FWDED)
+		return NOT_OURS;
+	COUNT_EVENT(no_destination);
+	return send_error(skb, packet, ERROR_PORT_UNREACHABLE, 0);
+}
+
 /* A client's packet, with what connection_for() returned for it. */
 __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *packet, int choice)
 {
@@ -93,6 +112,8 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		return NOT_OURS;
 	if (choice == NOT_YET)
 		return send_round(skb);
+	if (choice == NO_CACHE)
+		return bypass(skb, packet);
 	if (choice == NO_SERVER)
 		return send_error(skb, packet, ERROR_PORT_UNREACHABLE, 0);
 	if (choice < 0)

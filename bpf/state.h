@@ -5,6 +5,7 @@
 #define XLVS_STATE_H
 
 #include "conn.h"
+#include "defense.h"
 #include "persist.h"
 #include "parse.h"
 #include "tcp.h"
@@ -22,6 +23,20 @@ static __always_inline __u32 timeout_of(__u32 index)
 	return current->timeout[index & (TIMEOUT_COUNT - 1)];
 }
 
+/* Whether the stricter transitions of TCP are in force. */
+static __always_inline int is_secure(void)
+{
+	struct settings *current;
+	__u32 zero = 0;
+	__s32 mode;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (!current)
+		return 0;
+	mode = current->sysctl[SYSCTL_SECURE_TCP];
+	return mode != DEFENSE_OFF && acts(current, mode);
+}
+
 /* Move a connection's state by one packet, from its client or its real server. */
 static __always_inline void follow(struct connection *entry, const struct packet *packet,
 				   __u32 direction, __u32 now)
@@ -29,6 +44,8 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	__u64 control = load_control(entry);
 	__u32 state, set = 0, clear = 0;
 
+	if (direction == DIRECTION_INPUT)
+		count_in_packet(entry);
 	if (packet->flow.protocol != PROTOCOL_TCP) {
 		if (direction == DIRECTION_OUTPUT)
 			assure_template(entry->link);
@@ -41,7 +58,7 @@ static __always_inline void follow(struct connection *entry, const struct packet
 		else
 			direction = DIRECTION_INPUT_ONLY;
 	}
-	state = tcp_next_state(direction, control_state(control), packet->tcp_flags);
+	state = tcp_next_state(direction, control_state(control), packet->tcp_flags, is_secure());
 	if (state != control_state(control)) {
 		if (state == TCP_ESTABLISHED)
 			assure_template(entry->link);
@@ -63,7 +80,8 @@ enum reuse_mode {
 
 /*
  * A SYN that meets the remains of an earlier connection, or one to a real server
- * that is quiesced: it begins a new one (kernel: is_new_conn_expected(), ip_vs_in()).
+ * that is quiesced, whatever the mode: it begins a new one (kernel: is_new_conn_expected(),
+ * ip_vs_in()).
  */
 static __always_inline int reopens(const struct connection *entry, __u64 control,
 				   const struct packet *packet, const struct settings *current)
@@ -72,15 +90,16 @@ static __always_inline int reopens(const struct connection *entry, __u64 control
 	struct destination *destination;
 	__u32 index = entry->destination;
 
-	if (packet->flow.protocol != PROTOCOL_TCP || !(packet->tcp_flags & TCP_SYN) || mode == 0)
+	if (packet->flow.protocol != PROTOCOL_TCP || !(packet->tcp_flags & TCP_SYN))
 		return 0;
 	if (current->sysctl[SYSCTL_EXPIRE_NODEST_CONN]) {
 		destination = bpf_map_lookup_elem(&destinations, &index);
 		if (destination && destination->weight == 0)
 			return 1;
 	}
-	if (entry->link)
-		return 0; /* with its template's real server */
+	/* A controlled one stays with its template's real server. */
+	if (mode == 0 || entry->link)
+		return 0;
 	return state == TCP_TIME_WAIT || state == TCP_CLOSE ||
 	       (mode & REUSE_FIN_WAIT && state == TCP_FIN_WAIT &&
 		control_flags(control) & CONNECTION_NO_OUTPUT);

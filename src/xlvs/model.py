@@ -337,6 +337,25 @@ class MarkRule(Value):
         return self.replace(mark=0)
 
 
+class Sysctl(Value):
+    """A setting of IPVS as the kernel names it in /proc/sys/net/ipv4/vs.
+
+    ``default`` is its text there, None where each machine has another.  It may be
+    any number from ``low`` to ``high``, unless ``refusal`` says why it stays as it is.
+    """
+
+    __slots__ = ("default", "high", "low", "name", "refusal")
+
+    def __init__(
+        self, name: str, default: str | None, low: int = 0, high: int = 0, refusal: str = ""
+    ) -> None:
+        self.name = name
+        self.default = default
+        self.low = low
+        self.high = high
+        self.refusal = refusal
+
+
 class Timeouts(Value):
     """The three timeouts that ``ipvsadm --set`` changes, in seconds."""
 

@@ -31,6 +31,8 @@ from .scenario import KERNEL, XLVS, Observation, Play, Scenario
 
 PROGRAMS = Path(__file__).resolve().parents[2] / ".venv/bin"
 COMMANDS = {KERNEL: ("ipvsadm",), XLVS: (str(PROGRAMS / "xlvsadm"),)}
+XLVS_COMMAND = str(PROGRAMS / "xlvs")
+KERNEL_SETTINGS = "/proc/sys/net/ipv4/vs"
 COMMAND_TIMEOUT = 60
 ANSWER_TIMEOUT = 2.5
 """Seconds until a SYN or a datagram counts as not answered; a SYN has then been sent again once."""
@@ -63,7 +65,7 @@ class Player:
             loaded = False
             for step, stdin in self._with_stdin(steps):
                 yield self._observe(step, stdin)
-                if not loaded and step.startswith("ipvsadm"):
+                if not loaded and step.startswith(("ipvsadm", "sysctl")):
                     # From here: the first command loads a director, which takes one longer than the other.
                     self._start = time.monotonic()
                     loaded = True
@@ -84,6 +86,8 @@ class Player:
         match verb, words:
             case "ipvsadm", _:
                 return Observation(step, without_size(self._ipvsadm(words, stdin)))
+            case "sysctl", [name, value]:
+                return Observation(step, self._sysctl(name, value))
             case "run", [node, *command]:
                 return Observation(step, self._run(node, command, stdin))
             case "open", [name, protocol, target]:
@@ -120,6 +124,21 @@ class Player:
 
     def _ipvsadm(self, arguments: Sequence[str], stdin: str) -> str:
         return self._run(DIRECTOR, [*self._command, *arguments], stdin)
+
+    def _sysctl(self, name: str, value: str) -> str:
+        """Change a setting: the kernel's in its file, in the director's namespace."""
+        if self._command == COMMANDS[XLVS]:
+            done = subprocess.run(
+                self._network.command(DIRECTOR, [XLVS_COMMAND, "sysctl", f"{name}={value}"]),
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT,
+                check=False,
+            )
+            return done.stderr
+        with self._network.inside(DIRECTOR):
+            Path(KERNEL_SETTINGS, name).write_text(f"{value}\n")
+        return ""
 
     def _run(self, node: str, command: Sequence[str], stdin: str) -> str:
         done = subprocess.run(
@@ -339,7 +358,7 @@ def play(scenario: Scenario, director: str, steady: SteadyClock | None) -> Play:
         finally:
             if director == XLVS:
                 # Its tables outlive a namespace that is deleted under it.
-                detach = built.command(DIRECTOR, [str(PROGRAMS / "xlvs"), "detach"])
+                detach = built.command(DIRECTOR, [XLVS_COMMAND, "detach"])
                 subprocess.run(detach, capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
     return Play(scenario.name, director, observations)
 

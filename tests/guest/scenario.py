@@ -8,6 +8,7 @@ line, with ``{vip}``, ``{vip6}``, ``{rs1}``, ``{rs1_6}``, ``{client}`` and so on
 standing for addresses:
 
     ipvsadm -A -t {vip}:80 -s rr    a command on the director; observed: its whole answer
+    sysctl NAME VALUE               a setting of net.ipv4.vs on the director; observed: the complaint
     < LINE                          adds a line to the stdin of the command before it
     open NAME tcp {vip}:80 [from ADDRESS:PORT]
                                     a connection, which stays open; observed: the real server that

@@ -419,6 +419,20 @@ class EbpfDatapath:
 
         marks.replace(self._maps, rules)
 
+    # --- the kernel's settings ---------------------------------------------
+
+    def sysctls(self) -> dict[str, str]:
+        """See `Datapath.sysctls`."""
+        from xlvs.datapath import sysctls
+
+        return sysctls.read(self._maps.settings, self._maps.limits.buckets * abi.SLOTS_PER_BUCKET // 2)
+
+    def set_sysctls(self, values: dict[str, str]) -> None:
+        """See `Datapath.set_sysctls`."""
+        from xlvs.datapath import sysctls
+
+        sysctls.store(self._maps.settings, values)
+
     # --- destinations ------------------------------------------------------
 
     def add_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:

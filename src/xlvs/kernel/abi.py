@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 2
+ABI_VERSION = 3
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -18,6 +18,7 @@ INTERFACE_LIMIT = 4096
 RUN_HEADER = 4
 HASH_SLOTS = 256
 MH_SLOTS = 4093
+IN_PACKETS_LIMIT = 9
 TIMEOUT_COUNT = 16
 TIMEOUT_UDP = 11
 SWEEPS_PER_SECOND = 64
@@ -110,7 +111,14 @@ SYSCTL_CONN_REUSE_MODE = 0
 SYSCTL_EXPIRE_NODEST_CONN = 1
 SYSCTL_EXPIRE_QUIESCENT_TEMPLATE = 2
 SYSCTL_SLOPPY_TCP = 3
-SYSCTL_COUNT = 4
+SYSCTL_CACHE_BYPASS = 4
+SYSCTL_DROP_ENTRY = 5
+SYSCTL_DROP_PACKET = 6
+SYSCTL_SECURE_TCP = 7
+SYSCTL_AMEMTHRESH = 8
+SYSCTL_AM_DROPRATE = 9
+SYSCTL_IGNORE_TUNNELED = 10
+SYSCTL_COUNT = 11
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -147,6 +155,7 @@ class Connection(LittleEndianStructure):
     expires: int
     destination: int
     destination_port: int
+    in_packets: int
     reserved: int
     link: int
     _fields_ = [
@@ -155,7 +164,8 @@ class Connection(LittleEndianStructure):
         ("expires", c_uint32),
         ("destination", c_uint32),
         ("destination_port", c_uint16),
-        ("reserved", c_uint16),
+        ("in_packets", c_uint8),
+        ("reserved", c_uint8),
         ("link", c_uint32),
     ]
 
@@ -374,7 +384,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 200 bytes."""
+    """``struct settings``, 240 bytes."""
 
     abi_version: int
     pad: int
@@ -394,9 +404,11 @@ class Settings(LittleEndianStructure):
     changing: int
     ftp_services: int
     any_port_services: int
-    sysctl: Array[c_uint32]
+    sysctl: Array[c_int32]
     mark_set: int
     mark_set_changed: int
+    occupied: int
+    drop_counter: int
     _fields_ = [
         ("abi_version", c_uint32),
         ("pad", c_uint32),
@@ -416,14 +428,16 @@ class Settings(LittleEndianStructure):
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
         ("any_port_services", c_uint32),
-        ("sysctl", c_uint32 * 4),
+        ("sysctl", c_int32 * 11),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
+        ("occupied", c_uint32),
+        ("drop_counter", c_uint32),
     ]
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 80 bytes."""
+    """``struct events``, 88 bytes."""
 
     table_full: int
     no_destination: int
@@ -434,6 +448,7 @@ class Events(LittleEndianStructure):
     expired: int
     xdp_forwarded: int
     forwarded: int
+    defended: int
     unchecked: int
     _fields_ = [
         ("table_full", c_uint64),
@@ -445,5 +460,6 @@ class Events(LittleEndianStructure):
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),
+        ("defended", c_uint64),
         ("unchecked", c_uint64),
     ]
