@@ -24,7 +24,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -54,7 +54,7 @@ struct flow {
 	__be16 virtual_port;
 	__u8 protocol;
 	__u8 family;              /* AF_INET or AF_INET6 */
-	__u16 pad;
+	__u16 expected;           /* 1: FTP data from a client port that is not known yet, 0 */
 };
 
 /* A connection's `control` word: phase, TCP state, flags and generation
@@ -75,6 +75,8 @@ enum connection_flag {
 	CONNECTION_CLIENT_HERE = 16, /* the client is the director itself */
 	CONNECTION_TEMPLATE = 32, /* a persistence template: no packet is of its flow */
 	CONNECTION_ASIDE = 64,    /* a template whose real server is gone: never found again */
+	CONNECTION_FTP = 2048,    /* a reply: of an FTP control connection */
+	CONNECTION_PASSIVE = 4096, /* FTP: the client asked for a port to connect to */
 };
 
 /* In the same flags: the forwarding method that it began with, and keeps. */
@@ -98,15 +100,19 @@ enum template_state {
 	TEMPLATE_ASSURED,         /* a connection of its was established */
 };
 
+/* In `link` of a connection. */
+#define LINK_TO_FTP 0x80000000u
+
 struct connection {
 	__u64 control;
 	struct flow flow;
 	__u32 expires;            /* tick at which it is forgotten, or was */
 	__u32 destination;        /* index into `destinations` */
 	__be16 destination_port;
-	__u16 reserved;
-	/* Of a connection: 1 + the slot of its template, 0 = none.  Of a reply: 1 + the
-	 * slot of its connection.  Of a template: the ticks that it lives on. */
+	__u16 controlled;         /* how many FTP data connections it keeps company */
+	/* Of a connection: 1 + the slot of its template, 0 = none; of FTP data: LINK_TO_FTP and
+	 * 1 + the slot of its control connection.  Of a reply: 1 + the slot of its connection.
+	 * Of a template: the ticks that it lives on. */
 	__u32 link;
 };
 

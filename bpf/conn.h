@@ -220,11 +220,12 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 }
 
 /* A new connection is a destination's; the last that it may take bars the way to more. */
-static __always_inline void count_new(struct destination *destination)
+static __always_inline void count_new(struct destination *destination, __u32 flags)
 {
 	__u32 upper = destination->upper_threshold;
 
-	__sync_fetch_and_add(&destination->inactive, 1);
+	__sync_fetch_and_add(flags & CONNECTION_INACTIVE ? &destination->inactive :
+							   &destination->active, 1);
 	if (upper && (__u32)(destination->active + destination->inactive) >= upper)
 		__sync_fetch_and_or(&destination->overload, OVERLOADED);
 }
@@ -304,19 +305,64 @@ __attribute__((noinline)) int bury_reply(__u32 slot)
 	return 0;
 }
 
-/* One connection less that a template controls; `link` is the connection's. */
+/* How many FTP data connections an entry controls: it lives as long as they do
+ * (kernel: ip_vs_conn_expire(), n_control). */
+static __always_inline __u32 controls(const struct connection *entry)
+{
+	return *(const volatile __u16 *)&entry->controlled;
+}
+
+/* Whether a connection's time is over. */
+static __always_inline int has_ended(const struct connection *entry, __u32 now)
+{
+	return has_passed(entry->expires, now) && !controls(entry);
+}
+
+#define CONTROLLED_LIMIT 0x4000
+
+/* Atomics have 32 bits at least: `controlled` changes with the port beside it. */
+union port_and_controlled {
+	__u32 word;
+	struct {
+		__be16 port;
+		__u16 controlled;
+	};
+};
+
+/* One FTP data connection more or less for its control connection; 0 if that can't be. */
+static __always_inline int change_controlled(struct connection *entry, __s32 change)
+{
+	__u32 *word = (__u32 *)&entry->destination_port;
+
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		union port_and_controlled old = { .word = *(volatile __u32 *)word }, new = old;
+
+		new.controlled += change;
+		if (new.controlled > CONTROLLED_LIMIT)
+			return 0;
+		if (__sync_val_compare_and_swap(word, old.word, new.word) == old.word)
+			return 1;
+	}
+	return 0;
+}
+
+/* One connection less that a template, or an FTP control connection, controls;
+ * `link` is the connection's. */
 static __always_inline void release_template(__u32 link)
 {
-	struct connection *template = link ? conn_at(link - 1) : 0;
+	struct connection *template = link ? conn_at((link & ~LINK_TO_FTP) - 1) : 0;
 
-	if (template)
+	if (template && link & LINK_TO_FTP)
+		change_controlled(template, -1);
+	else if (template)
 		__sync_fetch_and_add(&template->control, -(1ULL << CONTROL_CONTROLLED_SHIFT));
 }
 
-/* Forget the connection in a slot; once, whoever else tries at the same time. */
+/* Forget the connection in a slot, unless it controls others; once, whoever else
+ * tries at the same time. */
 static __always_inline void conn_kill(struct connection *entry, __u32 slot, __u32 now)
 {
-	__u64 control = bury(entry, now);
+	__u64 control = controls(entry) ? 0 : bury(entry, now);
 
 	if (!control)
 		return;
@@ -350,6 +396,19 @@ static __always_inline void conn_set_state(struct connection *entry, __u32 state
 			destination_moves(entry->destination, active, -active);
 		}
 		return;
+	}
+}
+
+/* Set and clear flags of an entry that nothing is counted by. */
+static __always_inline void conn_set_flags(struct connection *entry, __u32 set, __u32 clear)
+{
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 old = load_control(entry), new;
+
+		new = control_with(old, PHASE_LIVE, control_state(old),
+				   (control_flags(old) | set) & ~clear);
+		if (control_phase(old) != PHASE_LIVE || new == old || swap_control(entry, old, new))
+			return;
 	}
 }
 
@@ -429,7 +488,6 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->destination = new->destination;
 	entry->destination_port = new->destination_port;
 	entry->expires = new->expires;
-	entry->reserved = 0;
 	entry->link = new->link;
 	/* A full barrier: the fields are there before the phase. */
 	swap_control(entry, control, live);
@@ -499,6 +557,7 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 			__sync_fetch_and_add(&guard->spilled, 1);
 		slot = claim_slot(bucket[n]);
 		if (slot >= 0) {
+			bucket[n]->slot[slot & (SLOTS_PER_BUCKET - 1)].controlled = 0;
 			publish(bucket[n], slot, new, new->flags | (n ? CONNECTION_SPILLED : 0));
 			result = (bucket_choice(hash, n) * SLOTS_PER_BUCKET + slot) | SLOT_IS_NEW;
 			goto unlock;

@@ -17,7 +17,7 @@
 #include "sched.h"
 
 #define FTP_PORT 21
-#define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for a template that still controls connections */
+#define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for what still controls connections */
 
 static __always_inline __u32 control_controlled(__u64 control)
 {

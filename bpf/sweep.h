@@ -40,6 +40,10 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 	} else if (phase == PHASE_LIVE) {
 		if (!has_passed(entry->expires, sweep->now))
 			return;
+		if (controls(entry)) {
+			entry->expires = sweep->now + EXTENSION_TICKS;
+			return;
+		}
 		conn_kill(entry, slot, sweep->now);
 		COUNT_EVENT(expired);
 	} else if (phase == PHASE_DEAD &&

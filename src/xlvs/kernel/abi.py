@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 2
+ABI_VERSION = 3
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -39,6 +39,8 @@ CONNECTION_REPLY = 8
 CONNECTION_CLIENT_HERE = 16
 CONNECTION_TEMPLATE = 32
 CONNECTION_ASIDE = 64
+CONNECTION_FTP = 2048
+CONNECTION_PASSIVE = 4096
 
 # enum connection_method
 CONNECTION_METHOD_SHIFT = 8
@@ -127,7 +129,7 @@ class Flow(LittleEndianStructure):
     virtual_port: int
     protocol: int
     family: int
-    pad: int
+    expected: int
     _fields_ = [
         ("client", c_uint8 * 16),
         ("virtual", c_uint8 * 16),
@@ -135,7 +137,7 @@ class Flow(LittleEndianStructure):
         ("virtual_port", c_uint16),
         ("protocol", c_uint8),
         ("family", c_uint8),
-        ("pad", c_uint16),
+        ("expected", c_uint16),
     ]
 
 
@@ -147,7 +149,7 @@ class Connection(LittleEndianStructure):
     expires: int
     destination: int
     destination_port: int
-    reserved: int
+    controlled: int
     link: int
     _fields_ = [
         ("control", c_uint64),
@@ -155,7 +157,7 @@ class Connection(LittleEndianStructure):
         ("expires", c_uint32),
         ("destination", c_uint32),
         ("destination_port", c_uint16),
-        ("reserved", c_uint16),
+        ("controlled", c_uint16),
         ("link", c_uint32),
     ]
 
