@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ class Control(Masqueraded):
         before, after = self.asked(text, ACK | PSH)
         assert self.director.tc(self.director.frame(before)) == (SENT, self.director.frame(after))
 
-    def hears(self, answer: bytes, told: bytes | None = None, **fields: bytes) -> None:
+    def hears(self, answer: bytes, told: bytes | None = None, **fields: Any) -> None:
         """The real server's answer arrives as ``told``, or as it is."""
         before = whole_packet(TCP, self.server, self.client, answer, ACK | PSH, **fields)
         after = whole_packet(TCP, self.virtual, self.client, told or answer, ACK | PSH, 63, **fields)
