@@ -195,7 +195,7 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		uncount(new.replaced_destination, new.replaces);
 	}
 	found &= SLOT_MASK;
-	count_new(destination, CONNECTION_INACTIVE);
+	count_new(destination);
 	if (destination->method == METHOD_MASQUERADE && admit_reply(found, &new, destination)) {
 		entry = conn_at(found);
 		if (entry)

@@ -220,12 +220,11 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 }
 
 /* A new connection is a destination's; the last that it may take bars the way to more. */
-static __always_inline void count_new(struct destination *destination, __u32 flags)
+static __always_inline void count_new(struct destination *destination)
 {
 	__u32 upper = destination->upper_threshold;
 
-	__sync_fetch_and_add(flags & CONNECTION_INACTIVE ? &destination->inactive :
-							   &destination->active, 1);
+	__sync_fetch_and_add(&destination->inactive, 1);
 	if (upper && (__u32)(destination->active + destination->inactive) >= upper)
 		__sync_fetch_and_or(&destination->overload, OVERLOADED);
 }

@@ -333,7 +333,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 		new.destination_port = bpf_htons(port);
 	}
 	new.expires = now + timeout_of(TCP_LISTEN);
-	new.flags = METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT |
+	new.flags = CONNECTION_INACTIVE | METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT |
 		    (control_flags(load_control(controller)) & CONNECTION_CLIENT_HERE);
 	new.link = LINK_TO_FTP | (slot + 1);
 	found = conn_find(&new.flow);
@@ -352,7 +352,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 		uncount(new.replaced_destination, new.replaces);
 	}
 	found &= SLOT_MASK;
-	count_new(destination, new.flags);
+	count_new(destination);
 	entry = conn_at(found);
 	if (!entry)
 		return -1;

@@ -7,6 +7,8 @@ from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, XLVS, Scenario, differences, play
 
 # The real server is in the client's network: redirects would show it the short way.
+# A control connection's minute more is not compared: the kernel's timer of 900 seconds
+# may be sixteen late.  That it goes on after them is.
 FTP = Scenario.parse(
     "FTP under NAT",
     """
@@ -62,11 +64,9 @@ FTP = Scenario.parse(
     wait 500
     send f 100
     send i 100
-    wait 290
-    connections
-    wait 60
-    connections
+    wait 310
     ask c NOOP
+    ask h NOOP
     connections
     ipvsadm -L -n
     """,
