@@ -55,7 +55,7 @@ struct flow {
 	__be16 virtual_port;
 	__u8 protocol;
 	__u8 family;              /* AF_INET or AF_INET6 */
-	__u16 pad;
+	__u16 expected;           /* 1: FTP data from a client port that is not known yet, 0 */
 };
 
 /* A connection's `control` word: phase, TCP state, flags and generation
@@ -76,6 +76,8 @@ enum connection_flag {
 	CONNECTION_CLIENT_HERE = 16, /* the client is the director itself */
 	CONNECTION_TEMPLATE = 32, /* a persistence template: no packet is of its flow */
 	CONNECTION_ASIDE = 64,    /* a template whose real server is gone: never found again */
+	CONNECTION_FTP = 2048,    /* a reply: of an FTP control connection */
+	CONNECTION_PASSIVE = 4096, /* FTP: the client asked for a port to connect to */
 };
 
 /* In the same flags: the forwarding method that it began with, and keeps. */
@@ -89,6 +91,8 @@ enum connection_control {
 	CONTROL_STATE_SHIFT = 8,
 	CONTROL_FLAGS_SHIFT = 16,
 	CONTROL_GENERATION_SHIFT = 32,
+	/* An FTP control connection lives as long as the data connections counted here. */
+	CONTROL_FTP_DATA_SHIFT = 48,
 	/* A template's upper half counts the connections that it controls. */
 	CONTROL_CONTROLLED_SHIFT = 32,
 };
@@ -99,6 +103,9 @@ enum template_state {
 	TEMPLATE_ASSURED,         /* a connection of its was established */
 };
 
+/* In `link` of a connection. */
+#define LINK_TO_FTP 0x80000000u
+
 struct connection {
 	__u64 control;
 	struct flow flow;
@@ -107,8 +114,9 @@ struct connection {
 	__be16 destination_port;
 	__u8 in_packets;          /* from the client, up to IN_PACKETS_LIMIT */
 	__u8 reserved;
-	/* Of a connection: 1 + the slot of its template, 0 = none.  Of a reply: 1 + the
-	 * slot of its connection.  Of a template: the ticks that it lives on. */
+	/* Of a connection: 1 + the slot of its template, 0 = none; of FTP data: LINK_TO_FTP and
+	 * 1 + the slot of its control connection.  Of a reply: 1 + the slot of its connection.
+	 * Of a template: the ticks that it lives on. */
 	__u32 link;
 };
 

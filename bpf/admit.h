@@ -112,6 +112,7 @@ enum admission {
 static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 				       const struct destination *destination)
 {
+	int is_ftp = new->flow.virtual_port == bpf_htons(FTP_PORT);
 	struct connection *reply;
 	int found;
 
@@ -120,7 +121,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 	new->flow.client = destination->address;
 	new->flow.client_port = new->destination_port;
 	new->destination_port = 0;
-	new->flags = CONNECTION_REPLY;
+	new->flags = CONNECTION_REPLY | (is_ftp ? CONNECTION_FTP : 0);
 	new->link = slot + 1;
 	new->replaces = 0;
 	for (int i = 0; i < 2; i++) {
@@ -155,7 +156,7 @@ struct entrance {
 	__u32 destination;
 	__u32 link;    /* 1 + the slot of its template, or 0 */
 	__be16 port;
-	__u16 pad;
+	__u16 expected; /* not counted as a connection of its service */
 	__u64 over;
 };
 
@@ -204,7 +205,8 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		COUNT_EVENT(table_full);
 		return REFUSED;
 	}
-	count_connection(entrance->service, entrance->destination);
+	if (!entrance->expected)
+		count_connection(entrance->service, entrance->destination);
 	return found;
 }
 
@@ -270,10 +272,59 @@ static __always_inline int choose(const struct packet *packet, const struct serv
 /* A packet that gets no entry of its own is one of its template's. */
 static __always_inline void count_at_template(__u32 link)
 {
-	struct connection *template = link ? conn_at(link - 1) : 0;
+	struct connection *template = template_at(link);
 
 	if (template)
 		count_in_packet(template);
+}
+
+/* Whether somebody may expect FTP data of a client's at a port. */
+static __always_inline int may_be_expected(const struct packet *packet)
+{
+	struct settings *current;
+	__u32 zero = 0;
+
+	if (!(packet->tcp_flags & TCP_SYN) || !may_be_ftp_data(packet))
+		return 0;
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current &&
+	       (current->ftp_services || current->any_port_services || current->mark_set);
+}
+
+/*
+ * An FTP client's first packet to the port that it was told: what was expected
+ * ends, and the connection begins that goes where that would have (kernel:
+ * ip_vs_conn_fill_cport()).  Fills in `entrance`; 0 if nothing is expected.
+ */
+__attribute__((noinline)) int take_expected(const struct packet *packet, struct entrance *entrance)
+{
+	struct connection *entry, *controller;
+	struct flow flow;
+	__u64 control;
+	int slot;
+
+	if (!packet || !entrance)
+		return 0;
+	flow = packet->flow;
+	flow.client_port = 0;
+	flow.expected = 1;
+	slot = conn_find(&flow);
+	entry = slot >= 0 ? conn_at(slot) : 0;
+	if (!entry || has_passed(entry->expires, ticks_now()))
+		return 0;
+	entrance->destination = entry->destination;
+	entrance->link = entry->link;
+	entrance->port = entry->destination_port;
+	entrance->expected = 1;
+	control = bury(entry, ticks_now());
+	if (!control)
+		return 0; /* another packet was first */
+	uncount(entrance->destination, control);
+	/* The answer has come that was asked for. */
+	controller = conn_at((entrance->link & ~LINK_TO_FTP) - 1);
+	if (controller)
+		conn_set_flags(controller, 0, CONNECTION_PASSIVE);
+	return 1;
 }
 
 /*
@@ -292,6 +343,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 
 	if (!may_be_scheduled(packet) || (!packet->own && is_martian(&packet->flow)))
 		return NOT_A_SERVICE;
+	if (may_be_expected(packet) && take_expected(packet, &entrance))
+		return make_connection(packet, &entrance);
 	found = service_of(skb, packet);
 	if (found < 0 || !virtual_is_local(skb, found))
 		return NOT_A_SERVICE;

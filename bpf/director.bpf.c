@@ -40,6 +40,7 @@
 #include "icmp.h"
 #include "tunnel.h"
 #include "fragment.h"
+#include "ftp.h"
 #include "answer.h"
 #include "related.h"
 #include "tunnel_error.h"
@@ -166,11 +167,30 @@ static __always_inline void make_readable(struct __sk_buff *skb)
 		bpf_skb_pull_data(skb, skb->len < LONGEST_HEADERS ? skb->len : LONGEST_HEADERS);
 }
 
-static __always_inline int is_reply_at(int slot)
+/* The flags of the entry in `slot`, if that is a reply's; else 0. */
+static __always_inline __u32 reply_flags_at(int slot)
 {
 	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
+	__u32 flags = entry ? control_flags(load_control(entry)) : 0;
 
-	return entry && is_reply(entry);
+	return flags & CONNECTION_REPLY ? flags : 0;
+}
+
+/* A packet that has its flow, whose entry may be in `slot`; FTP's is read on its way. */
+static __always_inline int go_on(struct __sk_buff *skb, const struct packet *packet, int slot,
+				__u32 reply_flags)
+{
+	int choice;
+
+	if (reply_flags) {
+		if (reply_flags & CONNECTION_FTP)
+			ftp_answer(skb, packet, slot);
+		return answer(skb, packet, slot);
+	}
+	choice = connection_for(skb, packet, slot);
+	if (packet->flow.virtual_port == bpf_htons(FTP_PORT) && choice >= 0)
+		ftp_request(skb, packet, choice);
+	return serve(skb, packet, choice);
 }
 
 /* A frame that is no TCP or UDP packet; it may be an error about one, or about a tunnel's. */
@@ -195,15 +215,14 @@ int xlvs_tc(struct __sk_buff *skb)
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
-	if (is_reply_at(slot))
-		return answer(skb, &packet, slot);
-	return serve(skb, &packet, connection_for(skb, &packet, slot));
+	return go_on(skb, &packet, slot, reply_flags_at(slot));
 }
 
 SEC("tc")
 int xlvs_tc_out(struct __sk_buff *skb)
 {
 	struct packet packet = { .own = OWN_LEAVING };
+	__u32 reply_flags;
 	int slot;
 
 	/* What only passes through was seen as it came in. */
@@ -216,11 +235,10 @@ int xlvs_tc_out(struct __sk_buff *skb)
 		return skb->ifindex == LOOPBACK_INDEX ? send_round(skb) :
 							follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
-	if (is_reply_at(slot))
-		return answer(skb, &packet, slot);
-	if (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX)
+	reply_flags = reply_flags_at(slot);
+	if (!reply_flags && (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX))
 		return NOT_OURS;
-	return serve(skb, &packet, connection_for(skb, &packet, slot));
+	return go_on(skb, &packet, slot, reply_flags);
 }
 
 SEC("tc")
@@ -236,7 +254,7 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
-	return serve(skb, &packet, connection_for(skb, &packet, slot));
+	return go_on(skb, &packet, slot, 0);
 }
 
 static __always_inline int is_for_interface(struct xdp_md *context)

@@ -17,7 +17,7 @@
 #include "sched.h"
 
 #define FTP_PORT 21
-#define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for a template that still controls connections */
+#define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for what still controls connections */
 
 static __always_inline __u32 control_controlled(__u64 control)
 {
@@ -200,7 +200,7 @@ __attribute__((noinline)) int hold_template(const struct packet *packet, __u32 s
 /* A connection was established: its template is worth keeping. */
 static __always_inline void assure_template(__u32 link)
 {
-	struct connection *template = link ? conn_at(link - 1) : 0;
+	struct connection *template = template_at(link);
 	const __u64 assured = (__u64)TEMPLATE_ASSURED << CONTROL_STATE_SHIFT;
 
 	if (template && !(load_control(template) & assured) && is_template(template))

@@ -261,7 +261,7 @@ __attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct 
 	__u32 index;
 	int is_here;
 
-	if (!related || !entry || has_passed(entry->expires, ticks_now()))
+	if (!related || !entry || has_ended(entry, ticks_now()))
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
@@ -301,7 +301,7 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 	if (!related || !reply)
 		return NOT_OURS;
 	entry = conn_of_reply(reply);
-	if (!entry || has_passed(entry->expires, ticks_now()))
+	if (!entry || has_ended(entry, ticks_now()))
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

@@ -125,7 +125,7 @@ static __always_inline int is_over(const struct connection *entry, __u64 control
 	struct settings *current;
 	__u32 zero = 0;
 
-	if (has_passed(entry->expires, now))
+	if (has_ended(entry, now))
 		return 1;
 	current = bpf_map_lookup_elem(&settings, &zero);
 	return current && (reopens(entry, control, packet, current) ||

@@ -88,7 +88,7 @@ static __always_inline int ends_early(const struct connection *entry, __u64 cont
 static __always_inline void end_early(struct connection *entry, __u32 slot,
 				      const struct sweep *sweep)
 {
-	struct connection *template = entry->link ? conn_at(entry->link - 1) : 0;
+	struct connection *template = template_at(entry->link);
 	int orphan = sweep->expire_nodest && is_orphan(entry);
 	__u64 control;
 
@@ -121,9 +121,13 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 			end_template(entry, control, sweep->now);
 	} else if (phase == PHASE_LIVE) {
 		if (has_passed(entry->expires, sweep->now)) {
+			if (controls(control)) {
+				entry->expires = sweep->now + EXTENSION_TICKS;
+				return;
+			}
 			conn_kill(entry, slot, sweep->now);
 			COUNT_EVENT(expired);
-		} else if (ends_early(entry, control, sweep)) {
+		} else if (!controls(control) && ends_early(entry, control, sweep)) {
 			end_early(entry, slot, sweep);
 		}
 	} else if (phase == PHASE_DEAD &&

@@ -50,6 +50,8 @@ class Player:
         self._steady = steady
         self._command = command
         self._places = built.addresses()
+        # As FTP writes them.
+        self._places |= {f"{name}_ftp": each.replace(".", ",") for name, each in self._places.items()}
         self._clients: dict[str, socket.socket] = {}
         self._targets: dict[str, tuple[str, int]] = {}
         self._servers: dict[str, socket.socket] = {}
@@ -100,6 +102,10 @@ class Player:
                 return Observation(step, "")  # everybody does, from the beginning
             case "send", [name, *size]:
                 return Observation(step, self._send(name, int(size[0]) if size else 1))
+            case "ask", [name, *words]:
+                return Observation(step, self._ask(name, " ".join(words)))
+            case "answer", [name, *words]:
+                return Observation(step, self._answer(name, " ".join(words)))
             case "close", [name]:
                 self._close(name)
                 return Observation(step, "")
@@ -158,7 +164,7 @@ class Player:
     # --- the client and the real servers --------------------------------------
 
     def _listen(self, steps: Sequence[str]) -> None:
-        """Let every real server, and the director itself, listen on all ports that the steps name."""
+        """Let every node listen on all ports that the steps name."""
         ports = set()
         for step in steps:
             words = step.split()
@@ -166,7 +172,7 @@ class Player:
                 ports.add((words[2], int(words[3].rpartition(":")[2])))
             elif words[0] == "listen":
                 ports.add((words[1], int(words[2])))
-        for node in (DIRECTOR, *self._network.servers):
+        for node in self._network.nodes:
             with self._network.inside(node):
                 for protocol, port in sorted(ports):
                     listener = self._stack.enter_context(
@@ -239,6 +245,16 @@ class Player:
             listener.recv(65536)
             return self._listeners[listener]
         return REFUSED if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) else NO_ANSWER
+
+    def _ask(self, name: str, line: str) -> str:
+        """The client sends a line; what the real server reads."""
+        self._clients[name].sendall(f"{line}\r\n".encode())
+        return _receive(self._servers[name]).decode().rstrip()
+
+    def _answer(self, name: str, line: str) -> str:
+        """The real server sends a line; the numbers that the client reads in it."""
+        self._servers[name].sendall(f"{line}\r\n".encode())
+        return " ".join(re.findall(r"\d+", _receive(self._clients[name]).decode()))
 
     def _listeners_node(self, name: str) -> str:
         port = self._servers[name].getsockname()[1]

@@ -40,6 +40,8 @@ CONNECTION_REPLY = 8
 CONNECTION_CLIENT_HERE = 16
 CONNECTION_TEMPLATE = 32
 CONNECTION_ASIDE = 64
+CONNECTION_FTP = 2048
+CONNECTION_PASSIVE = 4096
 
 # enum connection_method
 CONNECTION_METHOD_SHIFT = 8
@@ -50,6 +52,7 @@ CONTROL_PHASE_SHIFT = 0
 CONTROL_STATE_SHIFT = 8
 CONTROL_FLAGS_SHIFT = 16
 CONTROL_GENERATION_SHIFT = 32
+CONTROL_FTP_DATA_SHIFT = 48
 CONTROL_CONTROLLED_SHIFT = 32
 
 # enum service_flag
@@ -135,7 +138,7 @@ class Flow(LittleEndianStructure):
     virtual_port: int
     protocol: int
     family: int
-    pad: int
+    expected: int
     _fields_ = [
         ("client", c_uint8 * 16),
         ("virtual", c_uint8 * 16),
@@ -143,7 +146,7 @@ class Flow(LittleEndianStructure):
         ("virtual_port", c_uint16),
         ("protocol", c_uint8),
         ("family", c_uint8),
-        ("pad", c_uint16),
+        ("expected", c_uint16),
     ]
 
 
