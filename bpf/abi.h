@@ -24,7 +24,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -32,8 +32,9 @@ enum abi {
 	RUN_HEADER = 4,           /* pool elements before a run's first pick */
 	HASH_SLOTS = 256,         /* of the tables of sh and dh */
 	MH_SLOTS = 4093,          /* of mh's: the kernel's default, CONFIG_IP_VS_MH_TAB_INDEX=12 */
-	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
+	TIMEOUT_COUNT = 32,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
+	TIMEOUT_SCTP = 16,        /* of its first state; 14 there are */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
 	MARK_RULES = 2048,        /* rules that a set may have */
 	MARK_RANGES = 20,         /* port ranges of a rule, destination and source together */
@@ -331,7 +332,7 @@ struct settings {
 	struct limits limits;
 	__u8 program_version[16]; /* of the xlvs that loaded it, as text */
 	__u64 loaded_at;          /* seconds since the epoch */
-	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
+	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, TIMEOUT_UDP, by SCTP state */
 	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
 	__u32 loopback_set;       /* settings of lo that we turned on: bits as in loopback.py */
 	__u32 lblc_expiration;    /* ticks: an entry unused for so long is forgotten */

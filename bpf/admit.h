@@ -30,6 +30,8 @@ static __always_inline int may_be_scheduled(const struct packet *packet)
 	/* From port 0 come no connections: it is that of templates. */
 	if (packet->flow.client_port == bpf_htons(FTP_DATA_PORT) || packet->flow.client_port == 0)
 		return 0;
+	if (packet->flow.protocol == PROTOCOL_SCTP)
+		return asks(packet);
 	if (packet->flow.protocol != PROTOCOL_TCP)
 		return 1;
 	if (packet->tcp_flags & TCP_RST)

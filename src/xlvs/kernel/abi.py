@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 2
+ABI_VERSION = 3
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -18,8 +18,9 @@ INTERFACE_LIMIT = 4096
 RUN_HEADER = 4
 HASH_SLOTS = 256
 MH_SLOTS = 4093
-TIMEOUT_COUNT = 16
+TIMEOUT_COUNT = 32
 TIMEOUT_UDP = 11
+TIMEOUT_SCTP = 16
 SWEEPS_PER_SECOND = 64
 MARK_RULES = 2048
 MARK_RANGES = 20
@@ -374,7 +375,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 200 bytes."""
+    """``struct settings``, 264 bytes."""
 
     abi_version: int
     pad: int
@@ -403,7 +404,7 @@ class Settings(LittleEndianStructure):
         ("limits", Limits),
         ("program_version", c_uint8 * 16),
         ("loaded_at", c_uint64),
-        ("timeout", c_uint32 * 16),
+        ("timeout", c_uint32 * 32),
         ("icmp_interval", c_uint32),
         ("loopback_set", c_uint32),
         ("lblc_expiration", c_uint32),
