@@ -64,7 +64,7 @@ _RULES = {
     (INPUT_ONLY, ABORT): {"C-WAIT": "REJECTED", "*": "CLOSED"},
 }  # fmt: skip
 
-TIMEOUTS = {state: 61 for state in STATES} | {"NONE": 2, "INIT1": 4, "REJECTED": 4, "ESTABLISHED": 900}
+TIMEOUTS = dict.fromkeys(STATES, 61) | {"NONE": 2, "INIT1": 4, "REJECTED": 4, "ESTABLISHED": 900}
 
 
 def next_state(state: str, kinds: tuple[int, ...], direction: str) -> str:
