@@ -16,11 +16,6 @@ _WHOLE = "from tests.packet.offloads import leave_nothing_to_the_card as leave; 
 WHOLE_CHECKSUMS = "\n".join(
     f"run {node} {PROGRAMS}/python -c {shlex.quote(_WHOLE)}" for node in ("client", "director", "rs1")
 )
-MARK = (
-    "set -e; if grep -q FWM /proc/net/ip_vs; then "
-    "iptables -t mangle -A PREROUTING -p sctp --dport 90:91 -j MARK --set-mark 1; "
-    f"else {PROGRAMS}/xlvs mark add 1 --dst 0.0.0.0/0 --proto sctp --port 90-91; fi"
-)
 
 ROUTED = Scenario.parse(
     "associations by Direct Routing, over both families",
@@ -77,6 +72,7 @@ def _masqueraded(name: str, prepared: str) -> Scenario:
         run director sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
         run director sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.eth0.send_redirects=0
         run rs1 sh -c "ip route add 10.0.0.1/32 via {{dip}}; ip -6 route add {{client_6}}/128 via {{dip_6}}"
+        run rs1 sysctl -qw net.ipv6.conf.all.accept_redirects=0 net.ipv6.conf.eth0.accept_redirects=0
         {prepared}
         ipvsadm -R
         < -A --sctp-service {{vip}}:80 -s rr
@@ -97,8 +93,8 @@ def _masqueraded(name: str, prepared: str) -> Scenario:
         wait 3
         ipvsadm -L -n --stats
         close a
-        close c
         reset b
+        close c
         connections
         open again sctp {{vip}}:80 from 10.0.0.1:40000
         open again-6 sctp [{{vip6}}]:80
@@ -135,27 +131,20 @@ REFUSED = Scenario.parse(
 )
 
 PERSISTENT = Scenario.parse(
-    "persistence and firewall marks",
-    f"""
+    "persistence",
+    """
     ipvsadm -R
-    < -A --sctp-service {{vip}}:80 -s rr -p 50
-    < -a --sctp-service {{vip}}:80 -r {{rs1}} -g
-    < -a --sctp-service {{vip}}:80 -r {{rs2}} -g
-    < -A -f 1 -s rr
-    < -a -f 1 -r {{rs1}} -g
-    < -a -f 1 -r {{rs2}} -g
-    open a sctp {{vip}}:80
-    open b sctp {{vip}}:80
-    open c sctp {{vip}}:80 from 10.0.0.201:1001
-    run director sh -c {shlex.quote(MARK)}
-    open d sctp {{vip}}:90
-    open e sctp {{vip}}:91
-    open f sctp {{vip}}:90
+    < -A --sctp-service {vip}:80 -s rr -p 50
+    < -a --sctp-service {vip}:80 -r {rs1} -g
+    < -a --sctp-service {vip}:80 -r {rs2} -g
+    open a sctp {vip}:80
+    open b sctp {vip}:80
+    open c sctp {vip}:80 from 10.0.0.201:1001
     connections
     reset a
     reset c
-    open g sctp {{vip}}:80
-    open h sctp {{vip}}:80 from 10.0.0.201:1001
+    open g sctp {vip}:80
+    open h sctp {vip}:80 from 10.0.0.201:1001
     connections
     ipvsadm -L -n --persistent-conn
     wait 70
