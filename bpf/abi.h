@@ -33,8 +33,9 @@ enum abi {
 	HASH_SLOTS = 256,         /* of the tables of sh and dh */
 	MH_SLOTS = 4093,          /* of mh's: the kernel's default, CONFIG_IP_VS_MH_TAB_INDEX=12 */
 	IN_PACKETS_LIMIT = 9,     /* that nobody counts further: see defense.h */
-	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
+	TIMEOUT_COUNT = 32,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
+	TIMEOUT_SCTP = 16,        /* of its first state; 14 there are */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
 	MARK_RULES = 2048,        /* rules that a set may have */
 	MARK_RANGES = 20,         /* port ranges of a rule, destination and source together */
@@ -331,6 +332,7 @@ enum sysctl {
 	SYSCTL_EXPIRE_NODEST_CONN,
 	SYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
 	SYSCTL_SLOPPY_TCP,
+	SYSCTL_SLOPPY_SCTP,
 	SYSCTL_CACHE_BYPASS,
 	SYSCTL_DROP_ENTRY,
 	SYSCTL_DROP_PACKET,
@@ -348,7 +350,7 @@ struct settings {
 	struct limits limits;
 	__u8 program_version[16]; /* of the xlvs that loaded it, as text */
 	__u64 loaded_at;          /* seconds since the epoch */
-	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
+	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, TIMEOUT_UDP, by SCTP state */
 	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
 	__u32 loopback_set;       /* settings of lo that we turned on: bits as in loopback.py */
 	__u32 lblc_expiration;    /* ticks: an entry unused for so long is forgotten */

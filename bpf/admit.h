@@ -23,20 +23,28 @@
  * index of the destination that was chosen for it. */
 #define ONE_PACKET 0x40000000
 
-static __always_inline int may_be_scheduled(const struct packet *packet)
+static __always_inline int is_set(enum sysctl setting)
 {
 	struct settings *current;
 	__u32 zero = 0;
 
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current && current->sysctl[setting];
+}
+
+static __always_inline int may_be_scheduled(const struct packet *packet)
+{
 	/* From port 0 come no connections: it is that of templates. */
 	if (packet->flow.client_port == bpf_htons(FTP_DATA_PORT) || packet->flow.client_port == 0)
 		return 0;
+	if (packet->flow.protocol == PROTOCOL_SCTP)
+		return asks(packet) || (packet->sctp_event != SCTP_NO_CHUNK &&
+					is_set(SYSCTL_SLOPPY_SCTP));
 	if (packet->flow.protocol != PROTOCOL_TCP)
 		return 1;
 	if (packet->tcp_flags & TCP_RST)
 		return 0;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return packet->tcp_flags & TCP_SYN || (current && current->sysctl[SYSCTL_SLOPPY_TCP]);
+	return packet->tcp_flags & TCP_SYN || is_set(SYSCTL_SLOPPY_TCP);
 }
 
 static __always_inline int may_be_ftp_data(const struct packet *packet)
@@ -217,15 +225,6 @@ static __always_inline int takes_port(const struct service *service, const struc
 	       service->key.port == packet->flow.virtual_port;
 }
 
-static __always_inline int bypasses_caches(void)
-{
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current && current->sysctl[SYSCTL_CACHE_BYPASS];
-}
-
 /* The virtual FTP service lends its address to others: what it has no server for
  * may be theirs (kernel: ip_vs_leave()). */
 static __always_inline int no_server(const struct service *service, const struct packet *packet)
@@ -233,7 +232,7 @@ static __always_inline int no_server(const struct service *service, const struct
 	if (service->key.port == bpf_htons(FTP_PORT) &&
 	    packet->flow.virtual_port != bpf_htons(FTP_PORT))
 		return NOT_A_SERVICE;
-	if (service->key.fwmark && bypasses_caches())
+	if (service->key.fwmark && is_set(SYSCTL_CACHE_BYPASS))
 		return NO_CACHE;
 	COUNT_EVENT(no_destination);
 	return NO_SERVER;

@@ -49,6 +49,7 @@
 char director_license[] SEC("license") = "GPL";
 
 #define PACKET_HOST 0
+#define GSO_BY_FRAGS 0xffff /* of SCTP, whose segments differ in size */
 #define LONGEST_HEADERS 160 /* what must be readable: Ethernet, IP with options, TCP; ICMP's quote */
 
 /* To a real server that is another machine. */
@@ -163,6 +164,9 @@ static __always_inline void make_readable(struct __sk_buff *skb)
 {
 	__u32 linear = skb->data_end - skb->data;
 
+	/* Where such a packet is to be cut up is in its pieces: they stay as they are. */
+	if (skb->gso_size == GSO_BY_FRAGS)
+		return;
 	if (linear < LONGEST_HEADERS && linear < skb->len)
 		bpf_skb_pull_data(skb, skb->len < LONGEST_HEADERS ? skb->len : LONGEST_HEADERS);
 }
@@ -193,7 +197,7 @@ static __always_inline int go_on(struct __sk_buff *skb, const struct packet *pac
 	return serve(skb, packet, choice);
 }
 
-/* A frame that is no TCP or UDP packet; it may be an error about one, or about a tunnel's. */
+/* A frame that is no TCP, UDP or SCTP packet; it may be an error about one, or about a tunnel's. */
 static __always_inline int follow_error_of_any(struct __sk_buff *skb)
 {
 	int verdict = follow_error(skb, FROM_OUTSIDE);
@@ -210,7 +214,7 @@ int xlvs_tc(struct __sk_buff *skb)
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return NOT_OURS;
 	make_readable(skb);
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
+	if (parse_skb(skb, &packet))
 		return follow_error_of_any(skb);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
@@ -229,7 +233,7 @@ int xlvs_tc_out(struct __sk_buff *skb)
 	if (skb->ingress_ifindex || skb->vlan_present)
 		return NOT_OURS;
 	make_readable(skb);
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
+	if (parse_skb(skb, &packet))
 		return follow_error(skb, OWN_LEAVING);
 	if (packet.fragment == LATER_FRAGMENT)
 		return skb->ifindex == LOOPBACK_INDEX ? send_round(skb) :
@@ -249,7 +253,7 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 
 	if (!was_sent_round(skb))
 		return NOT_OURS;
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
+	if (parse_skb(skb, &packet))
 		return follow_error(skb, OWN_SENT_ROUND);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
@@ -286,9 +290,10 @@ int xlvs_xdp(struct xdp_md *context)
 	now = ticks_now();
 	slot = conn_find(&packet.flow);
 	entry = slot >= 0 ? conn_at(slot) : 0;
-	/* A SYN may begin anew what stands there: for TC to see. */
-	if (!entry || is_reply(entry) || is_template(entry) || packet.tcp_flags & TCP_SYN ||
-	    has_passed(entry->expires, now))
+	/* A SYN or an INIT may begin anew what stands there: for TC to see, as is what
+	 * needs a second look. */
+	if (!entry || is_reply(entry) || is_template(entry) || asks(&packet) ||
+	    needs_second_look(&packet) || has_passed(entry->expires, now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

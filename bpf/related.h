@@ -41,7 +41,7 @@ static __always_inline int parse_quoted_ports(void *header, void *end, struct re
 {
 	struct ports *ports = header;
 
-	if (related->flow.protocol != PROTOCOL_TCP && related->flow.protocol != PROTOCOL_UDP)
+	if (!has_ports(related->flow.protocol))
 		return -1;
 	if ((void *)(ports + 1) > end)
 		return -1;
@@ -119,7 +119,7 @@ static __always_inline int parse_ipv6_error(void *data, void *end, struct relate
 	return parse_quoted_ports(quoted + 1, end, related);
 }
 
-/* An ICMP error about a TCP or UDP packet: 0 and `related` filled, else -1.
+/* An ICMP error about a TCP, UDP or SCTP packet: 0 and `related` filled, else -1.
  * `length` is the frame's; what follows the IP packet in it is padding. */
 static __always_inline int parse_error(void *data, void *end, __u32 length,
 				       struct related *related)
@@ -322,7 +322,7 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 }
 
 /*
- * A frame that is no TCP or UDP packet: forward it if it is an error about one.
+ * A frame that is no TCP, UDP or SCTP packet: forward it if it is an error about one.
  * `own` says whether the director made it (enum own_packet).
  */
 __attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)

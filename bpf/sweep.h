@@ -31,8 +31,18 @@ struct sweep {
  * open, and some of what is idle (kernel: ip_vs_random_dropentry()). */
 static __always_inline int is_in_the_way(const struct connection *entry, __u64 control, __u32 now)
 {
-	if (entry->flow.protocol != PROTOCOL_TCP)
+	if (entry->flow.protocol == PROTOCOL_UDP)
 		return may_spare(entry, timeout_of(TIMEOUT_UDP), now);
+	if (entry->flow.protocol == PROTOCOL_SCTP) {
+		switch (control_state(control)) {
+		case SCTP_INIT1:
+		case SCTP_INIT:
+			return 1;
+		case SCTP_ESTABLISHED:
+			return may_spare(entry, timeout_of(TIMEOUT_SCTP + SCTP_ESTABLISHED), now);
+		}
+		return 0;
+	}
 	switch (control_state(control)) {
 	case TCP_SYN_RECV:
 	case TCP_SYNACK:

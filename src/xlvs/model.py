@@ -50,6 +50,12 @@ TCP_STATES = (
 )  # fmt: skip
 """TCP state names in the order of their numbers (kernel: ``ip_vs.h``)."""
 
+SCTP_STATES = (
+    "NONE", "INIT1", "INIT", "C-SENT", "C-REPLIED", "C-WAIT", "COOKIE", "C-ECHOED",
+    "ESTABLISHED", "S-SENT", "S-RECEIVED", "S-ACK-SENT", "REJECTED", "CLOSED",
+)  # fmt: skip
+"""SCTP state names likewise (kernel: ``ip_vs_proto_sctp.c``)."""
+
 
 def is_unicast(packed: bytes) -> bool:
     """Whether a real server may have that address (kernel: ``ip_vs_new_dest``).
@@ -255,7 +261,7 @@ class Connection(Value):
     """One entry of the connection table.
 
     ``expires`` is the seconds left, rounded down.  ``state`` is a name of
-    `TCP_STATES`, or ``UDP``.  A persistence template has the client's network and
+    `TCP_STATES` or `SCTP_STATES`, or ``UDP``.  A persistence template has the client's network and
     port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
     protocol 0 and the mark for the virtual address.
     """

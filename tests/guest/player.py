@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .ipvsadm_transcript import format_answer
-from .network import CLIENT, DIRECTOR, Network, network
+from .network import CLIENT, DIRECTOR, Network, network, set_sysctl
 from .scenario import KERNEL, XLVS, Observation, Play, Scenario
 
 PROGRAMS = Path(__file__).resolve().parents[2] / ".venv/bin"
@@ -37,6 +37,8 @@ COMMAND_TIMEOUT = 60
 ANSWER_TIMEOUT = 2.5
 """Seconds until a SYN or a datagram counts as not answered; a SYN has then been sent again once."""
 FIRST_CLIENT_PORT = 40000
+A_DAY = 86_400_000
+"""Milliseconds: SCTP's heartbeats come at random times, and never within a scenario."""
 
 REFUSED = "refused"
 NO_ANSWER = "no answer"
@@ -175,15 +177,28 @@ class Player:
         for node in self._network.nodes:
             with self._network.inside(node):
                 for protocol, port in sorted(ports):
-                    listener = self._stack.enter_context(
-                        socket.socket(socket.AF_INET6, _socket_type(protocol))
-                    )
+                    if protocol == "sctp":
+                        self._listen_to_associations(node, port)
+                        continue
+                    listener = self._stack.enter_context(_socket(socket.AF_INET6, protocol))
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                     listener.bind(("::", port))
                     if protocol == "tcp":
                         listener.listen(64)
                     self._listeners[listener] = node
+
+    def _listen_to_associations(self, node: str, port: int) -> None:
+        """Each on one address, so that none tells clients of more; the caller is inside the node."""
+        set_sysctl("sctp/hb_interval", A_DAY)
+        own = "dip" if node == DIRECTOR else node
+        for place in ("vip", "vip6", own, f"{own}_6"):
+            address = self._places[place]
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            listener = self._stack.enter_context(_socket(family, "sctp"))
+            listener.bind((address, port))
+            listener.listen(64)
+            self._listeners[listener] = node
 
     def _open(self, name: str, protocol: str, target: str, source: str = "", node: str = CLIENT) -> str:
         """Open a connection from a node, or send a first datagram; `source` is "address:port"."""
@@ -197,7 +212,9 @@ class Player:
         )
         self._opened += 1
         with self._network.inside(node):
-            client = self._stack.enter_context(socket.socket(family, _socket_type(protocol)))
+            if protocol == "sctp":
+                set_sysctl("sctp/hb_interval", A_DAY)
+            client = self._stack.enter_context(_socket(family, protocol))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.setblocking(False)
         client.bind((source_address, source_port))
@@ -272,7 +289,9 @@ class Player:
             client.shutdown(socket.SHUT_WR)
             _receive(server)
             server.close()
-            _receive(client)
+            # An association has no half-closed state, and tells nobody that it is over.
+            if client.proto != socket.IPPROTO_SCTP:
+                _receive(client)
         client.close()
 
     def _reset(self, name: str) -> None:
@@ -329,8 +348,9 @@ def _cookie(sock: socket.socket) -> bytes:
     return sock.getsockopt(socket.SOL_SOCKET, 71, 8)
 
 
-def _socket_type(protocol: str) -> socket.SocketKind:
-    return {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
+def _socket(family: int, protocol: str) -> socket.socket:
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    return socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0)
 
 
 def _split(text: str) -> tuple[str, int]:
@@ -383,6 +403,8 @@ def main() -> int:
     """Play what stdin orders and print what was seen."""
     subprocess.run(["modprobe", "ip_vs"], check=True)
     order = json.load(sys.stdin)
+    if any(" sctp " in step for fields in order["scenarios"] for step in fields["steps"]):
+        subprocess.run(["modprobe", "sctp"], check=True)
     steady = SteadyClock() if order["leaping_clock"] else None
     plays = []
     for fields in order["scenarios"]:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.packet import packets
 from tests.packet.director import CLIENT, DROPPED, SENT, UNTOUCHED, VIP, Director, real_server
 from tests.packet.kernel_model import INPUT, INPUT_ONLY, OUTPUT, next_state, takes_over
-from tests.packet.packets import ACK, FIN, RST, SYN, TCP, UDP, ipv4, packed, tcp, udp
+from tests.packet.packets import ACK, FIN, RST, SCTP, SYN, TCP, UDP, ipv4, packed, tcp, udp
 from tests.packet.translated import Masqueraded
 from xlvs.datapath import sysctls
 from xlvs.datapath.records import seconds_to_ticks
@@ -169,6 +170,19 @@ def _let_idle(director: Director, key: ServiceKey, seconds: int, packets: int) -
         if record.flow.virtual_port == int.from_bytes(key.port.to_bytes(2, "big"), "little"):
             record.expires -= seconds_to_ticks(seconds)
             record.in_packets = packets
+
+
+def test_drop_entry_takes_associations_that_are_half_open(director: Director) -> None:
+    half, whole = (director.service(1, protocol=SCTP) for _ in range(2))
+    for key, chunks in ((half, ()), (whole, (packets.COOKIE_ECHO,))):
+        for _ in range(MANY):
+            port = director.unused_port()
+            for kind in (packets.INIT, *chunks):
+                said = packets.sctp(port, key.port, packets.chunk(kind, b"whatever"))
+                assert director.tc(director.frame(ipv4(CLIENT, VIP, SCTP, said)))[0] == SENT
+    director.table.set_sysctls({"drop_entry": "3"})
+    director.wait_until(lambda: _state_of(director, half) < MANY - 20, 10, "nothing was dropped")
+    assert _state_of(director, whole) == MANY
 
 
 def test_drop_entry_takes_what_is_half_open(director: Director) -> None:

@@ -394,13 +394,9 @@ class EbpfDatapath:
         key = service.key
         if service.scheduler not in model.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
-        for wanted, what in (
-            (service.engine, "persistence engines"),
-            (key.protocol == model.SCTP, "SCTP services"),
-        ):
-            if wanted:
-                raise errors.NotSupported(f"xlvs does not have {what} yet")
-        if not key.fwmark and key.protocol not in (model.TCP, model.UDP):
+        if service.engine:
+            raise errors.NotSupported("xlvs does not have persistence engines yet")
+        if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
             raise errors.InvalidOperation("a virtual service needs a protocol")
         if not key.fwmark and key.port == 0 and not service.persistence:
             raise errors.InvalidOperation("a virtual service of all ports has to be persistent")

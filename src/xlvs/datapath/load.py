@@ -30,6 +30,8 @@ DEFAULT_DESTINATIONS = 131_072
 _TCP_TIMEOUTS = (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120)
 """Seconds by state, in the order of `model.TCP_STATES` (kernel: ``tcp_timeouts``)."""
 _UDP_TIMEOUT = 300
+_SCTP_TIMEOUTS = (2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61)
+"""Seconds by state, in the order of `model.SCTP_STATES` (kernel: ``sctp_timeouts``)."""
 _TIMER_ATTEMPTS = 20
 _ETHERNET_MINIMUM = bytes(64)
 
@@ -189,6 +191,8 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
+    for state, seconds in enumerate(_SCTP_TIMEOUTS, start=abi.TIMEOUT_SCTP):
+        settings.timeout[state] = seconds_to_ticks(seconds)
     settings.icmp_interval = _icmp_interval()
     sysctls.set_defaults(settings)
     descriptor = bpf.open_pin(f"{folder}/settings")

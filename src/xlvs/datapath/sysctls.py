@@ -68,7 +68,7 @@ SYSCTLS = {
         _fixed("run_estimation", "1", _NO_ESTIMATORS),
         _fixed("schedule_icmp", "0", "an ICMP error of no connection begins none here: it is the stack's"),
         _defence("secure_tcp"),
-        _fixed("sloppy_sctp", "0", "xlvs does not have SCTP yet"),
+        _on_off("sloppy_sctp"),
         _on_off("sloppy_tcp"),
         _fixed("snat_reroute", "1", "answers are always routed as what the director itself sends"),
         _fixed("sync_persist_mode", "0", _NO_SYNC),

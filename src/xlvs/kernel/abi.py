@@ -19,8 +19,9 @@ RUN_HEADER = 4
 HASH_SLOTS = 256
 MH_SLOTS = 4093
 IN_PACKETS_LIMIT = 9
-TIMEOUT_COUNT = 16
+TIMEOUT_COUNT = 32
 TIMEOUT_UDP = 11
+TIMEOUT_SCTP = 16
 SWEEPS_PER_SECOND = 64
 MARK_RULES = 2048
 MARK_RANGES = 20
@@ -114,14 +115,15 @@ SYSCTL_CONN_REUSE_MODE = 0
 SYSCTL_EXPIRE_NODEST_CONN = 1
 SYSCTL_EXPIRE_QUIESCENT_TEMPLATE = 2
 SYSCTL_SLOPPY_TCP = 3
-SYSCTL_CACHE_BYPASS = 4
-SYSCTL_DROP_ENTRY = 5
-SYSCTL_DROP_PACKET = 6
-SYSCTL_SECURE_TCP = 7
-SYSCTL_AMEMTHRESH = 8
-SYSCTL_AM_DROPRATE = 9
-SYSCTL_IGNORE_TUNNELED = 10
-SYSCTL_COUNT = 11
+SYSCTL_SLOPPY_SCTP = 4
+SYSCTL_CACHE_BYPASS = 5
+SYSCTL_DROP_ENTRY = 6
+SYSCTL_DROP_PACKET = 7
+SYSCTL_SECURE_TCP = 8
+SYSCTL_AMEMTHRESH = 9
+SYSCTL_AM_DROPRATE = 10
+SYSCTL_IGNORE_TUNNELED = 11
+SYSCTL_COUNT = 12
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -387,7 +389,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 240 bytes."""
+    """``struct settings``, 304 bytes."""
 
     abi_version: int
     pad: int
@@ -418,7 +420,7 @@ class Settings(LittleEndianStructure):
         ("limits", Limits),
         ("program_version", c_uint8 * 16),
         ("loaded_at", c_uint64),
-        ("timeout", c_uint32 * 16),
+        ("timeout", c_uint32 * 32),
         ("icmp_interval", c_uint32),
         ("loopback_set", c_uint32),
         ("lblc_expiration", c_uint32),
@@ -431,7 +433,7 @@ class Settings(LittleEndianStructure):
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
         ("any_port_services", c_uint32),
-        ("sysctl", c_int32 * 11),
+        ("sysctl", c_int32 * 12),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
