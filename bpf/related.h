@@ -13,6 +13,7 @@
 #define XLVS_RELATED_H
 
 #include "answer.h"
+#include "checksum.h"
 #include "conn.h"
 #include "forward.h"
 #include "icmp.h"
@@ -140,6 +141,15 @@ static __always_inline int parse_error(void *data, void *end, __u32 length,
 	}
 	packet_end = sizeof(*ethernet) + related->outer.bytes;
 	return packet_end > length || related->ports + sizeof(struct ports) > packet_end ? -1 : 0;
+}
+
+/* The kernel translates no damaged ICMP error; it forwards one as it came. */
+static __always_inline int is_damaged(struct __sk_buff *skb, const struct related *related)
+{
+	__u32 header = related->icmp - sizeof(struct ethhdr);
+
+	return related->flow.family == AF_INET &&
+	       sum_frame(skb, related->icmp, related->outer.bytes - header) != 0xffff;
 }
 
 /*
@@ -273,6 +283,8 @@ __attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct 
 	is_here = !(destination->reach & REACH_ROUTE);
 	if (!is_here && related->outer.own == OWN_LEAVING)
 		return send_round(skb);
+	if (control_method(load_control(entry)) == METHOD_MASQUERADE && is_damaged(skb, related))
+		return TC_ACT_SHOT;
 	count_inbound(destination, index, related->outer.bytes);
 	if (is_here && !(destination->flags & DESTINATION_LOCAL))
 		return TC_ACT_SHOT;
@@ -315,6 +327,8 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 			return TC_ACT_SHOT;
 		}
 	}
+	if (is_damaged(skb, related))
+		return TC_ACT_SHOT;
 	count_outbound(destination, index, related->outer.bytes);
 	if (translate_error(skb, related, slot, NAT_SOURCE))
 		return TC_ACT_SHOT;

@@ -186,6 +186,25 @@ def test_tunnels(director: Director, address: bytes, tunnel: Tunnel) -> None:
         assert (verdict, after) == (SENT, director.frame(outer))
 
 
+@protocols
+def test_a_damaged_error_is_not_translated(director: Director, protocol: int) -> None:
+    """Nobody hears of it, and it does not count (kernel: ip_vs_in_icmp(), handle_response_icmp())."""
+    one = _open(director, VIP, protocol)
+    before = _stats(director, one)
+    error = ERRORS[4][0]
+    whole = (
+        packets.icmp(CLIENT, VIP, *error, one.answered(bytes(range(200)))[1]),
+        packets.icmp(one.server[0], CLIENT, *error, one.asked(bytes(range(201)))[1]),
+    )
+    for packet in whole:
+        for place in (ETHERNET_SIZE + 8, len(packet) - 1):
+            damaged = packet[:place] + bytes([packet[place] ^ 0x55]) + packet[place + 1 :]
+            assert director.tc(director.frame(damaged))[0] == DROPPED
+    assert _stats(director, one) == before
+    for packet in whole:
+        assert director.tc(director.frame(packet))[0] == SENT
+
+
 @families
 @pytest.mark.parametrize("method", [ROUTE, MASQUERADE])
 def test_errors_about_nothing_of_ours(director: Director, address: bytes, method: str) -> None:
