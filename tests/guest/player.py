@@ -192,7 +192,8 @@ class Player:
         """Each on one address, so that none tells clients of more; the caller is inside the node."""
         set_sysctl("sctp/hb_interval", A_DAY)
         own = "dip" if node == DIRECTOR else node
-        for place in ("vip", "vip6", own, f"{own}_6"):
+        virtual = () if node == CLIENT else ("vip", "vip6")
+        for place in (*virtual, own, f"{own}_6"):
             address = self._places[place]
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             listener = self._stack.enter_context(_socket(family, "sctp"))
