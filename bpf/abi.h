@@ -132,6 +132,8 @@ enum service_flag {
 	SERVICE_SCHED_1 = 8,
 	SERVICE_SCHED_2 = 16,
 	SERVICE_SCHED_3 = 32,
+	SERVICE_REJECTS_GONE = 64, /* see `enum destination_flag` */
+	SERVICE_REHOMES = 128,
 };
 
 struct service_key {
@@ -150,7 +152,8 @@ struct service {
 	__u32 persistence;        /* seconds */
 	__u32 netmask;            /* prefix length */
 	__u32 binding;            /* how often a scheduler was bound to this record, whosever it was */
-	__u32 config_pad[5];
+	__u32 idle_timeout;       /* seconds; 0: as for all */
+	__u32 config_pad[4];
 	/* live */
 	__u32 virtual_checked;    /* tick of the last look whether the VIP is ours */
 	__u32 virtual_local;
@@ -200,6 +203,9 @@ enum destination_flag {
 	DESTINATION_USED = 1,
 	DESTINATION_AVAILABLE = 2, /* in its service's run; else in the trash */
 	DESTINATION_LOCAL = 4,     /* was an address of the director when it was added */
+	/* As its service says, or said when it was removed: */
+	DESTINATION_REJECTS_GONE = 8, /* clients are told when it is not available any more */
+	DESTINATION_REHOMES = 16,     /* UDP flows then go to another, as when its weight is 0 */
 };
 
 /* Forwarding methods, numbered as in the kernel (IP_VS_CONN_F_FWD_MASK). */
@@ -236,7 +242,7 @@ struct destination {
 	__u32 reach;
 	__u8 mac[6];
 	__u8 source_mac[6];
-	__u32 removed;            /* configuration: tick at which it left its service */
+	__u32 idle_timeout;       /* configuration: ticks, of its service; 0: as for all */
 	__u32 mtu;                /* of that way; 0 = not known */
 	/* second line, live: touched when a connection changes its state */
 	__s32 active;
@@ -258,7 +264,8 @@ struct destination {
 	__u32 path_mtu_until;     /* tick */
 	__u32 last_weight;        /* configuration: the last one above 0 since it was added (mh) */
 	__s32 cached;             /* live: how many entries of lblc and lblcr remember it */
-	__u32 destination_pad[7];
+	__u32 removed;            /* configuration: tick at which it left its service */
+	__u32 destination_pad[6];
 };
 
 enum tunnel_kind {
@@ -363,6 +370,8 @@ struct settings {
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 	__u32 ftp_services;       /* how many there are at TCP port 21, */
 	__u32 any_port_services;  /* and without a port: look-ups ask for them only then */
+	__u32 idle_services;      /* how many there are with an idle timeout of their own, */
+	__u32 rehoming_services;  /* and whose UDP flows find another real server */
 	__s32 sysctl[SYSCTL_COUNT];
 	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */
 	__u32 mark_set_changed;   /* tick of its last change */

@@ -374,6 +374,17 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	return make_connection(packet, &entrance);
 }
 
+/* Whether an entry that was to be rehomed can stay where it is. */
+static __always_inline int has_quiesced_server(const struct connection *entry, __u32 now)
+{
+	__u32 index = entry->destination;
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+
+	return destination && destination->flags & DESTINATION_REHOMES &&
+	       destination->flags & DESTINATION_AVAILABLE && !has_ended(entry, now) &&
+	       entry->flow.protocol == PROTOCOL_UDP;
+}
+
 /*
  * The connection of a client's packet, which may have an entry in `slot`: that, or
  * a new one.  Returns what admit() does.
@@ -401,6 +412,9 @@ __attribute__((noinline)) int connection_for(struct __sk_buff *skb, const struct
 	found = admit(skb, packet, control);
 	if (found < 0 && slot >= 0) {
 		entry = conn_at(slot);
+		/* A quiesced real server is better than none. */
+		if (found == NO_SERVER && entry && has_quiesced_server(entry, now))
+			return slot;
 		if (entry)
 			conn_kill(entry, slot, now);
 	}

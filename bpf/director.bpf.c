@@ -38,6 +38,7 @@
 #include "admit.h"
 #include "forward.h"
 #include "icmp.h"
+#include "reject.h"
 #include "tunnel.h"
 #include "fragment.h"
 #include "ftp.h"
@@ -133,7 +134,11 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		return TC_ACT_SHOT;
 	if (!(destination->flags & DESTINATION_AVAILABLE)) {
 		COUNT_EVENT(unavailable);
-		return TC_ACT_SHOT;
+		if (!(destination->flags & DESTINATION_REJECTS_GONE))
+			return TC_ACT_SHOT;
+		if (entry)
+			conn_kill(entry, choice, ticks_now());
+		return reject(skb, packet);
 	}
 	refresh(skb, destination, index);
 	if (!(destination->reach & REACH_VIRTUAL_LOCAL))
@@ -299,7 +304,9 @@ int xlvs_xdp(struct xdp_md *context)
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	/* A packet a second takes the long way: the kernel's neighbour entry is
 	 * confirmed by it, and the way to the real server looked up again. */
-	if (!destination || destination->flags != (DESTINATION_USED | DESTINATION_AVAILABLE) ||
+	if (!destination ||
+	    (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_LOCAL)) != DESTINATION_AVAILABLE ||
+	    (destination->weight == 0 && destination->flags & DESTINATION_REHOMES) ||
 	    control_method(load_control(entry)) != METHOD_ROUTE ||
 	    (destination->reach & wanted) != wanted ||
 	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)

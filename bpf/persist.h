@@ -177,13 +177,15 @@ __attribute__((noinline)) int hold_template(const struct packet *packet, __u32 s
 	struct destination *destination;
 	struct new_connection new = {};
 	__u32 now = ticks_now(), zero = 0;
-	int found;
+	int found, leaves_quiesced;
 
 	current = bpf_map_lookup_elem(&settings, &zero);
 	if (!packet || !service || !current)
 		return NO_TEMPLATE;
 	template_flow(packet, service, &new.flow);
-	found = find_template(&new.flow, current->sysctl[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE], now);
+	leaves_quiesced = current->sysctl[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE] ||
+			  (service->flags & SERVICE_REHOMES && packet->flow.protocol == PROTOCOL_UDP);
+	found = find_template(&new.flow, leaves_quiesced, now);
 	if (found >= 0)
 		return found;
 	found = schedule(service_index, packet);

@@ -24,6 +24,28 @@ static __always_inline __u32 timeout_of(__u32 index)
 	return current->timeout[index & (TIMEOUT_COUNT - 1)];
 }
 
+/*
+ * How long an entry lives that nothing is heard of, in ticks: what `index` names in
+ * the table of timeouts, or for an established connection and UDP what its service
+ * says.
+ */
+static __always_inline __u32 idle_timeout_of(const struct connection *entry, __u32 index)
+{
+	__u32 zero = 0, place = entry->destination;
+	struct destination *destination;
+	struct settings *current;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (current && current->idle_services &&
+	    (index == TIMEOUT_UDP || index == TCP_ESTABLISHED ||
+	     index == TIMEOUT_SCTP + SCTP_ESTABLISHED)) {
+		destination = bpf_map_lookup_elem(&destinations, &place);
+		if (destination && destination->idle_timeout)
+			return destination->idle_timeout;
+	}
+	return timeout_of(index);
+}
+
 /* Whether the stricter transitions of TCP are in force. */
 static __always_inline int is_secure(void)
 {
@@ -49,13 +71,13 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	if (direction == DIRECTION_INPUT)
 		count_in_packet(entry);
 	if (is_sctp && packet->sctp_event == SCTP_NO_CHUNK) {
-		conn_refresh(entry, now, timeout_of(timeouts + control_state(control)));
+		conn_refresh(entry, now, idle_timeout_of(entry, timeouts + control_state(control)));
 		return;
 	}
 	if (packet->flow.protocol == PROTOCOL_UDP) {
 		if (direction == DIRECTION_OUTPUT)
 			assure_template(entry->link);
-		conn_refresh(entry, now, timeout_of(TIMEOUT_UDP));
+		conn_refresh(entry, now, idle_timeout_of(entry, TIMEOUT_UDP));
 		return;
 	}
 	if (control_flags(control) & CONNECTION_NO_OUTPUT) {
@@ -78,7 +100,7 @@ static __always_inline void follow(struct connection *entry, const struct packet
 	}
 	if (state != control_state(control) || clear)
 		conn_set_state(entry, state, set, clear);
-	conn_refresh(entry, now, timeout_of(timeouts + state));
+	conn_refresh(entry, now, idle_timeout_of(entry, timeouts + state));
 }
 
 /* The kernel's conn_reuse_mode. */
@@ -129,6 +151,20 @@ static __always_inline int lost_its_server(const struct connection *entry,
 	return !destination || !(destination->flags & DESTINATION_AVAILABLE);
 }
 
+/* Whether a UDP flow leaves a real server that is gone or quiesced for another. */
+static __always_inline int is_rehomed(const struct connection *entry, const struct packet *packet,
+				      const struct settings *current)
+{
+	__u32 index = entry->destination;
+	struct destination *destination;
+
+	if (!current->rehoming_services || packet->flow.protocol != PROTOCOL_UDP)
+		return 0;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	return destination && destination->flags & DESTINATION_REHOMES &&
+	       (!(destination->flags & DESTINATION_AVAILABLE) || destination->weight == 0);
+}
+
 /* Whether a packet can no longer use an entry. */
 static __always_inline int is_over(const struct connection *entry, __u64 control,
 				   const struct packet *packet, __u32 now)
@@ -140,7 +176,7 @@ static __always_inline int is_over(const struct connection *entry, __u64 control
 		return 1;
 	current = bpf_map_lookup_elem(&settings, &zero);
 	return current && (reopens(entry, control, packet, current) ||
-			   lost_its_server(entry, current));
+			   lost_its_server(entry, current) || is_rehomed(entry, packet, current));
 }
 
 #endif

@@ -29,17 +29,24 @@ struct sweep {
 
 /* Whether drop_entry takes an entry, were it not for the draw of lots: what is half
  * open, and some of what is idle (kernel: ip_vs_random_dropentry()). */
-static __always_inline int is_in_the_way(const struct connection *entry, __u64 control, __u32 now)
+__attribute__((noinline)) int is_in_the_way(__u32 slot, __u32 now)
 {
+	struct connection *entry = conn_at(slot);
+	__u64 control;
+
+	if (!entry)
+		return 0;
+	control = load_control(entry);
 	if (entry->flow.protocol == PROTOCOL_UDP)
-		return may_spare(entry, timeout_of(TIMEOUT_UDP), now);
+		return may_spare(entry, idle_timeout_of(entry, TIMEOUT_UDP), now);
 	if (entry->flow.protocol == PROTOCOL_SCTP) {
 		switch (control_state(control)) {
 		case SCTP_INIT1:
 		case SCTP_INIT:
 			return 1;
 		case SCTP_ESTABLISHED:
-			return may_spare(entry, timeout_of(TIMEOUT_SCTP + SCTP_ESTABLISHED), now);
+			return may_spare(entry,
+					 idle_timeout_of(entry, TIMEOUT_SCTP + SCTP_ESTABLISHED), now);
 		}
 		return 0;
 	}
@@ -48,7 +55,7 @@ static __always_inline int is_in_the_way(const struct connection *entry, __u64 c
 	case TCP_SYNACK:
 		return 1;
 	case TCP_ESTABLISHED:
-		return may_spare(entry, timeout_of(TCP_ESTABLISHED), now);
+		return may_spare(entry, idle_timeout_of(entry, TCP_ESTABLISHED), now);
 	}
 	return 0;
 }
@@ -82,7 +89,7 @@ static __always_inline int is_orphan(const struct connection *entry)
 }
 
 /* Whether a setting ends an entry before its time. */
-static __always_inline int ends_early(const struct connection *entry, __u64 control,
+static __always_inline int ends_early(const struct connection *entry, __u32 slot, __u64 control,
 				      const struct sweep *sweep)
 {
 	if (sweep->expire_nodest && is_orphan(entry))
@@ -91,7 +98,7 @@ static __always_inline int ends_early(const struct connection *entry, __u64 cont
 		return 0;
 	if (control_flags(control) & CONNECTION_TEMPLATE)
 		return is_template_in_the_way(entry, control, sweep->now);
-	return is_in_the_way(entry, control, sweep->now);
+	return is_in_the_way(slot, sweep->now);
 }
 
 /* End a connection before its time, and its template with it if that was for nothing else. */
@@ -127,7 +134,7 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 	} else if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE) {
 		if (has_passed(entry->expires, sweep->now))
 			extend_template(entry, control, sweep->now);
-		else if (control_controlled(control) == 0 && ends_early(entry, control, sweep))
+		else if (control_controlled(control) == 0 && ends_early(entry, slot, control, sweep))
 			end_template(entry, control, sweep->now);
 	} else if (phase == PHASE_LIVE) {
 		if (has_passed(entry->expires, sweep->now)) {
@@ -137,7 +144,7 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 			}
 			conn_kill(entry, slot, sweep->now);
 			COUNT_EVENT(expired);
-		} else if (!controls(control) && ends_early(entry, control, sweep)) {
+		} else if (!controls(control) && ends_early(entry, slot, control, sweep)) {
 			end_early(entry, slot, sweep);
 		}
 	} else if (phase == PHASE_DEAD &&

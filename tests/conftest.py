@@ -9,10 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.labs import Lab, dead_pin_folders, left_behind
 from xlvs.lab import lifecycle
 from xlvs.lab.addresses import Request
+
+# How long an example takes is the machine's business, which has other things to do.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 _TESTS = Path(__file__).parent
 _TIERS_OF_ROOT = ("packet", "netns", "guest")

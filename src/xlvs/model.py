@@ -122,10 +122,17 @@ class Service(Value):
     and 4.  ``persistence`` is the template timeout in seconds, 0 when the
     service is not persistent.  ``netmask`` is the prefix length by which a
     persistent service groups its clients.
+
+    What kernel IPVS does not have: ``idle_timeout``, the seconds for which an
+    established connection or a UDP flow is remembered (0: as for all services);
+    ``reject_gone``, whether clients are told that their real server was removed;
+    ``rehome``, whether UDP flows then go to another at once, as they do when it
+    is quiesced.
     """
 
     __slots__ = (
-        "engine", "key", "netmask", "one_packet", "persistence", "scheduler", "scheduler_flags",
+        "engine", "idle_timeout", "key", "netmask", "one_packet", "persistence", "rehome", "reject_gone",
+        "scheduler", "scheduler_flags",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +144,9 @@ class Service(Value):
         netmask: int | None = None,
         engine: str = "",
         one_packet: bool = False,
+        idle_timeout: int = 0,
+        reject_gone: bool = False,
+        rehome: bool = False,
     ) -> None:
         self.key = key
         self.scheduler = scheduler
@@ -145,6 +155,9 @@ class Service(Value):
         self.netmask = netmask if netmask is not None else (32 if key.family == IPV4 else 128)
         self.engine = engine
         self.one_packet = one_packet
+        self.idle_timeout = idle_timeout
+        self.reject_gone = reject_gone
+        self.rehome = rehome
 
 
 class Tunnel(Value):

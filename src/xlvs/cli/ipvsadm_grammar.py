@@ -117,6 +117,10 @@ OPTIONS = OptionTable(
         Option("tun-nocsum"),
         Option("tun-csum"),
         Option("tun-remcsum"),
+        # Beyond ipvsadm:
+        Option("idle-timeout", "", REQUIRED_ARGUMENT),
+        Option("reject-gone"),
+        Option("rehome"),
     )
 )
 
@@ -139,7 +143,7 @@ OPTION_ORDER = (
     "forwarding-method", "weight", "u-threshold", "l-threshold", "mcast-interface", "timeout",
     "daemon", "stats", "rate", "thresholds", "persistent-conn", "nosort", "syncid", "exact", "ops",
     "pe", "sched-flags", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen", "tun-info",
-    "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum",
+    "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum", "idle-timeout", "reject-gone", "rehome",
 )  # fmt: skip
 """The order in which faults are looked for, and so which of several is reported."""
 
@@ -170,7 +174,7 @@ class Rules:
         self.permitted = self.required | self.exclusive | frozenset(optional.split())
 
 
-_SERVICE_OPTIONS = "scheduler persistent netmask ops pe sched-flags"
+_SERVICE_OPTIONS = "scheduler persistent netmask ops pe sched-flags idle-timeout reject-gone rehome"
 _SERVER_OPTIONS = (
     "forwarding-method weight u-threshold l-threshold tun-type tun-port tun-nocsum tun-csum tun-remcsum"
 )

@@ -214,6 +214,10 @@ def _take_one_packet(request: Request, _name: str, _value: str) -> None:
     request.one_packet = True
 
 
+def _take_idle_timeout(request: Request, _name: str, value: str) -> None:
+    request.idle_timeout = _timeout(value, 1)
+
+
 def _take_real_server(request: Request, _name: str, value: str) -> None:
     endpoint = parse_endpoint(value, request.protocol)
     if endpoint is None:
@@ -294,6 +298,7 @@ _HANDLERS: dict[str, Callable[[Request, str, str], None]] = {
     "netmask": _take_netmask,
     "pe": _take_engine,
     "ops": _take_one_packet,
+    "idle-timeout": _take_idle_timeout,
     "real-server": _take_real_server,
     "masquerading": _take_method,
     "ipip": _take_method,

@@ -35,6 +35,7 @@ class Request:
         """A prefix length, or an IPv4 mask as it was given."""
         self.engine = ""
         self.one_packet = False
+        self.idle_timeout = 0
 
         # The real server.
         self.real_address = b""
@@ -85,6 +86,9 @@ class Request:
             netmask,
             self.engine,
             self.one_packet,
+            self.idle_timeout,
+            "reject-gone" in self.options,
+            "rehome" in self.options,
         )
 
     def destination(self) -> Destination:

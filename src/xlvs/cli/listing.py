@@ -193,6 +193,12 @@ def _service_tail(service: Service) -> str:
             tail += f" pe {service.engine}"
     if service.one_packet:
         tail += " ops"
+    if service.idle_timeout:
+        tail += f" idle-timeout {service.idle_timeout}"
+    if service.reject_gone:
+        tail += " reject-gone"
+    if service.rehome:
+        tail += " rehome"
     return tail
 
 
@@ -215,6 +221,13 @@ def _saved_service_tail(service: Service) -> str:
         tail += " -o"
     if service.scheduler_flags:
         tail += f" -b {_scheduler_flags(service)}"
+    # Beyond ipvsadm; it has no services with them.
+    if service.idle_timeout:
+        tail += f" --idle-timeout {service.idle_timeout}"
+    if service.reject_gone:
+        tail += " --reject-gone"
+    if service.rehome:
+        tail += " --rehome"
     return tail
 
 

@@ -106,9 +106,10 @@ def _tunnel(record: abi.Destination) -> model.Tunnel | None:
     )
 
 
-def _takes_many_ports(key: model.ServiceKey) -> bool:
-    """Whether a service takes more than its own port: FTP, for its data, and one without a port."""
-    return not key.fwmark and key.port in (0, 21)
+def _is_special(service: model.Service) -> bool:
+    """Whether packets have to know that there is such a service: see `_count_special_services`."""
+    takes_many_ports = not service.key.fwmark and service.key.port in (0, 21)
+    return takes_many_ports or bool(service.idle_timeout) or service.rehome
 
 
 def _describe_service(record: abi.Service, service: model.Service) -> None:
@@ -120,6 +121,22 @@ def _describe_service(record: abi.Service, service: model.Service) -> None:
         flags |= abi.SERVICE_PERSISTENT
     if service.one_packet:
         flags |= abi.SERVICE_ONE_PACKET
+    if service.reject_gone:
+        flags |= abi.SERVICE_REJECTS_GONE
+    if service.rehome:
+        flags |= abi.SERVICE_REHOMES
+    record.idle_timeout = service.idle_timeout
+    record.flags = flags
+
+
+def _hand_down(service: abi.Service, record: abi.Destination) -> None:
+    """Write what a service says of its connections' life into a real server's record, in service."""
+    record.idle_timeout = seconds_to_ticks(service.idle_timeout)
+    flags = record.flags & ~(abi.DESTINATION_REJECTS_GONE | abi.DESTINATION_REHOMES)
+    if service.flags & abi.SERVICE_REJECTS_GONE:
+        flags |= abi.DESTINATION_REJECTS_GONE
+    if service.flags & abi.SERVICE_REHOMES:
+        flags |= abi.DESTINATION_REHOMES
     record.flags = flags
 
 
@@ -192,6 +209,9 @@ class EbpfDatapath:
             persistence=record.persistence,
             netmask=record.netmask,
             one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
+            idle_timeout=record.idle_timeout,
+            reject_gone=bool(record.flags & abi.SERVICE_REJECTS_GONE),
+            rehome=bool(record.flags & abi.SERVICE_REHOMES),
         )
         destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
         return model.ServiceEntry(service, destinations, self._stats("service", index))
@@ -282,7 +302,7 @@ class EbpfDatapath:
         ):
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
-        self._count_services_of_many_ports()
+        self._count_special_services()
 
     # --- services ----------------------------------------------------------
 
@@ -321,8 +341,8 @@ class EbpfDatapath:
         settings = self._maps.settings
         settings.services_top = max(settings.services_top, index + 1)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
-        if _takes_many_ports(service.key):
-            self._count_services_of_many_ports()
+        if _is_special(service):
+            self._count_special_services()
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
@@ -337,7 +357,12 @@ class EbpfDatapath:
             run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
             self._scheduling.switch(index, run, self._scheduling.place(index, run))
             record.binding = run.binding
+        was_special = _is_special(self._entry(index).service)
         _describe_service(record, service)
+        for destination, _ in old.picks:
+            _hand_down(record, self._maps.destination(destination))
+        if was_special or _is_special(service):
+            self._count_special_services()
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -345,6 +370,7 @@ class EbpfDatapath:
         index = self._find(key)
         bpf.delete(self._maps.descriptor("service_index"), packed_key(key))
         record = self._maps.service(index)
+        was_special = _is_special(self._entry(index).service)
         start, run = record.run, self._scheduling.run(index)
         record.run = 0
         for destination, _ in run.picks:
@@ -354,16 +380,23 @@ class EbpfDatapath:
             self._reset_base("destination", destination)
         record.flags = 0
         self._places.free_run(start)
-        if _takes_many_ports(key):
-            self._count_services_of_many_ports()
+        if was_special:
+            self._count_special_services()
 
-    def _count_services_of_many_ports(self) -> None:
-        """Tell the packet path whether there are such services."""
+    def _count_special_services(self) -> None:
+        """Tell the packet path whether there are services that it does more for.
+
+        Those that take more than their own port (FTP, for its data, and those
+        without a port), those with an idle timeout, and those that rehome flows.
+        """
         settings = self._maps.settings
         flags = self._maps.flags("services", abi.Service, settings.services_top)
-        keys = [self._maps.service(index).key for index, value in enumerate(flags) if value]
+        records = [self._maps.service(index) for index, value in enumerate(flags) if value]
+        keys = [record.key for record in records]
         settings.ftp_services = sum(key.port == _FTP and key.protocol == model.TCP for key in keys)
         settings.any_port_services = sum(key.port == 0 and key.fwmark == 0 for key in keys)
+        settings.idle_services = sum(record.idle_timeout != 0 for record in records)
+        settings.rehoming_services = sum(bool(record.flags & abi.SERVICE_REHOMES) for record in records)
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
@@ -456,6 +489,7 @@ class EbpfDatapath:
             record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
         record.last_weight = 0  # it may come back with another
         _describe(record, destination, route)
+        _hand_down(self._maps.service(service), record)
         self._scheduling.switch_added(service, run, start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
@@ -475,7 +509,9 @@ class EbpfDatapath:
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
         run = runs.change(old, picks)
         start = self._scheduling.place(service, run)
-        _describe(self._maps.destination(index), destination, route)
+        record = self._maps.destination(index)
+        _describe(record, destination, route)
+        _hand_down(self._maps.service(service), record)
         self._scheduling.switch(service, run, start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:

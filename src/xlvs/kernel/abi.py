@@ -63,6 +63,8 @@ SERVICE_ONE_PACKET = 4
 SERVICE_SCHED_1 = 8
 SERVICE_SCHED_2 = 16
 SERVICE_SCHED_3 = 32
+SERVICE_REJECTS_GONE = 64
+SERVICE_REHOMES = 128
 
 # enum scheduler
 SCHEDULER_NONE = 0
@@ -85,6 +87,8 @@ SCHEDULER_TWOS = 14
 DESTINATION_USED = 1
 DESTINATION_AVAILABLE = 2
 DESTINATION_LOCAL = 4
+DESTINATION_REJECTS_GONE = 8
+DESTINATION_REHOMES = 16
 
 # enum forwarding_method
 METHOD_MASQUERADE = 0
@@ -201,6 +205,7 @@ class Service(LittleEndianStructure):
     persistence: int
     netmask: int
     binding: int
+    idle_timeout: int
     config_pad: Array[c_uint32]
     virtual_checked: int
     virtual_local: int
@@ -212,7 +217,8 @@ class Service(LittleEndianStructure):
         ("persistence", c_uint32),
         ("netmask", c_uint32),
         ("binding", c_uint32),
-        ("config_pad", c_uint32 * 5),
+        ("idle_timeout", c_uint32),
+        ("config_pad", c_uint32 * 4),
         ("virtual_checked", c_uint32),
         ("virtual_local", c_uint32),
         ("live_pad", c_uint32 * 14),
@@ -245,7 +251,7 @@ class Destination(LittleEndianStructure):
     reach: int
     mac: Array[c_uint8]
     source_mac: Array[c_uint8]
-    removed: int
+    idle_timeout: int
     mtu: int
     active: int
     inactive: int
@@ -263,6 +269,7 @@ class Destination(LittleEndianStructure):
     path_mtu_until: int
     last_weight: int
     cached: int
+    removed: int
     destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
@@ -277,7 +284,7 @@ class Destination(LittleEndianStructure):
         ("reach", c_uint32),
         ("mac", c_uint8 * 6),
         ("source_mac", c_uint8 * 6),
-        ("removed", c_uint32),
+        ("idle_timeout", c_uint32),
         ("mtu", c_uint32),
         ("active", c_int32),
         ("inactive", c_int32),
@@ -295,7 +302,8 @@ class Destination(LittleEndianStructure):
         ("path_mtu_until", c_uint32),
         ("last_weight", c_uint32),
         ("cached", c_int32),
-        ("destination_pad", c_uint32 * 7),
+        ("removed", c_uint32),
+        ("destination_pad", c_uint32 * 6),
     ]
 
 
@@ -389,7 +397,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 304 bytes."""
+    """``struct settings``, 312 bytes."""
 
     abi_version: int
     pad: int
@@ -409,6 +417,8 @@ class Settings(LittleEndianStructure):
     changing: int
     ftp_services: int
     any_port_services: int
+    idle_services: int
+    rehoming_services: int
     sysctl: Array[c_int32]
     mark_set: int
     mark_set_changed: int
@@ -433,6 +443,8 @@ class Settings(LittleEndianStructure):
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
         ("any_port_services", c_uint32),
+        ("idle_services", c_uint32),
+        ("rehoming_services", c_uint32),
         ("sysctl", c_int32 * 12),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),

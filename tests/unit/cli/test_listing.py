@@ -194,3 +194,14 @@ def test_sorting_loses_nothing(addresses: list[bytes]) -> None:
     entries = [DestinationEntry(Destination(address, 80)) for address in addresses]
     result = [entry.destination.address for entry in sorted_destinations(entries)]
     assert sorted(result) == sorted(addresses)
+
+
+def test_what_ipvsadm_does_not_have_is_listed_and_saved_where_it_is_set() -> None:
+    service = Service(
+        ServiceKey(IPV4, UDP, ip("192.0.2.10"), 53), "rr", persistence=300,
+        one_packet=True, idle_timeout=30, reject_gone=True, rehome=True,
+    )  # fmt: skip
+    (line,) = text_of(ServiceEntry(service, ()), listing.Format())
+    assert line == "UDP  192.0.2.10:53 rr persistent 300 ops idle-timeout 30 reject-gone rehome"
+    saved = "".join(listing.saved_table([ServiceEntry(service, ())], listing.Format()))
+    assert saved == "-A -u 192.0.2.10:53 -s rr -p 300 -o --idle-timeout 30 --reject-gone --rehome\n"
