@@ -500,8 +500,11 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->expires = new->expires;
 	entry->in_packets = 0;
 	entry->link = new->link;
-	/* A full barrier: the fields are there before the phase. */
-	swap_control(entry, control, live);
+	/* A full barrier: the fields are there before the phase.  An addition, because those
+	 * who count in the upper half (release_template(), hold()) may come in between: an
+	 * exchange would fail then, and the slot stay claimed for ever. */
+	control = __sync_fetch_and_add(&entry->control, live - control);
+	asm volatile("" : : "r"(control));
 }
 
 /* Put a connection in the place of one of the same flow; true if that was still the same. */
