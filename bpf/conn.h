@@ -207,8 +207,8 @@ static __always_inline void count_spilled(const struct flow *flow, __s32 change)
 }
 
 /* A destination that has all the connections it may have takes no more until it
- * is below its lower threshold, or three quarters of the upper one
- * (kernel: ip_vs_dest_update_overload()). */
+ * is below its lower threshold, or three quarters of the upper one, rounded up
+ * (kernel: ip_vs_bind_dest(), ip_vs_unbind_dest()). */
 static __always_inline void update_overload(struct destination *destination)
 {
 	__u32 upper = destination->upper_threshold, lower = destination->lower_threshold;
@@ -219,8 +219,8 @@ static __always_inline void update_overload(struct destination *destination)
 		return;
 	}
 	if (!lower)
-		lower = (__u64)upper * 3 / 4;
-	if (upper && lower && total >= lower)
+		lower = upper - upper / 4;
+	if (upper && total >= lower)
 		return;
 	if (*(volatile __u32 *)&destination->overload & OVERLOADED)
 		__sync_fetch_and_and(&destination->overload, ~OVERLOADED);
@@ -500,8 +500,11 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->expires = new->expires;
 	entry->in_packets = 0;
 	entry->link = new->link;
-	/* A full barrier: the fields are there before the phase. */
-	swap_control(entry, control, live);
+	/* A full barrier: the fields are there before the phase.  An addition, because those
+	 * who count in the upper half (release_template(), hold()) may come in between: an
+	 * exchange would fail then, and the slot stay claimed for ever. */
+	control = __sync_fetch_and_add(&entry->control, live - control);
+	asm volatile("" : : "r"(control));
 }
 
 /* Put a connection in the place of one of the same flow; true if that was still the same. */

@@ -114,7 +114,7 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 	if (!packet || choice == NOT_A_SERVICE)
 		return NOT_OURS;
 	if (choice == NOT_YET)
-		return send_round(skb);
+		return go_round(skb, packet);
 	if (choice == NO_CACHE)
 		return bypass(skb, packet);
 	if (choice == NO_SERVER)
@@ -144,7 +144,7 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 	if (!(destination->reach & REACH_VIRTUAL_LOCAL))
 		return NOT_OURS;
 	if (packet->own == OWN_LEAVING && destination->reach & REACH_ROUTE)
-		return send_round(skb);
+		return go_round(skb, packet);
 
 	if (packet->fragment)
 		note_fragment(packet, choice);
@@ -241,8 +241,7 @@ int xlvs_tc_out(struct __sk_buff *skb)
 	if (parse_skb(skb, &packet))
 		return follow_error(skb, OWN_LEAVING);
 	if (packet.fragment == LATER_FRAGMENT)
-		return skb->ifindex == LOOPBACK_INDEX ? send_round(skb) :
-							follow_fragment(skb, &packet);
+		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
 	reply_flags = reply_flags_at(slot);
 	if (!reply_flags && (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX))

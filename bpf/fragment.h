@@ -16,6 +16,9 @@
 #define DATAGRAMS_UNDER_WAY 4096
 #define NOTE_TICKS (30 * TICKS_PER_SECOND) /* kernel: net.ipv4.ipfrag_time */
 
+/* A note's choice, for the others of a first one that was sent round (loopback.h). */
+#define GOES_ROUND 0x20000000
+
 struct datagram {
 	union address source;
 	union address destination;
@@ -64,6 +67,14 @@ __attribute__((noinline)) int note_fragment(const struct packet *packet, __u32 c
 	return bpf_map_update_elem(&fragments, &datagram, &note, BPF_ANY);
 }
 
+/* A packet of the director's own, which goes on once it comes in by lo. */
+static __always_inline int go_round(struct __sk_buff *skb, const struct packet *packet)
+{
+	if (packet->fragment)
+		note_fragment(packet, GOES_ROUND);
+	return send_round(skb);
+}
+
 /* Whether the noted entry is still one between the packet's ends: its slot may
  * have been given to another connection. */
 static __always_inline int is_entry_of(const struct connection *entry, const struct packet *packet)
@@ -87,6 +98,8 @@ static __always_inline int forward_fragment(struct __sk_buff *skb, const struct 
 	is_here = !(destination->reach & REACH_ROUTE);
 	if (is_here && !(destination->flags & DESTINATION_LOCAL))
 		return TC_ACT_SHOT;
+	if (!is_here && packet->own == OWN_LEAVING)
+		return send_round(skb);
 	if (!is_here && packet->ttl <= 1)
 		return TC_ACT_SHOT;
 	count_inbound(destination, index, packet->bytes);
@@ -141,6 +154,8 @@ __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struc
 	if (!note || has_passed(note->written + NOTE_TICKS, ticks_now()))
 		return NOT_OURS;
 	choice = note->choice;
+	if (choice == GOES_ROUND)
+		return packet->own == OWN_LEAVING ? send_round(skb) : TC_ACT_SHOT;
 	if (choice & ONE_PACKET) {
 		struct destination *destination;
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -140,6 +140,57 @@ def test_local_traffic_of_no_service_is_left_alone(make_lab: MakeLab) -> None:
         with peers.bulk(lab, "director", 5001):
             peers.transfer(peers.connect(lab, address, 5001, "director"))
     assert counted(lab, VIP, 80) == before
+
+
+@pytest.fixture
+def small_lo() -> Iterator[Callable[[Lab], None]]:
+    """Have datagrams by a director's `lo` be cut up; it is as it was afterwards."""
+    with ExitStack() as stack:
+
+        def cut(lab: Lab) -> None:
+            lab.type("director", "ip link set lo mtu 1500")
+            stack.callback(lab.type, "director", "ip link set lo mtu 65536")
+
+        yield cut
+
+
+def test_local_fragments_of_no_service_are_left_alone(
+    make_lab: MakeLab, small_lo: Callable[[Lab], None]
+) -> None:
+    """They keep the route that they have: from outside nothing comes to loopback addresses."""
+    lab = make_lab("nat")
+    small_lo(lab)
+    for source, target in ((DIP, DIP), (VIP, DIP), (DIP6, DIP6), ("::1", "::1"), ("127.0.0.1", "127.0.0.2"),
+                           (DIP, "127.0.0.1"), ("127.0.0.1", DIP)):  # fmt: skip
+        with peers.inside(lab, "director"):
+            sockets = [socket.socket(peers.family_of(target), socket.SOCK_DGRAM) for _ in range(2)]
+        with sockets[0] as sender, sockets[1] as receiver:
+            sender.bind((source, 0))
+            receiver.bind((target, 0))
+            receiver.settimeout(5)
+            data = os.urandom(4000)
+            sender.sendto(data, receiver.getsockname())
+            assert receiver.recv(1 << 16) == data, f"{source} to {target}"
+
+
+@BOTH_FAMILIES
+def test_fragments_of_clients_here(make_lab: MakeLab, small_lo: Callable[[Lab], None], vip: str) -> None:
+    """To a real server behind the director, and to one on it."""
+    lab = make_lab("nat")
+    small_lo(lab)
+    serve(lab, vip, 54, 5354, udp=True, servers=1)
+    serve_here(lab, vip, 55, 5354, udp=True)
+    with ExitStack() as stack:
+        for node, address in (("rs1", "::"), ("director", DIP if vip == VIP else DIP6)):
+            stack.enter_context(peers.echo(lab, node, 5354, address))
+        for port, name in ((54, b"rs1"), (55, b"director")):
+            with peers.inside(lab, "director"):
+                datagrams = stack.enter_context(socket.socket(peers.family_of(vip), socket.SOCK_DGRAM))
+            datagrams.settimeout(5)
+            for size in (10, 4000, 20000):
+                data = os.urandom(size)
+                datagrams.sendto(data, (vip, port))
+                assert datagrams.recv(1 << 16) == name + b" " + data
 
 
 @BOTH_FAMILIES

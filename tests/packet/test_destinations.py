@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.packet import packets
 from tests.packet.director import (
     CLIENT,
@@ -16,7 +18,11 @@ from tests.packet.director import (
     real_server,
 )
 from tests.packet.packets import ACK, FIN, RST, SYN, TCP, UDP, ip_length
+from xlvs.kernel import abi
 from xlvs.model import Destination, Service, ServiceEntry, Stats
+
+LONG = 0x10000000
+"""Ticks: longer than any timeout."""
 
 
 def _added(entry: ServiceEntry) -> Stats:
@@ -221,3 +227,33 @@ def test_a_udp_flow_stays_where_it_is(director: Director) -> None:
     connection = director.connection(key, port)
     assert connection is not None
     assert connection.client == CLIENT
+
+
+@pytest.mark.parametrize("edited", [False, True], ids=["as connections end", "when it is edited"])
+@pytest.mark.parametrize("upper", range(1, 10))
+def test_three_quarters_of_the_upper_threshold(director: Director, upper: int, edited: bool) -> None:
+    """Without a lower threshold: below that, rounded up, it is free again (kernel: ip_vs_unbind_dest())."""
+    key = director.unused_key()
+    director.table.add_service(Service(key))
+    server = Destination(real_server(1), key.port, upper_threshold=upper)
+    other = Destination(real_server(1), key.port, upper_threshold=upper, lower_threshold=1)
+    director.table.add_destination(key, server)
+    ports = [director.open(key) for _ in range(upper)]
+    places = {slot.client_port: place for place, slot in director.slots(abi.PHASE_LIVE)}
+    while True:
+        if edited:
+            director.table.edit_destination(key, other)
+            director.record(key).overload = abi.OVERLOADED
+            director.table.edit_destination(key, server)
+        is_full = len(ports) * 4 >= upper * 3
+        assert director.record(key).overload == (abi.OVERLOADED if is_full else 0), (
+            f"{len(ports)} of {upper}"
+        )
+        new = director.unused_port()
+        director.tc(director.segment(key, new, SYN))
+        assert (director.connection(key, new) is None) == is_full
+        if not is_full:
+            return
+        port = ports.pop()
+        director.slot_record(places[port]).expires -= LONG
+        assert director.tc(director.segment(key, port, ACK))[0] == UNTOUCHED

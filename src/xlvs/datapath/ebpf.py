@@ -89,10 +89,10 @@ def _set_thresholds(record: abi.Destination, destination: model.Destination) -> 
         return
     record.upper_threshold, record.lower_threshold = upper, lower
     connections = record.active + record.inactive
-    enough = lower or upper * 3 // 4
+    enough = lower or upper - upper // 4
     if upper and connections >= upper:
         record.overload = abi.OVERLOADED
-    elif not upper or not enough or connections < enough:
+    elif not upper or connections < enough:
         record.overload = 0
 
 
