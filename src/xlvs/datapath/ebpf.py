@@ -18,32 +18,30 @@ from xlvs import errors, model
 from xlvs.datapath import loopback, runs
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
+from xlvs.datapath.reading import Reader, offset_of
 from xlvs.datapath.records import (
-    CHECKSUM_NAMES,
     CHECKSUMS,
-    METHOD_NAMES,
     METHODS,
     STRONGEST_CHECKSUM,
-    TUNNEL_NAMES,
     TUNNELS,
     Slot,
     address,
-    model_key,
     packed_key,
     padded,
     record_flags,
-    scheduler_flags,
     seconds_to_ticks,
     store_address,
     swap_port,
     ticks_now,
     ticks_to_seconds,
 )
+from xlvs.datapath.rows import NOTHING
 from xlvs.datapath.scheduling import NO_RECORD, Scheduling
 from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from xlvs.datapath.rows import ServiceRow
     from xlvs.kernel import rtnetlink
 
 COMPATIBLE_VERSION = (1, 2, 1)
@@ -53,6 +51,7 @@ COMPATIBLE_SIZE = 4096
 that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
+_DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
 _FTP = swap_port(21)
 
 
@@ -96,16 +95,6 @@ def _set_thresholds(record: abi.Destination, destination: model.Destination) -> 
         record.overload = 0
 
 
-def _tunnel(record: abi.Destination) -> model.Tunnel | None:
-    if record.method != abi.METHOD_TUNNEL:
-        return None
-    return model.Tunnel(
-        TUNNEL_NAMES[record.tunnel_kind],
-        swap_port(record.tunnel_port),
-        CHECKSUM_NAMES[record.tunnel_checksum],
-    )
-
-
 def _takes_many_ports(key: model.ServiceKey) -> bool:
     """Whether a service takes more than its own port: FTP, for its data, and one without a port."""
     return not key.fwmark and key.port in (0, 21)
@@ -130,6 +119,10 @@ class EbpfDatapath:
         self._maps = maps
         self._places = Places(maps)
         self._scheduling = Scheduling(maps, self._places)
+        self._reader = Reader(maps, self._scheduling)
+        # What a change has found out already; nobody else changes services meanwhile.
+        self._indices: dict[bytes, int] | None = None
+        self._routes: dict[bytes, rtnetlink.Route] | None = None
 
     # --- reading -----------------------------------------------------------
 
@@ -143,17 +136,15 @@ class EbpfDatapath:
 
     def services(self) -> list[model.ServiceEntry]:
         """See `Datapath.services`."""
-        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
-        # One without a run was being deleted by a command that died.
-        return [
-            self._entry(index)
-            for index, value in enumerate(flags)
-            if value and self._maps.service(index).run
-        ]
+        return self._reader.services()
+
+    def table(self, counted: str = NOTHING) -> list[ServiceRow]:
+        """See `Datapath.table`."""
+        return self._reader.table(counted)
 
     def service(self, key: model.ServiceKey) -> model.ServiceEntry:
         """See `Datapath.service`."""
-        return self._entry(self._find(key))
+        return self._reader.entry(self._find(key))
 
     def connections(self) -> Iterator[model.Connection]:
         """See `Datapath.connections`."""
@@ -177,49 +168,31 @@ class EbpfDatapath:
         )
 
     def _find(self, key: model.ServiceKey) -> int:
-        found = bpf.lookup(self._maps.descriptor("service_index"), packed_key(key), _INDEX.size)
+        packed = packed_key(key)
+        if self._indices is not None and packed in self._indices:
+            return self._indices[packed]
+        found = bpf.lookup(self._maps.descriptor("service_index"), packed, _INDEX.size)
         if found is None:
             raise errors.NoSuchService("no such virtual service")
-        return int(_INDEX.unpack(found)[0])
+        index: int = _INDEX.unpack(found)[0]
+        if self._indices is not None:
+            self._indices[packed] = index
+        return index
 
-    def _entry(self, index: int) -> model.ServiceEntry:
-        record = self._maps.service(index)
-        run = self._scheduling.run(index)
-        service = model.Service(
-            model_key(record.key),
-            runs.SCHEDULER_NAMES[run.scheduler],
-            scheduler_flags(record.flags),
-            persistence=record.persistence,
-            netmask=record.netmask,
-            one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
-        )
-        destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
-        return model.ServiceEntry(service, destinations, self._stats("service", index))
+    def _route_to(self, address: bytes) -> rtnetlink.Route:
+        """The kernel's route to an address, asked for once in a change."""
+        from xlvs.kernel import rtnetlink  # listings do without it, and start sooner
 
-    def _destination_entry(self, index: int) -> model.DestinationEntry:
-        record = self._maps.destination(index)
-        destination = model.Destination(
-            address(record.address, record.family), swap_port(record.port),
-            METHOD_NAMES[record.method], record.weight, record.upper_threshold,
-            record.lower_threshold, _tunnel(record),
-        )  # fmt: skip
-        return model.DestinationEntry(
-            destination,
-            max(record.active, 0),
-            max(record.inactive, 0),
-            max(record.persistent, 0),
-            self._stats("destination", index),
-        )
+        if self._routes is None:
+            return rtnetlink.route_to(address)
+        if address not in self._routes:
+            self._routes[address] = rtnetlink.route_to(address)
+        return self._routes[address]
 
-    def _stats(self, kind: str, index: int) -> model.Stats:
-        now, base = self._counted(kind, index), self._base(kind, index)
-        return model.Stats(
-            now[0] - base.connections,
-            now[1] - base.in_packets,
-            now[2] - base.out_packets,
-            now[3] - base.in_bytes,
-            now[4] - base.out_bytes,
-        )
+    def _estimate(self, kind: str, index: int) -> abi.Estimate:
+        limits = self._maps.limits
+        count = limits.services if kind == "service" else limits.destinations
+        return self._maps.record(f"{kind}_estimates", abi.Estimate, index, count)
 
     def _counted(self, kind: str, index: int) -> tuple[int, int, int, int, int]:
         limits = self._maps.limits
@@ -251,11 +224,13 @@ class EbpfDatapath:
             self._repair()
         self._maps.settings.changing = 1
         self._scheduling.may_wait = True
+        self._indices, self._routes = {}, {}
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
         self._scheduling.finish()
         self._scheduling.may_wait = False
+        self._indices = self._routes = None
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -288,7 +263,7 @@ class EbpfDatapath:
 
     def add_service(self, service: model.Service) -> None:
         """See `Datapath.add_service`."""
-        from xlvs.kernel import rtnetlink  # listings do without it, and start sooner
+        from xlvs.kernel import rtnetlink
 
         try:
             self._find(service.key)
@@ -307,7 +282,7 @@ class EbpfDatapath:
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
         record.binding = run.binding = binding + 1 & 0xFFFFFFFF
         if not service.key.fwmark:
-            route = rtnetlink.route_to(service.key.address)
+            route = self._route_to(service.key.address)
             record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
         store_address(record.key.address, service.key.address)
         record.key.fwmark = service.key.fwmark
@@ -343,7 +318,10 @@ class EbpfDatapath:
         """See `Datapath.delete_service`."""
         self._scheduling.finish()
         index = self._find(key)
-        bpf.delete(self._maps.descriptor("service_index"), packed_key(key))
+        packed = packed_key(key)
+        bpf.delete(self._maps.descriptor("service_index"), packed)
+        if self._indices is not None:
+            del self._indices[packed]
         record = self._maps.service(index)
         start, run = record.run, self._scheduling.run(index)
         record.run = 0
@@ -392,8 +370,10 @@ class EbpfDatapath:
 
     def _check_service(self, service: model.Service) -> None:
         key = service.key
-        if service.scheduler not in model.SCHEDULERS:
+        if service.scheduler not in runs.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
+        if service.engine and service.engine not in model.PERSISTENCE_ENGINES:
+            raise errors.SchedulerNotFound(f"no persistence engine is called {service.engine!r}")
         for wanted, what in (
             (service.engine, "persistence engines"),
             (key.protocol == model.SCTP, "SCTP services"),
@@ -430,7 +410,7 @@ class EbpfDatapath:
         old = self._scheduling.run(service)
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
-        route = rtnetlink.route_to(destination.address)
+        route = self._route_to(destination.address)
         _check_route(destination, route)
         run = runs.change(old, [(NO_RECORD, destination.weight), *old.picks])
         start = self._scheduling.place_added(service, run, destination)
@@ -451,15 +431,13 @@ class EbpfDatapath:
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
         self._scheduling.finish()
-        from xlvs.kernel import rtnetlink
-
         service = self._find(key)
         self._check_destination(key, destination)
         old = self._scheduling.run(service)
         place = self._place_in_run(old, destination.address, destination.port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
-        route = rtnetlink.route_to(destination.address)
+        route = self._route_to(destination.address)
         _check_route(destination, route)
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
@@ -499,10 +477,12 @@ class EbpfDatapath:
             raise errors.OutOfRange(f"a weight is 0 to {model.MAX_WEIGHT}")
 
     def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
-        wanted, swapped = padded(address), swap_port(port)
+        sought = padded(address) + port.to_bytes(2, "big")  # as they stand in the record, side by side
+        memory = self._maps.memory("destinations", self._maps.limits.destinations * _DESTINATION_BYTES)
+        first = offset_of(abi.Destination, "address")
         for place, (index, _) in enumerate(run.picks):
-            record = self._maps.destination(index)
-            if record.port == swapped and bytes(record.address) == wanted:
+            start = first + index * _DESTINATION_BYTES
+            if memory[start : start + len(sought)] == sought:
                 return place
         return None
 
@@ -532,3 +512,5 @@ class EbpfDatapath:
         (
             base.connections, base.in_packets, base.out_packets, base.in_bytes, base.out_bytes,
         ) = self._counted(kind, index)  # fmt: skip
+        estimate = self._estimate(kind, index)
+        estimate.zeroed = estimate.zeroed + 1 & 0xFFFFFFFF

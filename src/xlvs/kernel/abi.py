@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 2
+ABI_VERSION = 3
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -24,6 +24,8 @@ SWEEPS_PER_SECOND = 64
 MARK_RULES = 2048
 MARK_RANGES = 20
 MARK_HALF_SHIFT = 16
+ESTIMATE_PACKET_SHIFT = 10
+ESTIMATE_BYTE_SHIFT = 5
 
 # enum connection_phase
 PHASE_FREE = 0
@@ -298,6 +300,21 @@ class Traffic(LittleEndianStructure):
         ("out_packets", c_uint64),
         ("in_bytes", c_uint64),
         ("out_bytes", c_uint64),
+    ]
+
+
+class Estimate(LittleEndianStructure):
+    """``struct estimate``, 88 bytes."""
+
+    zeroed: int
+    seen: int
+    last: Traffic
+    rate: Traffic
+    _fields_ = [
+        ("zeroed", c_uint32),
+        ("seen", c_uint32),
+        ("last", Traffic),
+        ("rate", Traffic),
     ]
 
 
