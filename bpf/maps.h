@@ -78,6 +78,7 @@ struct sweeper {
 	__u32 next_share;
 	__u32 next_estimates; /* the next share of those (estimate.h) */
 	__u32 localities; /* entries of lblc and lblcr that were left when last looked through */
+	__u32 occupied;   /* slots in use that this walk over the table has seen */
 	__u32 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */
 };
 

@@ -200,7 +200,9 @@ class _Session:
             return Known((mark, Given("ipv6")) if is_ipv6 else (mark,), is_ipv6)
         is_ipv6 = kind > 0.8
         address = f"[{self._random.choice(VIPS6)}]" if is_ipv6 else self._random.choice(VIPS)
-        protocol = self._random.choice(("tcp-service", "tcp-service", "udp-service"))
+        protocol = self._random.choice(
+            ("tcp-service", "tcp-service", "tcp-service", "udp-service", "udp-service", "sctp-service")
+        )
         port = "0" if self._happens(0.05) else self._random.choice(PORTS)
         if protocol == "udp-service" and port in ("http", "https"):
             port = "domain"

@@ -115,8 +115,8 @@ def main() -> int:
         moments = phases(directors, service)
         time.sleep(UNTIL_QUIET)
         wait_for_gap(moments)
-        send(directors, f"packet tcp {client}:41000+300 {service} S")
-        send(directors, f"packet tcp {client}:41000+300 {service} A data=500")
+        send(directors, f"packet tcp {client}:41000+320 {service} S")
+        send(directors, f"packet tcp {client}:41000+320 {service} A data=500")
         shown = watch(directors, service)
         for director in directors:
             director.ipvsadm(["-Z"])

@@ -31,6 +31,7 @@ NOUNS = {
     "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
     "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
+    "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
 }
 """Every noun: the module that registers it, and its line in the list of ``xlvs --help``."""
