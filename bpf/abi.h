@@ -350,6 +350,7 @@ enum sysctl {
 	SYSCTL_AMEMTHRESH,
 	SYSCTL_AM_DROPRATE,
 	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
+	SYSCTL_RUN_ESTIMATION,
 	SYSCTL_COUNT,
 };
 

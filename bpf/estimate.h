@@ -111,7 +111,7 @@ static __always_inline void estimate_rates(__u32 share)
 	__u32 zero = 0;
 	struct settings *current = bpf_map_lookup_elem(&settings, &zero);
 
-	if (!current)
+	if (!current || !current->sysctl[SYSCTL_RUN_ESTIMATION])
 		return;
 	bpf_loop(loop_count(share_of_records(current->services_top)), estimate_service, &share, 0);
 	bpf_loop(loop_count(share_of_records(current->destinations_top)), estimate_destination, &share, 0);

@@ -135,6 +135,22 @@ def test_a_removed_real_servers_rate_waits_for_it(director: Director) -> None:
     assert estimate(director, "destination", index) == before
 
 
+def test_estimation_can_be_stopped(director: Director) -> None:
+    key = director.service(1)
+    place = abi.SYSCTL_RUN_ESTIMATION
+    assert director.maps.settings.sysctl[place] == 1
+    director.table.set_sysctls({"run_estimation": "0"})
+    try:
+        index = index_of(director, key)
+        send(director, key)
+        before = estimate(director, "service", index)
+        time.sleep(2.3)
+        assert estimate(director, "service", index) == before
+    finally:
+        director.table.set_sysctls({"run_estimation": "1"})
+    director.wait_until(lambda: director.listing(key).rates.in_packets > 0, 5, "no rate")
+
+
 def test_every_record_has_its_turn(make_director: Callable[[Capacity], Director]) -> None:
     """Shares leave none out, whatever its number: 300 services, more than twice as many as shares."""
     director = make_director(Capacity(connections=8192, services=512, destinations=512))

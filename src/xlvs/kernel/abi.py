@@ -125,7 +125,8 @@ SYSCTL_SECURE_TCP = 8
 SYSCTL_AMEMTHRESH = 9
 SYSCTL_AM_DROPRATE = 10
 SYSCTL_IGNORE_TUNNELED = 11
-SYSCTL_COUNT = 12
+SYSCTL_RUN_ESTIMATION = 12
+SYSCTL_COUNT = 13
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -406,7 +407,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 304 bytes."""
+    """``struct settings``, 312 bytes."""
 
     abi_version: int
     pad: int
@@ -450,7 +451,7 @@ class Settings(LittleEndianStructure):
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
         ("any_port_services", c_uint32),
-        ("sysctl", c_int32 * 12),
+        ("sysctl", c_int32 * 13),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
