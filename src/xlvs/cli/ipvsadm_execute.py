@@ -151,7 +151,7 @@ def _list(request: Request, datapath: Datapath) -> Iterable[str]:
     )
     counted = _COUNTED.get(form.style, rows.NOTHING)
     if "connection" in options:
-        return listing.connections(datapath.connections(), form)
+        return listing.connections(datapath.connection_rows(), form)
     if request.has_service():
         return listing.table([rows.row_of(datapath.service(request.service_key()), counted)], form)
     if "timeout" in options:

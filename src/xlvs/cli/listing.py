@@ -18,8 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from xlvs.datapath.rows import Counters, DestinationRow, ServiceRow
-    from xlvs.model import Connection, Service, Timeouts, Tunnel
+    from xlvs.datapath.rows import ConnectionRow, Counters, DestinationRow, ServiceRow
+    from xlvs.model import Service, Timeouts, Tunnel
 
     Endpoint = Callable[[DestinationRow], str]
 
@@ -118,26 +118,39 @@ def saved_table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
         ])  # fmt: skip
 
 
-def connections(entries: Iterable[Connection], form: Format) -> Iterator[str]:
-    """The connection table with its two title lines, row by row as the entries come."""
+def connections(shares: Iterable[Sequence[ConnectionRow]], form: Format) -> Iterator[str]:
+    """The connection table with its two title lines, share by share as it comes."""
     yield "IPVS connection entries\n"
     if form.style == PERSISTENT:
         yield f"pro expire {'state':11} {'source':18} {'virtual':18}"
         yield f" {'destination':18} {'pe name':16} pe_data\n"
     else:
         yield f"pro expire {'state':11} {'source':18} {'virtual':18} destination\n"
-    endpoint = form.endpoint
-    for entry in entries:
-        protocol = entry.protocol
-        minutes, seconds = divmod(entry.expires, 60)
-        expire = f"{minutes:02}:{seconds:02}"
-        client = endpoint(entry.client, entry.client_port, protocol)
-        virtual = endpoint(entry.virtual, entry.virtual_port, protocol)
-        destination = endpoint(entry.destination, entry.destination_port, protocol)
-        yield (
-            f"{PROTOCOL_NAMES.get(protocol, 'IP'):3} {expire:6} {entry.state:11} {client:18} {virtual:18}"
-            f" {destination}\n"
+    for rows in shares:
+        yield "".join(_connection_lines(rows, form))
+
+
+def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
+    # What many connections have in common is written once.
+    expiries: dict[int, str] = {}
+    ends: dict[tuple[bytes, int, bytes, int, int], str] = {}
+    endpoint = form.endpoint if form.names else None
+    lines = []
+    for protocol, client, client_port, virtual, virtual_port, destination, port, state, left in rows:
+        expiry = expiries.get(left)
+        if expiry is None:
+            expiry = expiries[left] = "%02d:%02d" % divmod(left, 60)  # noqa: UP031
+        key = (virtual, virtual_port, destination, port, protocol)
+        end = ends.get(key)
+        if end is None:
+            text = form.endpoint(virtual, virtual_port, protocol)
+            end = ends[key] = f"{text:18} {form.endpoint(destination, port, protocol)}"
+        source = (
+            endpoint(client, client_port, protocol) if endpoint else format_endpoint(client, client_port)
         )
+        name = PROTOCOL_NAMES.get(protocol, "IP")
+        lines.append("%-3s %-6s %-11s %-18s %s\n" % (name, expiry, state, source, end))  # noqa: UP031
+    return lines
 
 
 def timeouts_line(timeouts: Timeouts) -> str:

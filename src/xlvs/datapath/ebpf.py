@@ -16,7 +16,8 @@ from struct import Struct
 
 from xlvs import errors, model
 from xlvs.datapath import loopback, runs
-from xlvs.datapath.maps import SLOT_BYTES, Maps
+from xlvs.datapath.connections import connection_rows
+from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.reading import Reader, offset_of
 from xlvs.datapath.records import (
@@ -24,15 +25,12 @@ from xlvs.datapath.records import (
     METHODS,
     STRONGEST_CHECKSUM,
     TUNNELS,
-    Slot,
-    address,
     packed_key,
     padded,
     record_flags,
     seconds_to_ticks,
     store_address,
     swap_port,
-    ticks_now,
     ticks_to_seconds,
 )
 from xlvs.datapath.rows import NOTHING
@@ -41,7 +39,7 @@ from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.datapath.rows import ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
     from xlvs.kernel import rtnetlink
 
 COMPATIBLE_VERSION = (1, 2, 1)
@@ -148,15 +146,16 @@ class EbpfDatapath:
 
     def connections(self) -> Iterator[model.Connection]:
         """See `Datapath.connections`."""
-        table = self._maps.connection_slots()
-        phases = memoryview(table)[::SLOT_BYTES].tobytes()
-        now = ticks_now()
-        place = phases.find(abi.PHASE_LIVE)
-        while place >= 0:
-            connection = self._connection(table[place * SLOT_BYTES : (place + 1) * SLOT_BYTES], now)
-            if connection is not None:
-                yield connection
-            place = phases.find(abi.PHASE_LIVE, place + 1)
+        for rows in self.connection_rows():
+            for protocol, client, client_port, virtual, virtual_port, destination, port, state, left in rows:
+                yield model.Connection(
+                    model.IPV4 if len(client) == 4 else model.IPV6, protocol, client, client_port,
+                    virtual, virtual_port, destination, port, state, left,
+                )  # fmt: skip
+
+    def connection_rows(self) -> Iterator[list[ConnectionRow]]:
+        """See `Datapath.connection_rows`."""
+        return connection_rows(self._maps)
 
     def timeouts(self) -> model.Timeouts:
         """See `Datapath.timeouts`."""
@@ -203,18 +202,6 @@ class EbpfDatapath:
         limits = self._maps.limits
         count = limits.services if kind == "service" else limits.destinations
         return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
-
-    def _connection(self, raw: bytes, now: int) -> model.Connection | None:
-        slot = Slot(raw)
-        left = slot.seconds_left(now)
-        if left is None:
-            return None
-        destination = self._maps.destination(slot.destination)
-        return model.Connection(
-            slot.family, slot.protocol, slot.client, slot.client_port, slot.virtual,
-            slot.virtual_port, address(destination.address, destination.family),
-            slot.destination_port, slot.state(), left,
-        )  # fmt: skip
 
     # --- changing ----------------------------------------------------------
 

@@ -24,7 +24,7 @@ from xlvs.model import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.datapath.rows import ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
 
 
 class Datapath(Protocol):
@@ -76,6 +76,9 @@ class Datapath(Protocol):
 
     def connections(self) -> Iterator[Connection]:
         """Every live connection, in table order."""
+
+    def connection_rows(self) -> Iterator[list[ConnectionRow]]:
+        """The same as rows, some at a time, without an object for each: see `xlvs.datapath.rows`."""
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

@@ -10,7 +10,7 @@ light as the model.
 
 from __future__ import annotations
 
-from xlvs.datapath.rows import NOTHING, row_of
+from xlvs.datapath.rows import NOTHING, connection_row, row_of
 from xlvs.errors import (
     DestinationExists,
     InvalidOperation,
@@ -41,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from xlvs.datapath.rows import ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
     from xlvs.model import Connection, MarkRule
 
 
@@ -148,6 +148,10 @@ class MemoryDatapath:
     def connections(self) -> Iterator[Connection]:
         """The connections that it was made with."""
         return iter(self._connections)
+
+    def connection_rows(self) -> Iterator[list[ConnectionRow]]:
+        """The same as rows."""
+        yield [connection_row(entry) for entry in self._connections]
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

@@ -36,7 +36,7 @@ STRONGEST_CHECKSUM = {
 CHECKSUM_NAMES = {number: name for name, number in CHECKSUMS.items()}
 
 _SERVICE_KEY = Struct("=16sI2sBB")
-_SLOT = Struct("=Q16s16sHHBBHIIHHI")
+SLOT = Struct("=Q16s16sHHBBHIIHHI")
 
 
 def packed_key(key: model.ServiceKey) -> bytes:
@@ -128,7 +128,7 @@ class Slot:
         (
             self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, _,
             self.expires, self.destination, port, _, _,
-        ) = _SLOT.unpack(raw)  # fmt: skip
+        ) = SLOT.unpack(raw)  # fmt: skip
         self.flags: int = self.control >> abi.CONTROL_FLAGS_SHIFT & 0xFFFF
         length = 4 if self.family == model.IPV4 else 16
         self.client: bytes = client[:length]

@@ -29,7 +29,6 @@ from xlvs.model import (
     TCP,
     TUNNEL,
     UDP,
-    Connection,
     Destination,
     Service,
     ServiceKey,
@@ -38,7 +37,7 @@ from xlvs.model import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.datapath.rows import ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
 
 pytestmark = pytest.mark.unit
 
@@ -145,9 +144,9 @@ def test_connections_are_read_while_they_are_printed(director: Director) -> None
     reads: list[bool] = []
 
     class Live(MemoryDatapath):
-        def connections(self) -> Iterator[Connection]:
+        def connection_rows(self) -> Iterator[list[ConnectionRow]]:
             reads.append(director.is_open)
-            yield Connection(IPV4, TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1)
+            yield [(TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1)]
             reads.append(director.is_open)
 
     director.datapath = Live()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from xlvs.cli import listing
 from xlvs.cli.ipvsadm_order import sorted_destinations, sorted_services
-from xlvs.datapath.rows import NOTHING, RATES, STATS, row_of
+from xlvs.datapath.rows import NOTHING, RATES, STATS, connection_row, row_of
 from xlvs.model import (
     IPV4,
     IPV6,
@@ -37,7 +37,7 @@ from xlvs.model import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.datapath.rows import ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
 
 pytestmark = pytest.mark.unit
 
@@ -171,7 +171,7 @@ def test_connections() -> None:
         entry(TCP, "[2001:db8::5]:50000", "[2001:db8::10]:80", "[2001:db8::11]:80", "FIN_WAIT", 100),
         entry(UDP, f"{client}:5", "192.0.2.10:53", "10.0.0.11:53", "UDP", 6000 * 60 + 1),
     ]
-    assert "".join(listing.connections(entries, listing.Format())) == (
+    assert "".join(listing.connections([list(map(connection_row, entries))], listing.Format())) == (
         "IPVS connection entries\n"
         "pro expire state       source             virtual            destination\n"
         "TCP 14:57  ESTABLISHED 198.51.100.5:50000 192.0.2.10:80      10.0.0.11:80\n"
@@ -194,11 +194,9 @@ def test_long_names_are_cut_in_ipv4_rows(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_connections_are_listed_as_they_come() -> None:
-    def endless() -> Iterator[Connection]:
+    def endless() -> Iterator[list[ConnectionRow]]:
         while True:
-            yield Connection(
-                IPV4, TCP, ip("198.51.100.5"), 1, ip("192.0.2.10"), 80, ip("10.0.0.1"), 80, "NONE", 1
-            )
+            yield [(TCP, ip("198.51.100.5"), 1, ip("192.0.2.10"), 80, ip("10.0.0.1"), 80, "NONE", 1)] * 2
 
     lines = iter(listing.connections(endless(), listing.Format()))
     assert [next(lines) for _ in range(3)][2].startswith("TCP 00:01  NONE")
