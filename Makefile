@@ -18,7 +18,7 @@ T ?=
 COUNT ?= 2000
 SEED ?= $(shell date +%s)
 
-.PHONY: help build demo test oracle oracle-commands check format abi clean packages test-packages
+.PHONY: help build demo test oracle oracle-commands bench-cli check format abi clean packages test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -36,6 +36,9 @@ oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=
 
 oracle-commands: build test-packages ## random command lines, ipvsadm beside xlvsadm; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.command_oracle --count $(COUNT) --seed $(SEED)
+
+bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
+	$(VENV)/bin/python -m tests.guest.bench_cli
 
 check: build ## ruff and mypy --strict
 	$(VENV)/bin/python -m ruff check .
