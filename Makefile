@@ -14,14 +14,14 @@ INSTALLED := $(VENV)/installed$(subst /,-,$(subst $() ,_,$(CURDIR)))
 OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 # What `make test` hands to pytest: T=tests/unit, T='-k arp -x' and so on.
 T ?=
-# How many random histories `make oracle` plays, and which: any number is a seed.
+# How many random histories or command lines the oracles play, and which: any number is a seed.
 COUNT ?= 2000
 SEED ?= $(shell date +%s)
 
-.PHONY: help build demo test oracle check format abi clean packages test-packages
+.PHONY: help build demo test oracle oracle-commands bench-cli check format abi clean packages test-packages
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: packages $(OBJECTS) $(INSTALLED) ## install what is missing, compile the data plane, fill .venv
 
@@ -33,6 +33,12 @@ test: build test-packages ## the whole test suite; T=… for a part of it
 
 oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.oracle --count $(COUNT) --seed $(SEED)
+
+oracle-commands: build test-packages ## random command lines, ipvsadm beside xlvsadm; COUNT=… SEED=…
+	$(VENV)/bin/python -m tests.guest.command_oracle --count $(COUNT) --seed $(SEED)
+
+bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
+	$(VENV)/bin/python -m tests.guest.bench_cli
 
 check: build ## ruff and mypy --strict
 	$(VENV)/bin/python -m ruff check .

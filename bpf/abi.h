@@ -24,7 +24,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 3,
+	ABI_VERSION = 4,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -40,6 +40,8 @@ enum abi {
 	MARK_RULES = 2048,        /* rules that a set may have */
 	MARK_RANGES = 20,         /* port ranges of a rule, destination and source together */
 	MARK_HALF_SHIFT = 16,
+	ESTIMATE_PACKET_SHIFT = 10, /* fixed point of estimated rates: connections and packets */
+	ESTIMATE_BYTE_SHIFT = 5,
 };
 
 union address {
@@ -290,6 +292,14 @@ struct traffic {
 	__u64 out_bytes;
 };
 
+/* The rates of a service or destination: see estimate.h. */
+struct estimate {
+	__u32 zeroed;             /* configuration: how often its counters began anew; */
+	__u32 seen;               /* live: that, when the rates were last estimated */
+	struct traffic last;      /* live: the counters then */
+	struct traffic rate;      /* live: each a second, in fixed point; void while `seen` is another */
+};
+
 /*
  * A rule that gives a packet a firewall mark.  `mark_rules` has room for two
  * sets of MARK_RULES; `settings.mark_set` says which half packets read (the
@@ -347,6 +357,7 @@ enum sysctl {
 	SYSCTL_AMEMTHRESH,
 	SYSCTL_AM_DROPRATE,
 	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
+	SYSCTL_RUN_ESTIMATION,
 	SYSCTL_COUNT,
 };
 
@@ -400,6 +411,7 @@ SIZE_IS(struct connection, CACHE_LINE);
 SIZE_IS(struct service, 2 * CACHE_LINE);
 SIZE_IS(struct destination, 3 * CACHE_LINE);
 SIZE_IS(struct traffic, 40);
+SIZE_IS(struct estimate, 88);
 SIZE_IS(struct mark_rule, 2 * CACHE_LINE);
 
 #endif

@@ -26,6 +26,7 @@ struct abi_types {
 	struct pick pick;
 	struct destination destination;
 	struct traffic traffic;
+	struct estimate estimate;
 	struct port_range port_range;
 	struct mark_rule mark_rule;
 	struct interface interface;

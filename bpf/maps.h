@@ -61,6 +61,10 @@ SHARED_ARRAY(service_base, struct traffic, 1);
 
 SHARED_ARRAY(destination_base, struct traffic, 1);
 
+SHARED_ARRAY(service_estimates, struct estimate, 1);
+
+SHARED_ARRAY(destination_estimates, struct estimate, 1);
+
 SHARED_ARRAY(events, struct events, 1);
 
 /* Two sets of rules, of which packets read one: see `struct mark_rule`. */
@@ -70,7 +74,9 @@ SHARED_ARRAY(interfaces, struct interface, INTERFACE_LIMIT);
 
 struct sweeper {
 	struct bpf_timer timer;
+	__u64 due;        /* when it is to run next, ns; 0: at once */
 	__u32 next_share;
+	__u32 next_estimates; /* the next share of those (estimate.h) */
 	__u32 localities; /* entries of lblc and lblcr that were left when last looked through */
 	__u32 occupied;   /* slots in use that this walk over the table has seen */
 	__u32 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Expiry: one timer in the kernel walks the connection table once a second,
- * a sixty-fourth at a time, leaving out shares in which there is nothing, and
- * once a minute over what lblc and lblcr remember.  It lives as long as its map
- * is pinned; no process has to.
+ * What happens by time: one timer in the kernel walks the connection table once
+ * a second, a sixty-fourth at a time, leaving out shares in which there is
+ * nothing; over services and real servers every two seconds, for their rates;
+ * and once a minute over what lblc and lblcr remember.  It lives as long as its
+ * map is pinned; no process has to.
  */
 #ifndef XLVS_SWEEP_H
 #define XLVS_SWEEP_H
 
 #include "conn.h"
 #include "defense.h"
+#include "estimate.h"
 #include "locality.h"
 #include "persist.h"
 #include "state.h"
@@ -166,6 +168,18 @@ static long sweep_bucket(__u32 i, void *data)
 	return 0;
 }
 
+/* How long until the next run, so that they keep their pace however late one is. */
+static __always_inline __u64 until_next_sweep(struct sweeper *sweeper)
+{
+	const __u64 pace = NS_PER_SECOND / SWEEPS_PER_SECOND;
+	__u64 now = bpf_ktime_get_ns();
+
+	sweeper->due += pace;
+	if ((__s64)(now - sweeper->due) > (__s64)NS_PER_SECOND)
+		sweeper->due = now + pace; /* the first time, or after a long halt */
+	return sweeper->due > now ? sweeper->due - now : 0;
+}
+
 static __always_inline void read_settings(struct sweep *sweep)
 {
 	struct settings *current;
@@ -211,7 +225,8 @@ static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 			sweeper->share_used[share] = 1;
 	}
 	sweeper->localities = sweep_localities(sweep.now, sweeper->localities);
-	bpf_timer_start(&sweeper->timer, NS_PER_SECOND / SWEEPS_PER_SECOND, 0);
+	estimate_rates(sweeper->next_estimates++ & (ESTIMATE_SHARES - 1));
+	bpf_timer_start(&sweeper->timer, until_next_sweep(sweeper), 0);
 	return 0;
 }
 

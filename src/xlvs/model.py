@@ -33,6 +33,12 @@ SCHEDULERS = (
 )  # fmt: skip
 """Every scheduler that IPVS knows; a data plane may not have them all."""
 
+NO_SCHEDULER = "none"
+"""What IPVS calls the scheduler of a service that schedules nothing."""
+
+PERSISTENCE_ENGINES = ("sip",)
+"""The persistence engines that IPVS knows."""
+
 DEFAULT_SCHEDULER = "wlc"
 
 # Forwarding methods, named as `ipvsadm -L` prints them, lower case.
@@ -230,10 +236,30 @@ class Stats(Value):
         self.out_bytes = out_bytes
 
 
-class DestinationEntry(Value):
-    """A destination as the data plane holds it: definition, live connections, counters."""
+class Rates(Value):
+    """What a service or destination has a second, estimated over the last few seconds."""
 
-    __slots__ = ("active", "destination", "inactive", "persistent", "stats")
+    __slots__ = ("connections", "in_bytes", "in_packets", "out_bytes", "out_packets")
+
+    def __init__(
+        self,
+        connections: int = 0,
+        in_packets: int = 0,
+        out_packets: int = 0,
+        in_bytes: int = 0,
+        out_bytes: int = 0,
+    ) -> None:
+        self.connections = connections
+        self.in_packets = in_packets
+        self.out_packets = out_packets
+        self.in_bytes = in_bytes
+        self.out_bytes = out_bytes
+
+
+class DestinationEntry(Value):
+    """A destination as the data plane holds it: definition, live connections, counters, rates."""
+
+    __slots__ = ("active", "destination", "inactive", "persistent", "rates", "stats")
 
     def __init__(
         self,
@@ -242,12 +268,14 @@ class DestinationEntry(Value):
         inactive: int = 0,
         persistent: int = 0,
         stats: Stats | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.destination = destination
         self.active = active
         self.inactive = inactive
         self.persistent = persistent
         self.stats = stats or Stats()
+        self.rates = rates or Rates()
 
 
 class ServiceEntry(Value):
@@ -257,17 +285,19 @@ class ServiceEntry(Value):
     gives them: the newest first.
     """
 
-    __slots__ = ("destinations", "service", "stats")
+    __slots__ = ("destinations", "rates", "service", "stats")
 
     def __init__(
         self,
         service: Service,
         destinations: tuple[DestinationEntry, ...] = (),
         stats: Stats | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.service = service
         self.destinations = destinations
         self.stats = stats or Stats()
+        self.rates = rates or Rates()
 
 
 class Connection(Value):

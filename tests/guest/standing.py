@@ -81,7 +81,8 @@ class StandingProgram:
         os.write(self._requests, pack("I", len(text)) + text)
         answer = os.read(self._answers, 4)
         if len(answer) < 4:
-            raise RuntimeError(f"the standing program is gone, before {' '.join(words)}")
+            said = os.pread(self._streams[2].fileno(), _LONGEST, 0).decode(errors="replace")
+            raise RuntimeError(f"the standing program is gone, before {' '.join(words)}: {said}")
         status = os.waitstatus_to_exitcode(unpack("I", answer)[0])
         stdout, stderr = (os.pread(stream.fileno(), _LONGEST, 0).decode() for stream in self._streams[1:])
         return stdout, stderr, status

@@ -15,6 +15,9 @@ _SERVICE_PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 _C_INT_MAX = 2147483647
 _LONGEST_NUMBER = 19
 """The digits of the largest C long; int() itself refuses text of thousands of digits."""
+_MOST_ENDPOINTS = 65536
+_endpoints: dict[str, tuple[bytes, int | None]] = {}
+"""Endpoints that were read before."""
 _LONGEST_NAME = 59
 """ipvsadm writes ``host:port`` into a buffer of 60 characters."""
 
@@ -53,6 +56,29 @@ def parse_endpoint(text: str, protocol: int) -> tuple[bytes, int | None] | None:
     ipvsadm.  A port may be a service name of ``protocol``.  Returns None for
     anything else, also for a name that does not resolve.
     """
+    known = _endpoints.get(text)
+    if known is not None:
+        return known
+    endpoint = _read_endpoint(text, protocol)
+    # A restore names a service again for each of its real servers.
+    if endpoint is not None and _names_nothing(text):
+        if len(_endpoints) >= _MOST_ENDPOINTS:
+            _endpoints.clear()
+        _endpoints[text] = endpoint
+    return endpoint
+
+
+def _names_nothing(text: str) -> bool:
+    """Whether an endpoint is numbers alone, which no resolver and no file gives another meaning."""
+    if text.count(":") > 2:
+        return (
+            not text.strip("0123456789abcdefABCDEF.:[]")
+            and text[text.rfind("]") + 1 :].lstrip(":").isdigit()
+        )
+    return not text.strip("0123456789.:")
+
+
+def _read_endpoint(text: str, protocol: int) -> tuple[bytes, int | None] | None:
     if not text or _is_digits(text):
         return None
     port_text: str | None = None

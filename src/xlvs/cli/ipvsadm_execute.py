@@ -11,6 +11,7 @@ from __future__ import annotations
 from xlvs.cli import ipvsadm_grammar as grammar
 from xlvs.cli import listing
 from xlvs.cli.ipvsadm_grammar import EXIT_REFUSED, EXIT_USAGE, CommandLineError
+from xlvs.datapath import rows
 from xlvs.errors import (
     DestinationExists,
     InvalidOperation,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 EXIT_LISTING = 1
 """ipvsadm's status when what was to be listed is not there."""
 
-_READS = frozenset((grammar.LIST, grammar.SAVE))
+_READS = frozenset((grammar.LIST, grammar.SAVE, grammar.STOP_DAEMON))
 _LOADS = frozenset((grammar.ADD_SERVICE, grammar.SET))
 _SERVER_COMMANDS = frozenset((grammar.ADD_SERVER, grammar.EDIT_SERVER, grammar.DELETE_SERVER))
 
@@ -55,17 +56,13 @@ def streams(request: Request) -> bool:
 
 def check_carried(request: Request) -> None:
     """Raise `CommandLineError` for what the `Datapath` interface has no word for."""
-    options = request.options
-    if request.command in (grammar.START_DAEMON, grammar.STOP_DAEMON):
-        raise _not_carried(f"--{request.command}", "xlvs has no connection sync daemon.")
-    if request.command == grammar.LIST and "daemon" in options:
-        raise _not_carried("--daemon", "xlvs has no connection sync daemon.")
-    if request.command == grammar.LIST and _listing_style(request) == listing.RATE:
-        raise _not_carried("--rate", "xlvs does not estimate rates; --stats shows the counters.")
-
-
-def _not_carried(option: str, reason: str) -> CommandLineError:
-    return CommandLineError(f"{option} is not supported: {reason}", EXIT_USAGE, fatal=False)
+    if request.command == grammar.START_DAEMON:
+        raise CommandLineError(
+            "--start-daemon is not supported: xlvs has no connection sync daemon, "
+            "and copies no connections to a backup director.",
+            EXIT_USAGE,
+            fatal=False,
+        )
 
 
 def execute(request: Request, datapath: Datapath) -> Iterable[str]:
@@ -79,7 +76,7 @@ def execute(request: Request, datapath: Datapath) -> Iterable[str]:
         return _list(request, datapath)
     if command == grammar.SAVE:
         form = listing.Format(numeric="numeric" in request.options)
-        return listing.saved_table(datapath.services(), form)
+        return listing.saved_table(datapath.table(), form)
     if command == grammar.ADD_SERVICE:
         datapath.add_service(request.service())
     elif command == grammar.EDIT_SERVICE:
@@ -98,6 +95,8 @@ def execute(request: Request, datapath: Datapath) -> Iterable[str]:
         datapath.zero(request.service_key() if _zeroes_one(request) else None)
     elif command == grammar.SET:
         datapath.set_timeouts(request.timeouts)
+    elif command == grammar.STOP_DAEMON:
+        raise TableError("No daemon is running")  # there never is one
     else:
         raise AssertionError(f"the command {command} is carried out elsewhere")
     return ()
@@ -139,6 +138,9 @@ def _listing_style(request: Request) -> str:
     return next((style for style in listing.STYLES if style in request.options), listing.PLAIN)
 
 
+_COUNTED = {listing.STATS: rows.STATS, listing.RATE: rows.RATES}
+
+
 def _list(request: Request, datapath: Datapath) -> Iterable[str]:
     options = request.options
     form = listing.Format(
@@ -147,14 +149,17 @@ def _list(request: Request, datapath: Datapath) -> Iterable[str]:
         exact="exact" in options,
         sort="nosort" not in options,
     )
+    counted = _COUNTED.get(form.style, rows.NOTHING)
     if "connection" in options:
-        return listing.connections(datapath.connections(), form)
+        return listing.connections(datapath.connection_rows(), form)
     if request.has_service():
-        return listing.table([datapath.service(request.service_key())], form)
+        return listing.table([rows.row_of(datapath.service(request.service_key()), counted)], form)
     if "timeout" in options:
         return (listing.timeouts_line(datapath.timeouts()),)
+    if "daemon" in options:
+        return ()  # a line for each that runs
     version_line = listing.version_line(datapath.version(), datapath.size())
-    return _after(version_line, listing.table(datapath.services(), form))
+    return _after(version_line, listing.table(datapath.table(counted), form))
 
 
 def _after(first: str, rest: Iterable[str]) -> Iterable[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TypeVar
 
-    from xlvs.model import DestinationEntry, ServiceEntry
+    from xlvs.datapath.rows import DestinationRow, ServiceRow
 
     _Item = TypeVar("_Item")
     _ServiceRank = tuple[int, int, int, tuple[int, ...], int]
@@ -25,36 +25,41 @@ if TYPE_CHECKING:
 _HALF = 1 << 31
 
 
-def sorted_services(entries: Sequence[ServiceEntry]) -> list[ServiceEntry]:
+def sorted_services(rows: Sequence[ServiceRow]) -> list[ServiceRow]:
     """Services by firewall mark, family, protocol, address and port, as ipvsadm compares them."""
-    ranked = [(_service_rank(entry), entry) for entry in entries]
+    ranked = [(_service_rank(row), row) for row in rows]
     marks = [rank[0] for rank, _ in ranked]
     if _is_narrow(marks) and _are_narrow(rank[3] for rank, _ in ranked):
         ranked.sort(key=lambda pair: pair[0])
     else:
         ranked = _merge_sort(ranked, lambda one, other: _compare_services(one[0], other[0]))
-    return [entry for _, entry in ranked]
+    return [row for _, row in ranked]
 
 
-def sorted_destinations(entries: Sequence[DestinationEntry]) -> list[DestinationEntry]:
+def sorted_destinations(rows: Sequence[DestinationRow]) -> Sequence[DestinationRow]:
     """Real servers by address and port, as ipvsadm compares them."""
-    if len(entries) < 2:
-        return list(entries)
-    ranked = [(_destination_rank(entry), entry) for entry in entries]
+    if len(rows) < 2:
+        return rows
+    if all(len(row[0]) == 4 for row in rows):
+        ordered = sorted(rows, key=_endpoint)
+        # First bytes that close: no two addresses differ so much that their order turns round.
+        if ordered[-1][0][0] - ordered[0][0][0] < 128:
+            return ordered
+    ranked = [((_words(row[0]), row[1]), row) for row in rows]
     if len({len(rank[0]) for rank, _ in ranked}) == 1 and _are_narrow(rank[0] for rank, _ in ranked):
         ranked.sort(key=lambda pair: pair[0])
     else:
         ranked = _merge_sort(ranked, lambda one, other: _compare_destinations(one[0], other[0]))
-    return [entry for _, entry in ranked]
+    return [row for _, row in ranked]
 
 
-def _service_rank(entry: ServiceEntry) -> _ServiceRank:
-    key = entry.service.key
+def _endpoint(row: DestinationRow) -> tuple[bytes, int]:
+    return row[0], row[1]
+
+
+def _service_rank(row: ServiceRow) -> _ServiceRank:
+    key = row[0].key
     return key.fwmark, key.family, key.protocol, _words(key.address), key.port
-
-
-def _destination_rank(entry: DestinationEntry) -> _DestinationRank:
-    return _words(entry.destination.address), entry.destination.port
 
 
 def _words(address: bytes) -> tuple[int, ...]:

@@ -16,34 +16,30 @@ from struct import Struct
 
 from xlvs import errors, model
 from xlvs.datapath import loopback, runs
-from xlvs.datapath.maps import SLOT_BYTES, Maps
+from xlvs.datapath.connections import connection_rows
+from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
+from xlvs.datapath.reading import Reader, offset_of
 from xlvs.datapath.records import (
-    CHECKSUM_NAMES,
     CHECKSUMS,
-    METHOD_NAMES,
     METHODS,
     STRONGEST_CHECKSUM,
-    TUNNEL_NAMES,
     TUNNELS,
-    Slot,
-    address,
-    model_key,
     packed_key,
     padded,
     record_flags,
-    scheduler_flags,
     seconds_to_ticks,
     store_address,
     swap_port,
-    ticks_now,
     ticks_to_seconds,
 )
+from xlvs.datapath.rows import NOTHING
 from xlvs.datapath.scheduling import NO_RECORD, Scheduling
 from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
     from xlvs.kernel import rtnetlink
 
 COMPATIBLE_VERSION = (1, 2, 1)
@@ -53,7 +49,11 @@ COMPATIBLE_SIZE = 4096
 that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
+_DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
 _FTP = swap_port(21)
+_SPECIAL = ("ftp_services", "any_port_services", "idle_services", "rehoming_services")
+"""Settings that count the services for which packets do more than for others."""
+_NOTHING_SPECIAL = (False,) * len(_SPECIAL)
 
 
 def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
@@ -96,20 +96,15 @@ def _set_thresholds(record: abi.Destination, destination: model.Destination) -> 
         record.overload = 0
 
 
-def _tunnel(record: abi.Destination) -> model.Tunnel | None:
-    if record.method != abi.METHOD_TUNNEL:
-        return None
-    return model.Tunnel(
-        TUNNEL_NAMES[record.tunnel_kind],
-        swap_port(record.tunnel_port),
-        CHECKSUM_NAMES[record.tunnel_checksum],
+def _special(record: abi.Service) -> tuple[bool, bool, bool, bool]:
+    """For what of `_SPECIAL` a service counts: packets have to know that there is such a one."""
+    key, used = record.key, bool(record.flags)
+    return (
+        used and key.port == _FTP and key.protocol == model.TCP,
+        used and key.port == 0 and key.fwmark == 0,
+        used and record.idle_timeout != 0,
+        used and bool(record.flags & abi.SERVICE_REHOMES),
     )
-
-
-def _is_special(service: model.Service) -> bool:
-    """Whether packets have to know that there is such a service: see `_count_special_services`."""
-    takes_many_ports = not service.key.fwmark and service.key.port in (0, 21)
-    return takes_many_ports or bool(service.idle_timeout) or service.rehome
 
 
 def _describe_service(record: abi.Service, service: model.Service) -> None:
@@ -147,6 +142,10 @@ class EbpfDatapath:
         self._maps = maps
         self._places = Places(maps)
         self._scheduling = Scheduling(maps, self._places)
+        self._reader = Reader(maps, self._scheduling)
+        # What a change has found out already; nobody else changes services meanwhile.
+        self._indices: dict[bytes, int] | None = None
+        self._routes: dict[bytes, rtnetlink.Route] | None = None
 
     # --- reading -----------------------------------------------------------
 
@@ -160,29 +159,28 @@ class EbpfDatapath:
 
     def services(self) -> list[model.ServiceEntry]:
         """See `Datapath.services`."""
-        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
-        # One without a run was being deleted by a command that died.
-        return [
-            self._entry(index)
-            for index, value in enumerate(flags)
-            if value and self._maps.service(index).run
-        ]
+        return self._reader.services()
+
+    def table(self, counted: str = NOTHING) -> list[ServiceRow]:
+        """See `Datapath.table`."""
+        return self._reader.table(counted)
 
     def service(self, key: model.ServiceKey) -> model.ServiceEntry:
         """See `Datapath.service`."""
-        return self._entry(self._find(key))
+        return self._reader.entry(self._find(key))
 
     def connections(self) -> Iterator[model.Connection]:
         """See `Datapath.connections`."""
-        table = self._maps.connection_slots()
-        phases = memoryview(table)[::SLOT_BYTES].tobytes()
-        now = ticks_now()
-        place = phases.find(abi.PHASE_LIVE)
-        while place >= 0:
-            connection = self._connection(table[place * SLOT_BYTES : (place + 1) * SLOT_BYTES], now)
-            if connection is not None:
-                yield connection
-            place = phases.find(abi.PHASE_LIVE, place + 1)
+        for rows in self.connection_rows():
+            for protocol, client, client_port, virtual, virtual_port, destination, port, state, left in rows:
+                yield model.Connection(
+                    model.IPV4 if len(client) == 4 else model.IPV6, protocol, client, client_port,
+                    virtual, virtual_port, destination, port, state, left,
+                )  # fmt: skip
+
+    def connection_rows(self) -> Iterator[list[ConnectionRow]]:
+        """See `Datapath.connection_rows`."""
+        return connection_rows(self._maps)
 
     def timeouts(self) -> model.Timeouts:
         """See `Datapath.timeouts`."""
@@ -194,52 +192,31 @@ class EbpfDatapath:
         )
 
     def _find(self, key: model.ServiceKey) -> int:
-        found = bpf.lookup(self._maps.descriptor("service_index"), packed_key(key), _INDEX.size)
+        packed = packed_key(key)
+        if self._indices is not None and packed in self._indices:
+            return self._indices[packed]
+        found = bpf.lookup(self._maps.descriptor("service_index"), packed, _INDEX.size)
         if found is None:
             raise errors.NoSuchService("no such virtual service")
-        return int(_INDEX.unpack(found)[0])
+        index: int = _INDEX.unpack(found)[0]
+        if self._indices is not None:
+            self._indices[packed] = index
+        return index
 
-    def _entry(self, index: int) -> model.ServiceEntry:
-        record = self._maps.service(index)
-        run = self._scheduling.run(index)
-        service = model.Service(
-            model_key(record.key),
-            runs.SCHEDULER_NAMES[run.scheduler],
-            scheduler_flags(record.flags),
-            persistence=record.persistence,
-            netmask=record.netmask,
-            one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
-            idle_timeout=record.idle_timeout,
-            reject_gone=bool(record.flags & abi.SERVICE_REJECTS_GONE),
-            rehome=bool(record.flags & abi.SERVICE_REHOMES),
-        )
-        destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
-        return model.ServiceEntry(service, destinations, self._stats("service", index))
+    def _route_to(self, address: bytes) -> rtnetlink.Route:
+        """The kernel's route to an address, asked for once in a change."""
+        from xlvs.kernel import rtnetlink  # listings do without it, and start sooner
 
-    def _destination_entry(self, index: int) -> model.DestinationEntry:
-        record = self._maps.destination(index)
-        destination = model.Destination(
-            address(record.address, record.family), swap_port(record.port),
-            METHOD_NAMES[record.method], record.weight, record.upper_threshold,
-            record.lower_threshold, _tunnel(record),
-        )  # fmt: skip
-        return model.DestinationEntry(
-            destination,
-            max(record.active, 0),
-            max(record.inactive, 0),
-            max(record.persistent, 0),
-            self._stats("destination", index),
-        )
+        if self._routes is None:
+            return rtnetlink.route_to(address)
+        if address not in self._routes:
+            self._routes[address] = rtnetlink.route_to(address)
+        return self._routes[address]
 
-    def _stats(self, kind: str, index: int) -> model.Stats:
-        now, base = self._counted(kind, index), self._base(kind, index)
-        return model.Stats(
-            now[0] - base.connections,
-            now[1] - base.in_packets,
-            now[2] - base.out_packets,
-            now[3] - base.in_bytes,
-            now[4] - base.out_bytes,
-        )
+    def _estimate(self, kind: str, index: int) -> abi.Estimate:
+        limits = self._maps.limits
+        count = limits.services if kind == "service" else limits.destinations
+        return self._maps.record(f"{kind}_estimates", abi.Estimate, index, count)
 
     def _counted(self, kind: str, index: int) -> tuple[int, int, int, int, int]:
         limits = self._maps.limits
@@ -251,18 +228,6 @@ class EbpfDatapath:
         count = limits.services if kind == "service" else limits.destinations
         return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
 
-    def _connection(self, raw: bytes, now: int) -> model.Connection | None:
-        slot = Slot(raw)
-        left = slot.seconds_left(now)
-        if left is None:
-            return None
-        destination = self._maps.destination(slot.destination)
-        return model.Connection(
-            slot.family, slot.protocol, slot.client, slot.client_port, slot.virtual,
-            slot.virtual_port, address(destination.address, destination.family),
-            slot.destination_port, slot.state(), left,
-        )  # fmt: skip
-
     # --- changing ----------------------------------------------------------
 
     def begin_change(self) -> None:
@@ -271,11 +236,13 @@ class EbpfDatapath:
             self._repair()
         self._maps.settings.changing = 1
         self._scheduling.may_wait = True
+        self._indices, self._routes = {}, {}
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
         self._scheduling.finish()
         self._scheduling.may_wait = False
+        self._indices = self._routes = None
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -302,13 +269,20 @@ class EbpfDatapath:
         ):
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
-        self._count_special_services()
+        used = (
+            index
+            for index, flags in enumerate(self._maps.flags("services", abi.Service, settings.services_top))
+            if flags
+        )
+        kinds = [_special(self._maps.service(index)) for index in used]
+        for place, name in enumerate(_SPECIAL):
+            setattr(settings, name, sum(kind[place] for kind in kinds))
 
     # --- services ----------------------------------------------------------
 
     def add_service(self, service: model.Service) -> None:
         """See `Datapath.add_service`."""
-        from xlvs.kernel import rtnetlink  # listings do without it, and start sooner
+        from xlvs.kernel import rtnetlink
 
         try:
             self._find(service.key)
@@ -327,7 +301,7 @@ class EbpfDatapath:
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
         record.binding = run.binding = binding + 1 & 0xFFFFFFFF
         if not service.key.fwmark:
-            route = rtnetlink.route_to(service.key.address)
+            route = self._route_to(service.key.address)
             record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
         store_address(record.key.address, service.key.address)
         record.key.fwmark = service.key.fwmark
@@ -341,8 +315,7 @@ class EbpfDatapath:
         settings = self._maps.settings
         settings.services_top = max(settings.services_top, index + 1)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
-        if _is_special(service):
-            self._count_special_services()
+        self._count(_NOTHING_SPECIAL, record)
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
@@ -357,20 +330,22 @@ class EbpfDatapath:
             run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
             self._scheduling.switch(index, run, self._scheduling.place(index, run))
             record.binding = run.binding
-        was_special = _is_special(self._entry(index).service)
+        before = _special(record)
         _describe_service(record, service)
         for destination, _ in old.picks:
             _hand_down(record, self._maps.destination(destination))
-        if was_special or _is_special(service):
-            self._count_special_services()
+        self._count(before, record)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
         self._scheduling.finish()
         index = self._find(key)
-        bpf.delete(self._maps.descriptor("service_index"), packed_key(key))
+        packed = packed_key(key)
+        bpf.delete(self._maps.descriptor("service_index"), packed)
+        if self._indices is not None:
+            del self._indices[packed]
         record = self._maps.service(index)
-        was_special = _is_special(self._entry(index).service)
+        before = _special(record)
         start, run = record.run, self._scheduling.run(index)
         record.run = 0
         for destination, _ in run.picks:
@@ -380,23 +355,14 @@ class EbpfDatapath:
             self._reset_base("destination", destination)
         record.flags = 0
         self._places.free_run(start)
-        if was_special:
-            self._count_special_services()
+        self._count(before, record)
 
-    def _count_special_services(self) -> None:
-        """Tell the packet path whether there are services that it does more for.
-
-        Those that take more than their own port (FTP, for its data, and those
-        without a port), those with an idle timeout, and those that rehome flows.
-        """
+    def _count(self, before: tuple[bool, ...], record: abi.Service) -> None:
+        """Tell the packet path of a service that is of other kinds in `_SPECIAL` than before."""
         settings = self._maps.settings
-        flags = self._maps.flags("services", abi.Service, settings.services_top)
-        records = [self._maps.service(index) for index, value in enumerate(flags) if value]
-        keys = [record.key for record in records]
-        settings.ftp_services = sum(key.port == _FTP and key.protocol == model.TCP for key in keys)
-        settings.any_port_services = sum(key.port == 0 and key.fwmark == 0 for key in keys)
-        settings.idle_services = sum(record.idle_timeout != 0 for record in records)
-        settings.rehoming_services = sum(bool(record.flags & abi.SERVICE_REHOMES) for record in records)
+        for name, was, does in zip(_SPECIAL, before, _special(record), strict=True):
+            if was != does:
+                setattr(settings, name, getattr(settings, name) + does - was)
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
@@ -425,8 +391,10 @@ class EbpfDatapath:
 
     def _check_service(self, service: model.Service) -> None:
         key = service.key
-        if service.scheduler not in model.SCHEDULERS:
+        if service.scheduler not in runs.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
+        if service.engine not in ("", *model.PERSISTENCE_ENGINES):
+            raise errors.SchedulerNotFound(f"no persistence engine is called {service.engine!r}")
         if service.engine:
             raise errors.NotSupported("xlvs does not have persistence engines yet")
         if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
@@ -473,7 +441,7 @@ class EbpfDatapath:
         old = self._scheduling.run(service)
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
-        route = rtnetlink.route_to(destination.address)
+        route = self._route_to(destination.address)
         _check_route(destination, route)
         run = runs.change(old, [(NO_RECORD, destination.weight), *old.picks])
         start = self._scheduling.place_added(service, run, destination)
@@ -495,15 +463,13 @@ class EbpfDatapath:
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
         self._scheduling.finish()
-        from xlvs.kernel import rtnetlink
-
         service = self._find(key)
         self._check_destination(key, destination)
         old = self._scheduling.run(service)
         place = self._place_in_run(old, destination.address, destination.port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
-        route = rtnetlink.route_to(destination.address)
+        route = self._route_to(destination.address)
         _check_route(destination, route)
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
@@ -545,10 +511,12 @@ class EbpfDatapath:
             raise errors.OutOfRange(f"a weight is 0 to {model.MAX_WEIGHT}")
 
     def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
-        wanted, swapped = padded(address), swap_port(port)
+        sought = padded(address) + port.to_bytes(2, "big")  # as they stand in the record, side by side
+        memory = self._maps.memory("destinations", self._maps.limits.destinations * _DESTINATION_BYTES)
+        first = offset_of(abi.Destination, "address")
         for place, (index, _) in enumerate(run.picks):
-            record = self._maps.destination(index)
-            if record.port == swapped and bytes(record.address) == wanted:
+            start = first + index * _DESTINATION_BYTES
+            if memory[start : start + len(sought)] == sought:
                 return place
         return None
 
@@ -578,3 +546,5 @@ class EbpfDatapath:
         (
             base.connections, base.in_packets, base.out_packets, base.in_bytes, base.out_bytes,
         ) = self._counted(kind, index)  # fmt: skip
+        estimate = self._estimate(kind, index)
+        estimate.zeroed = estimate.zeroed + 1 & 0xFFFFFFFF

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from xlvs.datapath.rows import NOTHING
 from xlvs.model import (
     Connection,
     Destination,
@@ -20,6 +21,10 @@ from xlvs.model import (
     ServiceKey,
     Timeouts,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
 
 
 class Datapath(Protocol):
@@ -38,6 +43,9 @@ class Datapath(Protocol):
 
     def services(self) -> list[ServiceEntry]:
         """Every service with its destinations and counters, in no particular order."""
+
+    def table(self, counted: str = NOTHING) -> list[ServiceRow]:
+        """The same as rows, without an object for each: see `xlvs.datapath.rows`."""
 
     def service(self, key: ServiceKey) -> ServiceEntry:
         """One service; raises `NoSuchService`."""
@@ -68,6 +76,9 @@ class Datapath(Protocol):
 
     def connections(self) -> Iterator[Connection]:
         """Every live connection, in table order."""
+
+    def connection_rows(self) -> Iterator[list[ConnectionRow]]:
+        """The same as rows, some at a time, without an object for each: see `xlvs.datapath.rows`."""
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

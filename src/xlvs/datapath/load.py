@@ -112,6 +112,8 @@ def _entries(limits: abi.Limits) -> dict[str, int]:
         "destination_traffic": limits.destinations * limits.cpus,
         "service_base": limits.services,
         "destination_base": limits.destinations,
+        "service_estimates": limits.services,
+        "destination_estimates": limits.destinations,
         "events": limits.cpus,
         "mark_rules": 2 * abi.MARK_RULES,
         "interfaces": abi.INTERFACE_LIMIT,

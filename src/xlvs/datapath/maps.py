@@ -76,10 +76,9 @@ class Maps:
 
     def memory(self, name: str, size: int) -> mmap.mmap:
         """A map's first ``size`` bytes, at least; writable, shared with the kernel."""
-        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         mapped = self._memory.get(name)
         if mapped is None or len(mapped) < size:
-            mapped = mmap.mmap(self.descriptor(name), size)
+            mapped = mmap.mmap(self.descriptor(name), -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
             self._memory[name] = mapped
         return mapped
 

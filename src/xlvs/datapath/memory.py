@@ -10,6 +10,7 @@ light as the model.
 
 from __future__ import annotations
 
+from xlvs.datapath.rows import NOTHING, connection_row, row_of
 from xlvs.errors import (
     DestinationExists,
     InvalidOperation,
@@ -21,10 +22,13 @@ from xlvs.errors import (
 )
 from xlvs.model import (
     IPV6,
+    NO_SCHEDULER,
+    PERSISTENCE_ENGINES,
     SCHEDULERS,
     TUNNEL,
     Destination,
     DestinationEntry,
+    Rates,
     Service,
     ServiceEntry,
     ServiceKey,
@@ -37,12 +41,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
     from xlvs.model import Connection, MarkRule
-
-NO_SCHEDULER = "none"
-"""What the kernel accepts for a service that schedules nothing."""
-ENGINES = ("sip",)
-"""The persistence engines of the kernel."""
 
 
 class MemoryDatapath:
@@ -72,6 +72,10 @@ class MemoryDatapath:
     def services(self) -> list[ServiceEntry]:
         """Every service with its destinations and counters, in the order they were added."""
         return list(self._services.values())
+
+    def table(self, counted: str = NOTHING) -> list[ServiceRow]:
+        """The same as rows, without an object for each."""
+        return [row_of(entry, counted) for entry in self._services.values()]
 
     def service(self, key: ServiceKey) -> ServiceEntry:
         """One service; raises `NoSuchService`."""
@@ -136,12 +140,18 @@ class MemoryDatapath:
         """Zero the counters of one service, or of all; raises `NoSuchService`."""
         entries = self.services() if key is None else [self.service(key)]
         for entry in entries:
-            destinations = tuple(one.replace(stats=Stats()) for one in entry.destinations)
-            self._services[entry.service.key] = entry.replace(stats=Stats(), destinations=destinations)
+            destinations = tuple(one.replace(stats=Stats(), rates=Rates()) for one in entry.destinations)
+            self._services[entry.service.key] = entry.replace(
+                stats=Stats(), rates=Rates(), destinations=destinations
+            )
 
     def connections(self) -> Iterator[Connection]:
         """The connections that it was made with."""
         return iter(self._connections)
+
+    def connection_rows(self) -> Iterator[list[ConnectionRow]]:
+        """The same as rows."""
+        yield [connection_row(entry) for entry in self._connections]
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""
@@ -188,7 +198,7 @@ def _position(entry: ServiceEntry, address: bytes, port: int) -> int | None:
 def _check_service(service: Service) -> None:
     if service.scheduler != NO_SCHEDULER and service.scheduler not in SCHEDULERS:
         raise SchedulerNotFound(f"Scheduler {service.scheduler} not found")
-    if service.engine and service.engine not in ENGINES:
+    if service.engine and service.engine not in PERSISTENCE_ENGINES:
         raise SchedulerNotFound(f"Persistence engine {service.engine} not found")
     if service.key.family == IPV6 and not 1 <= service.netmask <= 128:
         raise InvalidOperation(f"The prefix length {service.netmask} is not in 1..128")

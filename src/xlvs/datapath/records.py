@@ -36,7 +36,7 @@ STRONGEST_CHECKSUM = {
 CHECKSUM_NAMES = {number: name for name, number in CHECKSUMS.items()}
 
 _SERVICE_KEY = Struct("=16sI2sBB")
-_SLOT = Struct("=Q16s16sHHBBHIIHHI")
+SLOT = Struct("=Q16s16sHHBBHIIHHI")
 
 
 def packed_key(key: model.ServiceKey) -> bytes:
@@ -44,13 +44,11 @@ def packed_key(key: model.ServiceKey) -> bytes:
     return _SERVICE_KEY.pack(key.address, key.fwmark, key.port.to_bytes(2, "big"), key.protocol, key.family)
 
 
-def model_key(record: abi.ServiceKey) -> model.ServiceKey:
-    """The model's key of a ``struct service_key``."""
-    return model.ServiceKey(
-        record.family, record.protocol,
-        b"" if record.fwmark else address(record.address, record.family),
-        swap_port(record.port), record.fwmark,
-    )  # fmt: skip
+def model_key(packed: bytes) -> model.ServiceKey:
+    """The model's key of a packed ``struct service_key``."""
+    field, fwmark, port, protocol, family = _SERVICE_KEY.unpack(packed)
+    its_address = b"" if fwmark else field[:4] if family == model.IPV4 else field
+    return model.ServiceKey(family, protocol, its_address, int.from_bytes(port, "big"), fwmark)
 
 
 def address(field: Array[c_uint8], family: int) -> bytes:
@@ -103,6 +101,16 @@ def ticks_to_seconds(ticks: int) -> int:
     return ((ticks << abi.TICK_SHIFT) + 500_000_000) // 1_000_000_000
 
 
+def rounded_packet_rate(scaled: int) -> int:
+    """Connections or packets a second of an estimate in fixed point (kernel: ``ip_vs_read_estimator``)."""
+    return scaled + (1 << abi.ESTIMATE_PACKET_SHIFT - 1) - 1 >> abi.ESTIMATE_PACKET_SHIFT
+
+
+def rounded_byte_rate(scaled: int) -> int:
+    """Bytes a second of an estimate in fixed point."""
+    return scaled + (1 << abi.ESTIMATE_BYTE_SHIFT - 1) - 1 >> abi.ESTIMATE_BYTE_SHIFT
+
+
 class Slot:
     """One slot of the connection table, unpacked."""
 
@@ -120,7 +128,7 @@ class Slot:
         (
             self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, _,
             self.expires, self.destination, port, _, _,
-        ) = _SLOT.unpack(raw)  # fmt: skip
+        ) = SLOT.unpack(raw)  # fmt: skip
         self.flags: int = self.control >> abi.CONTROL_FLAGS_SHIFT & 0xFFFF
         length = 4 if self.family == model.IPV4 else 16
         self.client: bytes = client[:length]

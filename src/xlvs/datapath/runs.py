@@ -16,6 +16,7 @@ from xlvs.datapath import hashing
 from xlvs.kernel import abi
 
 SCHEDULERS = {
+    "none": abi.SCHEDULER_NONE,
     "rr": abi.SCHEDULER_RR,
     "wrr": abi.SCHEDULER_WRR,
     "lc": abi.SCHEDULER_LC,
@@ -31,7 +32,7 @@ SCHEDULERS = {
     "mh": abi.SCHEDULER_MH,
     "twos": abi.SCHEDULER_TWOS,
 }
-"""The schedulers that the packet path has, and their numbers there."""
+"""The schedulers that the packet path has, and their numbers there; ``none`` chooses nobody."""
 
 SCHEDULER_NAMES = {number: name for name, number in SCHEDULERS.items()}
 
@@ -160,6 +161,13 @@ def read(pool: memoryview, start: int) -> Run:
     words = pool[first : first + (header & 0xFFFFFFFF)].tolist()
     picks = [(word & 0xFFFFFFFF, word >> 32) for word in words]
     return Run(header >> 32, picks, cursor & 0xFFFFFFFF, cursor >> 32, pool[start + 3])
+
+
+def listed(pool: memoryview, start: int) -> tuple[int, list[int]]:
+    """The scheduler of the run at ``start``, and the destinations of its picks."""
+    header = pool[start + 1]
+    first = start + abi.RUN_HEADER
+    return header >> 32, [word & 0xFFFFFFFF for word in pool[first : first + (header & 0xFFFFFFFF)].tolist()]
 
 
 class Allocator:

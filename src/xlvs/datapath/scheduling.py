@@ -51,6 +51,12 @@ class Scheduling:
             return self._unfinished.run
         return runs.read(self._maps.pool(), self._maps.service(service).run)
 
+    def listed(self, service: int, start: int) -> tuple[int, list[int]]:
+        """A service's scheduler and the records of its real servers, newest first."""
+        if self._unfinished and self._unfinished.service == service:
+            return self._unfinished.run.scheduler, [index for index, _ in self._unfinished.run.picks]
+        return runs.listed(self._maps.pool(), start)
+
     def place(self, service: int, run: runs.Run, added: model.Destination | None = None) -> int:
         """A place for a run, which gets its table if its scheduler has one.
 

@@ -22,7 +22,7 @@ _AUTOMATIC = (1, 2)
 """The modes of a defence that acts by itself: 2 while it does, else 1."""
 
 _NO_SYNC = "xlvs has no sync daemon yet"
-_NO_ESTIMATORS = "nothing runs in the background that could estimate rates"
+_NO_ESTIMATORS = "rates are estimated by a timer of the packet path, not by processes"
 
 
 def _on_off(name: str) -> model.Sysctl:
@@ -65,7 +65,7 @@ SYSCTLS = {
             "1",
             "a packet that does not fit a tunnel cannot be fragmented here; its client is told the MTU",
         ),
-        _fixed("run_estimation", "1", _NO_ESTIMATORS),
+        model.Sysctl("run_estimation", "1", _LOWEST, _HIGHEST),
         _fixed("schedule_icmp", "0", "an ICMP error of no connection begins none here: it is the stack's"),
         _defence("secure_tcp"),
         _on_off("sloppy_sctp"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 3
+ABI_VERSION = 4
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -26,6 +26,8 @@ SWEEPS_PER_SECOND = 64
 MARK_RULES = 2048
 MARK_RANGES = 20
 MARK_HALF_SHIFT = 16
+ESTIMATE_PACKET_SHIFT = 10
+ESTIMATE_BYTE_SHIFT = 5
 
 # enum connection_phase
 PHASE_FREE = 0
@@ -127,7 +129,8 @@ SYSCTL_SECURE_TCP = 8
 SYSCTL_AMEMTHRESH = 9
 SYSCTL_AM_DROPRATE = 10
 SYSCTL_IGNORE_TUNNELED = 11
-SYSCTL_COUNT = 12
+SYSCTL_RUN_ESTIMATION = 12
+SYSCTL_COUNT = 13
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -324,6 +327,21 @@ class Traffic(LittleEndianStructure):
     ]
 
 
+class Estimate(LittleEndianStructure):
+    """``struct estimate``, 88 bytes."""
+
+    zeroed: int
+    seen: int
+    last: Traffic
+    rate: Traffic
+    _fields_ = [
+        ("zeroed", c_uint32),
+        ("seen", c_uint32),
+        ("last", Traffic),
+        ("rate", Traffic),
+    ]
+
+
 class PortRange(LittleEndianStructure):
     """``struct port_range``, 4 bytes."""
 
@@ -397,7 +415,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 312 bytes."""
+    """``struct settings``, 320 bytes."""
 
     abi_version: int
     pad: int
@@ -445,7 +463,7 @@ class Settings(LittleEndianStructure):
         ("any_port_services", c_uint32),
         ("idle_services", c_uint32),
         ("rehoming_services", c_uint32),
-        ("sysctl", c_int32 * 12),
+        ("sysctl", c_int32 * 13),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),

@@ -16,25 +16,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlvs.cli.ipvsadm import DEBUG_VARIABLE, run
-from xlvs.datapath.memory import ENGINES, MemoryDatapath
+from xlvs.datapath.memory import MemoryDatapath
 from xlvs.errors import InvalidOperation, NotPermitted, NotSupported, TableFull, Unavailable, XlvsError
 from xlvs.model import (
     IPV4,
     IPV6,
     MASQUERADE,
+    PERSISTENCE_ENGINES,
     ROUTE,
     SCHEDULERS,
     SCTP,
     TCP,
     TUNNEL,
     UDP,
-    Connection,
     Destination,
     Service,
-    ServiceEntry,
     ServiceKey,
     Tunnel,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
 
 pytestmark = pytest.mark.unit
 
@@ -99,7 +102,9 @@ def director() -> Director:
         ("-v", []),
         ("-Ln extra", []),
         ("-A -t bad", []),
-        ("-L --rate", []),
+        ("-L --rate", [(False, False)]),
+        ("-L --daemon", [(False, False)]),
+        ("--stop-daemon master", [(False, False)]),
         ("--start-daemon master", []),
     ],
 )
@@ -139,9 +144,9 @@ def test_connections_are_read_while_they_are_printed(director: Director) -> None
     reads: list[bool] = []
 
     class Live(MemoryDatapath):
-        def connections(self) -> Iterator[Connection]:
+        def connection_rows(self) -> Iterator[list[ConnectionRow]]:
             reads.append(director.is_open)
-            yield Connection(IPV4, TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1)
+            yield [(TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1)]
             reads.append(director.is_open)
 
     director.datapath = Live()
@@ -230,7 +235,7 @@ def test_debugging_shows_the_trace(monkeypatch: pytest.MonkeyPatch, director: Di
 
 def test_an_interrupt_is_silent(director: Director) -> None:
     class Interrupted(MemoryDatapath):
-        def services(self) -> list[ServiceEntry]:
+        def table(self, counted: str = "") -> list[ServiceRow]:  # noqa: ARG002
             raise KeyboardInterrupt
 
     director.datapath = Interrupted()
@@ -354,7 +359,7 @@ def services(draw: st.DrawFn) -> Service:
         draw(st.integers(0, 3 if scheduler in ("sh", "mh") else 7)),
         persistence,
         draw(st.integers(1, longest)) if persistence else longest,
-        draw(st.sampled_from(["", *ENGINES])),
+        draw(st.sampled_from(["", *PERSISTENCE_ENGINES])),
         draw(st.booleans()) if key.fwmark or key.protocol == UDP else False,
     )
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from xlvs.cli import listing
 from xlvs.cli.ipvsadm_order import sorted_destinations, sorted_services
+from xlvs.datapath.rows import NOTHING, RATES, STATS, connection_row, row_of
 from xlvs.model import (
     IPV4,
     IPV6,
@@ -26,12 +27,17 @@ from xlvs.model import (
     Connection,
     Destination,
     DestinationEntry,
+    Rates,
     Service,
     ServiceEntry,
     ServiceKey,
     Stats,
     Tunnel,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow
 
 pytestmark = pytest.mark.unit
 
@@ -40,14 +46,25 @@ def ip(text: str) -> bytes:
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
 
 
-def web(*destinations: DestinationEntry, stats: Stats | None = None) -> ServiceEntry:
+def web(
+    *destinations: DestinationEntry, stats: Stats | None = None, rates: Rates | None = None
+) -> ServiceEntry:
     service = Service(ServiceKey(IPV4, TCP, ip("192.0.2.10"), 80))
-    return ServiceEntry(service, destinations, stats)
+    return ServiceEntry(service, destinations, stats, rates)
 
 
 def text_of(entry: ServiceEntry, form: listing.Format) -> list[str]:
     """The rows below the titles."""
-    return "".join(listing.table([entry], form)).splitlines()[2:]
+    return "".join(listing.table(rows(entry, form), form)).splitlines()[2:]
+
+
+def rows(entry: ServiceEntry, form: listing.Format) -> list[ServiceRow]:
+    """What a data plane gives for such a listing."""
+    return [
+        row_of(
+            entry, STATS if form.style == listing.STATS else RATES if form.style == listing.RATE else NOTHING
+        )
+    ]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +92,7 @@ def test_counters() -> None:
         DestinationEntry(Destination(ip("10.0.0.12"), 80), stats=Stats(1, 2, 3, 4, 5)),
         stats=Stats(12345, 987654, 543210, 123456789012, 99999999),
     )
-    assert "".join(listing.table([entry], listing.Format(listing.STATS))) == (
+    assert "".join(listing.table([row_of(entry, STATS)], listing.Format(listing.STATS))) == (
         "Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes\n"
         "  -> RemoteAddress:Port\n"
         "TCP  192.0.2.10:80                   12345   987654   543210     123G 99999999\n"
@@ -84,6 +101,22 @@ def test_counters() -> None:
     assert text_of(entry, listing.Format(listing.STATS, exact=True))[0] == (
         "TCP  192.0.2.10:80                   12345   987654   543210 123456789012 99999999"
     )
+
+
+def test_rates() -> None:
+    entry = web(
+        DestinationEntry(Destination(ip("10.0.0.12"), 80), rates=Rates(12, 345, 321, 65432, 7654321)),
+        rates=Rates(123456789, 345, 321, 123456789012, 100000000),
+    )
+    assert "".join(
+        listing.table(rows(entry, listing.Format(listing.RATE)), listing.Format(listing.RATE))
+    ) == (
+        "Prot LocalAddress:Port                 CPS    InPPS   OutPPS    InBPS   OutBPS\n"
+        "  -> RemoteAddress:Port\n"
+        "TCP  192.0.2.10:80                123456789      345      321     123G  100000K\n"
+        "  -> 10.0.0.12:80                       12      345      321    65432  7654321\n"
+    )
+    assert text_of(entry, listing.Format(listing.RATE, exact=True))[0].endswith(" 123456789012 100000000")
 
 
 def test_live_connections_and_thresholds() -> None:
@@ -117,7 +150,7 @@ def test_live_connections_and_thresholds() -> None:
 def test_a_local_server_is_saved_as_routed() -> None:
     entry = web(DestinationEntry(Destination(ip("127.0.0.1"), 80, LOCAL)))
     assert text_of(entry, listing.Format())[1].split()[2] == "Local"
-    assert "-r 127.0.0.1:80 -g -w 1\n" in "".join(listing.saved_table([entry], listing.Format()))
+    assert "-r 127.0.0.1:80 -g -w 1\n" in "".join(listing.saved_table([row_of(entry)], listing.Format()))
 
 
 def test_connections() -> None:
@@ -138,7 +171,7 @@ def test_connections() -> None:
         entry(TCP, "[2001:db8::5]:50000", "[2001:db8::10]:80", "[2001:db8::11]:80", "FIN_WAIT", 100),
         entry(UDP, f"{client}:5", "192.0.2.10:53", "10.0.0.11:53", "UDP", 6000 * 60 + 1),
     ]
-    assert "".join(listing.connections(entries, listing.Format())) == (
+    assert "".join(listing.connections([list(map(connection_row, entries))], listing.Format())) == (
         "IPVS connection entries\n"
         "pro expire state       source             virtual            destination\n"
         "TCP 14:57  ESTABLISHED 198.51.100.5:50000 192.0.2.10:80      10.0.0.11:80\n"
@@ -156,16 +189,14 @@ def test_long_names_are_cut_in_ipv4_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = text_of(entry, listing.Format(numeric=False))
     assert rows[0] == "TCP  a-very-long-name-of-a-host.e wlc"
     assert rows[1].startswith("  -> a-very-long-name-of-a-host.e Masq ")
-    saved = "".join(listing.saved_table([entry], listing.Format(numeric=False)))
+    saved = "".join(listing.saved_table([row_of(entry)], listing.Format(numeric=False)))
     assert f"-a -t {name}:http -r {name}:http" in saved
 
 
 def test_connections_are_listed_as_they_come() -> None:
-    def endless() -> Iterator[Connection]:
+    def endless() -> Iterator[list[ConnectionRow]]:
         while True:
-            yield Connection(
-                IPV4, TCP, ip("198.51.100.5"), 1, ip("192.0.2.10"), 80, ip("10.0.0.1"), 80, "NONE", 1
-            )
+            yield [(TCP, ip("198.51.100.5"), 1, ip("192.0.2.10"), 80, ip("10.0.0.1"), 80, "NONE", 1)] * 2
 
     lines = iter(listing.connections(endless(), listing.Format()))
     assert [next(lines) for _ in range(3)][2].startswith("TCP 00:01  NONE")
@@ -178,21 +209,22 @@ def service(address: bytes, port: int = 80) -> ServiceEntry:
 
 @given(st.lists(st.tuples(st.integers(0x0A000000, 0x0AFFFFFF), st.integers(0, 65535)), max_size=20))
 def test_close_addresses_sort_by_number(endpoints: list[tuple[int, int]]) -> None:
-    entries = [service(number.to_bytes(4, "big"), port) for number, port in endpoints]
-    keys = [entry.service.key for entry in sorted_services(entries)]
+    entries = [row_of(service(number.to_bytes(4, "big"), port)) for number, port in endpoints]
+    keys = [row[0].key for row in sorted_services(entries)]
     assert [(int.from_bytes(key.address, "big"), key.port) for key in keys] == sorted(endpoints)
 
 
 def test_distant_addresses_sort_the_wrong_way_round() -> None:
     entries = [service(ip("10.0.0.1")), service(ip("192.0.2.1")), service(ip("192.0.2.0"))]
-    addresses = [entry.service.key.address for entry in sorted_services(entries)]
+    addresses = [row[0].key.address for row in sorted_services(list(map(row_of, entries)))]
     assert addresses == [ip("192.0.2.0"), ip("192.0.2.1"), ip("10.0.0.1")]
 
 
 @given(st.lists(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16), max_size=20))
 def test_sorting_loses_nothing(addresses: list[bytes]) -> None:
     entries = [DestinationEntry(Destination(address, 80)) for address in addresses]
-    result = [entry.destination.address for entry in sorted_destinations(entries)]
+    (_, _, destinations) = row_of(web(*entries))
+    result = [row[0] for row in sorted_destinations(destinations)]
     assert sorted(result) == sorted(addresses)
 
 
@@ -203,5 +235,5 @@ def test_what_ipvsadm_does_not_have_is_listed_and_saved_where_it_is_set() -> Non
     )  # fmt: skip
     (line,) = text_of(ServiceEntry(service, ()), listing.Format())
     assert line == "UDP  192.0.2.10:53 rr persistent 300 ops idle-timeout 30 reject-gone rehome"
-    saved = "".join(listing.saved_table([ServiceEntry(service, ())], listing.Format()))
+    saved = "".join(listing.saved_table([row_of(ServiceEntry(service, ()))], listing.Format()))
     assert saved == "-A -u 192.0.2.10:53 -s rr -p 300 -o --idle-timeout 30 --reject-gone --rehome\n"

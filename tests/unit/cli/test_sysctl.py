@@ -110,7 +110,7 @@ def test_json(type_sysctl: Type) -> None:
         (("conntrack=1",), 1, "conntrack stays '0': the packet path runs before connection tracking"),
         (("pmtu_disc=0",), 1, "pmtu_disc stays '1': a packet that does not fit a tunnel"),
         (("sync_ports=2",), 1, "sync_ports stays '1': xlvs has no sync daemon yet"),
-        (("est_cpulist=0",), 1, "est_cpulist cannot be set: nothing runs in the background"),
+        (("est_cpulist=0",), 1, "est_cpulist cannot be set: rates are estimated by a timer"),
         (("est_cpulist",), 1, "est_cpulist has no value here"),
         (("sloppy_tcp=1", "sloppy_tcp=0"), 2, "sloppy_tcp is given two values"),
         (("-w",), 2, "-w takes the settings to change"),

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reading the whole table out of the pinned maps, quickly: rows and entries of the model.
+
+A record is read by one `struct` call for the fields that are wanted, whose
+places come from the generated layouts: a ctypes view of each record would
+take ten times as long.  Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from struct import Struct
+
+from xlvs import model
+from xlvs.datapath import runs
+from xlvs.datapath.maps import Maps
+from xlvs.datapath.records import (
+    CHECKSUM_NAMES,
+    METHOD_NAMES,
+    TUNNEL_NAMES,
+    model_key,
+    rounded_byte_rate,
+    rounded_packet_rate,
+    scheduler_flags,
+    swap_port,
+)
+from xlvs.datapath.rows import NO_COUNTERS, NOTHING, RATES, STATS
+from xlvs.datapath.scheduling import Scheduling
+from xlvs.kernel import abi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable
+
+    from xlvs.datapath.rows import Counters, DestinationRow, ServiceRow
+
+_LETTERS: dict[object, str] = {
+    ctypes.c_uint8: "B", ctypes.c_uint16: "H", ctypes.c_uint32: "I", ctypes.c_int32: "i",
+    ctypes.c_uint64: "Q",
+}  # fmt: skip
+
+
+def offset_of(record: type[ctypes.Structure], name: str) -> int:
+    """Where a field stands in a record, in bytes."""
+    place: int = getattr(record, name).offset
+    return place
+
+
+def _fields(record: type[ctypes.Structure], *names: str) -> Struct:
+    """What unpacks the named fields, in the order in which they stand in the record."""
+    layout, place = "=", 0
+    for name, kind, *_ in record._fields_:
+        if name in names:
+            field = getattr(record, name)
+            layout += f"{field.offset - place}x{_LETTERS.get(kind, f'{field.size}s')}"
+            place = field.offset + field.size
+    return Struct(layout)
+
+
+_SERVICE = _fields(abi.Service, "key", "flags", "run", "persistence", "netmask", "idle_timeout")
+_DESTINATION = _fields(
+    abi.Destination, "address", "port", "family", "method", "weight", "active", "inactive", "persistent",
+    "upper_threshold", "lower_threshold", "tunnel_kind", "tunnel_checksum", "tunnel_port",
+)  # fmt: skip
+_TRAFFIC = _fields(abi.Traffic, "connections", "in_packets", "out_packets", "in_bytes", "out_bytes")
+_ESTIMATE = _fields(abi.Estimate, "zeroed", "seen", "rate")
+
+_SERVICE_BYTES = ctypes.sizeof(abi.Service)
+_DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
+_TRAFFIC_BYTES = ctypes.sizeof(abi.Traffic)
+_ESTIMATE_BYTES = ctypes.sizeof(abi.Estimate)
+
+
+class Reader:
+    """Reads services with their real servers; the caller holds the table's lock."""
+
+    def __init__(self, maps: Maps, scheduling: Scheduling) -> None:
+        self._maps = maps
+        self._scheduling = scheduling
+
+    def table(self, counted: str = NOTHING) -> list[ServiceRow]:
+        """Every service; see `Datapath.table`."""
+        read = self._row_reader(counted)
+        return [read(index) for index in self._used()]
+
+    def services(self) -> list[model.ServiceEntry]:
+        """Every service; see `Datapath.services`."""
+        return [self.entry(index) for index in self._used()]
+
+    def entry(self, index: int) -> model.ServiceEntry:
+        """The service in one record."""
+        service, stats, destinations = self._row_reader(STATS)(index)
+        _, rates, with_rates = self._row_reader(RATES)(index)
+        entries = [
+            model.DestinationEntry(
+                model.Destination(address, port, method, weight, upper, lower, tunnel),
+                active, inactive, persistent, model.Stats(*counters), model.Rates(*rated[-1]),
+            )
+            for (
+                address, port, method, weight, active, inactive, persistent, upper, lower, tunnel, counters,
+            ), rated in zip(destinations, with_rates, strict=True)
+        ]  # fmt: skip
+        return model.ServiceEntry(service, tuple(entries), model.Stats(*stats), model.Rates(*rates))
+
+    def _used(self) -> list[int]:
+        """The service records in use; one without a run was being deleted by a command that died."""
+        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
+        return [index for index, value in enumerate(flags) if value and self._maps.service(index).run]
+
+    def _row_reader(self, counted: str) -> Callable[[int], ServiceRow]:
+        limits = self._maps.limits
+        services = self._maps.memory("services", limits.services * _SERVICE_BYTES)
+        destinations_of = self._destinations_reader(counted)
+        counters = self._counters_reader("service", counted)
+
+        def read(index: int) -> ServiceRow:
+            key, flags, run, persistence, netmask, idle_timeout = _SERVICE.unpack_from(
+                services, index * _SERVICE_BYTES
+            )
+            scheduler, destinations = self._scheduling.listed(index, run)
+            service = model.Service(
+                model_key(key), runs.SCHEDULER_NAMES[scheduler], scheduler_flags(flags), persistence,
+                netmask, one_packet=bool(flags & abi.SERVICE_ONE_PACKET), idle_timeout=idle_timeout,
+                reject_gone=bool(flags & abi.SERVICE_REJECTS_GONE), rehome=bool(flags & abi.SERVICE_REHOMES),
+            )  # fmt: skip
+            return service, counters(index), destinations_of(destinations)
+
+        return read
+
+    def _destinations_reader(self, counted: str) -> Callable[[list[int]], list[DestinationRow]]:
+        memory = self._maps.memory("destinations", self._maps.limits.destinations * _DESTINATION_BYTES)
+        counters = self._counters_reader("destination", counted)
+        unpack = _DESTINATION.unpack_from
+        size, ipv4, tunnelled = _DESTINATION_BYTES, model.IPV4, abi.METHOD_TUNNEL
+
+        def read(indices: list[int]) -> list[DestinationRow]:
+            rows = []
+            for index in indices:
+                (
+                    address, port, family, method, weight, active, inactive, persistent, upper, lower,
+                    kind, checksum, tunnel_port,
+                ) = unpack(memory, index * size)  # fmt: skip
+                tunnel = None
+                if method == tunnelled:
+                    tunnel = model.Tunnel(
+                        TUNNEL_NAMES[kind], swap_port(tunnel_port), CHECKSUM_NAMES[checksum]
+                    )
+                rows.append((
+                    address[:4] if family == ipv4 else address, (port & 0xFF) << 8 | port >> 8,
+                    METHOD_NAMES[method], weight,
+                    # Two CPUs that count one up and down meet in an instant below 0.
+                    active if active > 0 else 0, inactive if inactive > 0 else 0,
+                    persistent if persistent > 0 else 0,
+                    upper, lower, tunnel, counters(index) if counted else NO_COUNTERS,
+                ))  # fmt: skip
+            return rows
+
+        return read
+
+    def _counters_reader(self, kind: str, counted: str) -> Callable[[int], Counters]:
+        if not counted:
+            return lambda _index: NO_COUNTERS
+        limits = self._maps.limits
+        count = limits.services if kind == "service" else limits.destinations
+        if counted == RATES:
+            return self._rates_reader(self._maps.memory(f"{kind}_estimates", count * _ESTIMATE_BYTES))
+        bases = self._maps.memory(f"{kind}_base", count * _TRAFFIC_BYTES)
+        traffic = self._maps.memory(f"{kind}_traffic", count * limits.cpus * _TRAFFIC_BYTES)
+        rows = [cpu * count * _TRAFFIC_BYTES for cpu in range(limits.cpus)]
+        unpack = _TRAFFIC.unpack_from
+
+        def read(index: int) -> Counters:
+            place = index * _TRAFFIC_BYTES
+            base = unpack(bases, place)
+            connections = in_packets = out_packets = in_bytes = out_bytes = 0
+            for row in rows:
+                some = unpack(traffic, row + place)
+                connections += some[0]
+                in_packets += some[1]
+                out_packets += some[2]
+                in_bytes += some[3]
+                out_bytes += some[4]
+            return (
+                connections - base[0], in_packets - base[1], out_packets - base[2],
+                in_bytes - base[3], out_bytes - base[4],
+            )  # fmt: skip
+
+        return read
+
+    @staticmethod
+    def _rates_reader(estimates: mmap.mmap) -> Callable[[int], Counters]:
+        def read(index: int) -> Counters:
+            zeroed, seen, rate = _ESTIMATE.unpack_from(estimates, index * _ESTIMATE_BYTES)
+            if seen != zeroed:
+                return NO_COUNTERS
+            connections, in_packets, out_packets, in_bytes, out_bytes = _TRAFFIC.unpack(rate)
+            return (
+                rounded_packet_rate(connections), rounded_packet_rate(in_packets),
+                rounded_packet_rate(out_packets), rounded_byte_rate(in_bytes), rounded_byte_rate(out_bytes),
+            )  # fmt: skip
+
+        return read
