@@ -263,12 +263,13 @@ class Connection(Value):
     ``expires`` is the seconds left, rounded down.  ``state`` is a name of
     `TCP_STATES` or `SCTP_STATES`, or ``UDP``.  A persistence template has the client's network and
     port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
-    protocol 0 and the mark for the virtual address.
+    protocol 0 and the mark for the virtual address.  ``engine_data`` is what a persistence
+    ``engine`` knows it by: a Call-ID.
     """
 
     __slots__ = (
-        "client", "client_port", "destination", "destination_port", "expires", "family",
-        "protocol", "state", "virtual", "virtual_port",
+        "client", "client_port", "destination", "destination_port", "engine", "engine_data",
+        "expires", "family", "protocol", "state", "virtual", "virtual_port",
     )  # fmt: skip
 
     def __init__(
@@ -283,6 +284,8 @@ class Connection(Value):
         destination_port: int,
         state: str,
         expires: int,
+        engine: str = "",
+        engine_data: str = "",
     ) -> None:
         self.family = family
         self.protocol = protocol
@@ -294,6 +297,8 @@ class Connection(Value):
         self.destination_port = destination_port
         self.state = state
         self.expires = expires
+        self.engine = engine
+        self.engine_data = engine_data
 
 
 class Prefix(Value):

@@ -122,6 +122,8 @@ def connections(entries: Iterable[Connection], form: Format) -> Iterator[str]:
         client = endpoint(entry.client, entry.client_port, protocol)
         virtual = endpoint(entry.virtual, entry.virtual_port, protocol)
         destination = endpoint(entry.destination, entry.destination_port, protocol)
+        if entry.engine_data and form.style == PERSISTENT:
+            destination = f"{destination:16} {entry.engine:18} {entry.engine_data}"
         yield (
             f"{PROTOCOL_NAMES.get(protocol, 'IP'):3} {expire:6} {entry.state:11} {client:18} {virtual:18}"
             f" {destination}\n"

@@ -52,6 +52,9 @@ COMPATIBLE_SIZE = 4096
 """What `-L` prints as the table's size: the kernel's default, for the scripts
 that compare; `xlvs status` tells the true one."""
 
+SIP = "sip"
+"""The persistence engine that there is."""
+
 _INDEX = Struct("=I")
 _FTP = swap_port(21)
 
@@ -120,6 +123,8 @@ def _describe_service(record: abi.Service, service: model.Service) -> None:
         flags |= abi.SERVICE_PERSISTENT
     if service.one_packet:
         flags |= abi.SERVICE_ONE_PACKET
+    if service.engine:
+        flags |= abi.SERVICE_SIP
     record.flags = flags
 
 
@@ -162,7 +167,7 @@ class EbpfDatapath:
         now = ticks_now()
         place = phases.find(abi.PHASE_LIVE)
         while place >= 0:
-            connection = self._connection(table[place * SLOT_BYTES : (place + 1) * SLOT_BYTES], now)
+            connection = self._connection(place, table[place * SLOT_BYTES : (place + 1) * SLOT_BYTES], now)
             if connection is not None:
                 yield connection
             place = phases.find(abi.PHASE_LIVE, place + 1)
@@ -191,6 +196,7 @@ class EbpfDatapath:
             scheduler_flags(record.flags),
             persistence=record.persistence,
             netmask=record.netmask,
+            engine=SIP if record.flags & abi.SERVICE_SIP else "",
             one_packet=bool(record.flags & abi.SERVICE_ONE_PACKET),
         )
         destinations = tuple(self._destination_entry(number) for number, _ in run.picks)
@@ -231,7 +237,7 @@ class EbpfDatapath:
         count = limits.services if kind == "service" else limits.destinations
         return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
 
-    def _connection(self, raw: bytes, now: int) -> model.Connection | None:
+    def _connection(self, place: int, raw: bytes, now: int) -> model.Connection | None:
         slot = Slot(raw)
         left = slot.seconds_left(now)
         if left is None:
@@ -241,7 +247,14 @@ class EbpfDatapath:
             slot.family, slot.protocol, slot.client, slot.client_port, slot.virtual,
             slot.virtual_port, address(destination.address, destination.family),
             slot.destination_port, slot.state(), left,
+            *((SIP, self._call_id(place)) if slot.is_of_call() else ()),
         )  # fmt: skip
+
+    def _call_id(self, place: int) -> str:
+        """The Call-ID of the template in that slot; empty if it has ended meanwhile."""
+        found = bpf.lookup(self._maps.descriptor("call_ids"), _INDEX.pack(place), ctypes.sizeof(abi.CallId))
+        # What is not ASCII may mean something to a terminal.
+        return found[1 : 1 + found[0]].decode("ascii", "backslashreplace") if found else ""
 
     # --- changing ----------------------------------------------------------
 
@@ -394,8 +407,8 @@ class EbpfDatapath:
         key = service.key
         if service.scheduler not in model.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
-        if service.engine:
-            raise errors.NotSupported("xlvs does not have persistence engines yet")
+        if service.engine not in ("", SIP):
+            raise errors.SchedulerNotFound(f"no persistence engine is called {service.engine!r}")
         if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
             raise errors.InvalidOperation("a virtual service needs a protocol")
         if not key.fwmark and key.port == 0 and not service.persistence:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 3
+ABI_VERSION = 4
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -26,6 +26,11 @@ SWEEPS_PER_SECOND = 64
 MARK_RULES = 2048
 MARK_RANGES = 20
 MARK_HALF_SHIFT = 16
+CALL_ID_LIMIT = 255
+
+# enum flow_apart
+FLOW_EXPECTED = 1
+FLOW_OF_CALL = 32768
 
 # enum connection_phase
 PHASE_FREE = 0
@@ -63,6 +68,7 @@ SERVICE_ONE_PACKET = 4
 SERVICE_SCHED_1 = 8
 SERVICE_SCHED_2 = 16
 SERVICE_SCHED_3 = 32
+SERVICE_SIP = 64
 
 # enum scheduler
 SCHEDULER_NONE = 0
@@ -140,7 +146,7 @@ class Flow(LittleEndianStructure):
     virtual_port: int
     protocol: int
     family: int
-    expected: int
+    apart: int
     _fields_ = [
         ("client", c_uint8 * 16),
         ("virtual", c_uint8 * 16),
@@ -148,7 +154,7 @@ class Flow(LittleEndianStructure):
         ("virtual_port", c_uint16),
         ("protocol", c_uint8),
         ("family", c_uint8),
-        ("expected", c_uint16),
+        ("apart", c_uint16),
     ]
 
 
@@ -172,6 +178,17 @@ class Connection(LittleEndianStructure):
         ("in_packets", c_uint8),
         ("reserved", c_uint8),
         ("link", c_uint32),
+    ]
+
+
+class CallId(LittleEndianStructure):
+    """``struct call_id``, 256 bytes."""
+
+    length: int
+    text: Array[c_uint8]
+    _fields_ = [
+        ("length", c_uint8),
+        ("text", c_uint8 * 255),
     ]
 
 
@@ -442,7 +459,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 88 bytes."""
+    """``struct events``, 96 bytes."""
 
     table_full: int
     no_destination: int
@@ -453,6 +470,7 @@ class Events(LittleEndianStructure):
     expired: int
     xdp_forwarded: int
     forwarded: int
+    no_call_id: int
     defended: int
     unchecked: int
     _fields_ = [
@@ -465,6 +483,7 @@ class Events(LittleEndianStructure):
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),
+        ("no_call_id", c_uint64),
         ("defended", c_uint64),
         ("unchecked", c_uint64),
     ]
