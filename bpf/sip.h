@@ -126,22 +126,28 @@ static __always_inline void take_first_letter(struct sip_reading *reading, __u8 
 	reading->place = lower == 'c' ? SIP_NAME : lower == 'i' ? SIP_SHORT_NAME : SIP_LINE;
 }
 
-/* A letter around the colon. */
+static __always_inline int is_blank(__u8 letter)
+{
+	return letter == ' ' || letter == '\t';
+}
+
+/* The first letter that is not blank: the colon, or of the value. */
+static __always_inline void end_blanks(struct sip_reading *reading, __u8 letter)
+{
+	reading->place = reading->colon ? SIP_VALUE : letter == ':' ? SIP_BLANK : SIP_NOT_FOUND;
+	reading->colon = 1;
+}
+
+/* A letter around the colon, where the line may be folded once. */
 static __always_inline void take_blank(struct sip_reading *reading, __u8 letter)
 {
 	reading->place = SIP_BLANK;
-	if (letter == ' ')
-		return;
 	if (letter == '\r')
 		reading->place = SIP_FOLD_END;
 	else if (letter == '\n')
 		reading->place = SIP_FOLD_START;
-	else if (reading->colon)
-		reading->place = SIP_VALUE;
-	else if (letter == ':')
-		reading->colon = 1;
-	else
-		reading->place = SIP_NOT_FOUND;
+	else if (!is_blank(letter))
+		end_blanks(reading, letter);
 }
 
 /* Whether a letter is one of the value; else that is done with. */
@@ -168,13 +174,25 @@ static __always_inline int take_value_letter(struct sip_reading *reading, struct
 	return 1;
 }
 
+static __always_inline void begin_reading(struct sip_reading *reading, struct sip_text *text)
+{
+	__builtin_memset(&text->call, 0, sizeof(text->call));
+	reading->hash = limits.hash_seed;
+	reading->place = unseen(SIP_LINE);
+	reading->column = unseen(0);
+	reading->colon = unseen(0);
+	reading->letters = unseen(0);
+	reading->at = unseen(0);
+	reading->host = unseen(0);
+}
+
 /* What follows the value. */
-static __always_inline void end_value(struct sip_reading *reading, __u8 letter)
+static __always_inline void end_value(struct sip_reading *reading, struct sip_text *text,
+				      __u8 letter)
 {
 	if (!reading->letters || (reading->at && !reading->host)) {
 		/* It is none; there may be another. */
-		reading->letters = 0;
-		reading->colon = 0;
+		begin_reading(reading, text);
 		take_line_letter(reading, letter);
 		return;
 	}
@@ -212,13 +230,12 @@ static __always_inline void take_sip_letter(struct sip_reading *reading, struct 
 	} else if (place == SIP_FOLD_END) {
 		reading->place = SIP_FOLD_START;
 	} else if (place == SIP_FOLD_START) {
-		reading->place = letter == ' ' || letter == '\t' ? SIP_FOLD_BLANK : SIP_NOT_FOUND;
-	} else if (place == SIP_FOLD_BLANK && letter != ' ' && letter != '\t') {
-		/* The kernel loses the letter after a fold. */
-		reading->place = SIP_BLANK;
+		reading->place = is_blank(letter) ? SIP_FOLD_BLANK : SIP_NOT_FOUND;
+	} else if (place == SIP_FOLD_BLANK && !is_blank(letter)) {
+		end_blanks(reading, letter);
 	}
 	if (reading->place == SIP_VALUE && !take_value_letter(reading, text, letter))
-		end_value(reading, letter);
+		end_value(reading, text, letter);
 }
 
 /* Have the verifier forget what it knows: see forget_values() in ftp.h. */
@@ -278,15 +295,8 @@ __attribute__((noinline)) int read_call_id(struct __sk_buff *skb, const struct p
 	end = sizeof(struct ethhdr) + packet->bytes;
 	if (end <= reading.offset || end > 0x10000 + sizeof(struct ethhdr))
 		return NO_CALL_ID;
-	__builtin_memset(&text->call, 0, sizeof(text->call));
 	reading.length = end - reading.offset;
-	reading.hash = limits.hash_seed;
-	reading.place = unseen(SIP_LINE);
-	reading.column = unseen(0);
-	reading.colon = unseen(0);
-	reading.letters = unseen(0);
-	reading.at = unseen(0);
-	reading.host = unseen(0);
+	begin_reading(&reading, text);
 	bpf_loop(loop_count(reading.length), read_sip_letter, &reading, 0);
 	if (reading.place != SIP_FOUND)
 		return NO_CALL_ID;
