@@ -42,6 +42,7 @@ enum abi {
 	MARK_HALF_SHIFT = 16,
 	ESTIMATE_PACKET_SHIFT = 10, /* fixed point of estimated rates: connections and packets */
 	ESTIMATE_BYTE_SHIFT = 5,
+	CALL_ID_LIMIT = 255,      /* kernel: IP_VS_PEDATA_MAXLEN */
 };
 
 union address {
@@ -58,7 +59,12 @@ struct flow {
 	__be16 virtual_port;
 	__u8 protocol;
 	__u8 family;              /* AF_INET or AF_INET6 */
-	__u16 expected;           /* 1: FTP data from a client port that is not known yet, 0 */
+	__u16 apart;              /* enum flow_apart: no packet is of such a flow; 0: packets may be */
+};
+
+enum flow_apart {
+	FLOW_EXPECTED = 1,        /* FTP data from a client port that is not known yet, 0 */
+	FLOW_OF_CALL = 0x8000,    /* a template of a Call-ID: with `client_port`, a hash of it */
 };
 
 /* A connection's `control` word: phase, TCP state, flags and generation
@@ -123,6 +129,12 @@ struct connection {
 	__u32 link;
 };
 
+/* The Call-ID of a template, by the template's slot; zeros follow it. */
+struct call_id {
+	__u8 length;
+	__u8 text[CALL_ID_LIMIT];
+};
+
 struct connection_bucket {
 	struct connection slot[SLOTS_PER_BUCKET];
 };
@@ -136,6 +148,7 @@ enum service_flag {
 	SERVICE_SCHED_3 = 32,
 	SERVICE_REJECTS_GONE = 64, /* see `enum destination_flag` */
 	SERVICE_REHOMES = 128,
+	SERVICE_SIP = 256,        /* its persistence engine */
 };
 
 struct service_key {
@@ -401,6 +414,7 @@ struct events {
 	__u64 expired;            /* connections that timed out */
 	__u64 xdp_forwarded;      /* packets finished at XDP */
 	__u64 forwarded;          /* packets finished at TC */
+	__u64 no_call_id;         /* began a connection of a service that goes by Call-ID, and has none: dropped */
 	__u64 defended;           /* drop_packet: a packet that would have begun a connection: dropped */
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 };
@@ -412,6 +426,7 @@ SIZE_IS(struct service, 2 * CACHE_LINE);
 SIZE_IS(struct destination, 3 * CACHE_LINE);
 SIZE_IS(struct traffic, 40);
 SIZE_IS(struct estimate, 88);
+SIZE_IS(struct call_id, 256);
 SIZE_IS(struct mark_rule, 2 * CACHE_LINE);
 
 #endif

@@ -5,6 +5,7 @@
 
 struct abi_types {
 	enum abi abi;
+	enum flow_apart flow_apart;
 	enum connection_phase connection_phase;
 	enum connection_flag connection_flag;
 	enum connection_method connection_method;
@@ -21,6 +22,7 @@ struct abi_types {
 	enum tunnel_checksum tunnel_checksum;
 	struct flow flow;
 	struct connection connection;
+	struct call_id call_id;
 	struct service_key service_key;
 	struct service service;
 	struct pick pick;

@@ -240,11 +240,11 @@ static __always_inline int no_server(const struct service *service, const struct
 
 /* Choose a destination: sets `entrance`'s, and its template where there is one;
  * 0, or an `enum admission`. */
-static __always_inline int choose(const struct packet *packet, const struct service *service,
-				  struct entrance *entrance)
+static __always_inline int choose(struct __sk_buff *skb, const struct packet *packet,
+				  const struct service *service, struct entrance *entrance)
 {
 	struct connection *template;
-	int found;
+	int found, call = NO_CALL_ID;
 
 	if (!(service->flags & SERVICE_PERSISTENT)) {
 		found = schedule(entrance->service, packet);
@@ -253,7 +253,14 @@ static __always_inline int choose(const struct packet *packet, const struct serv
 		entrance->destination = found;
 		return 0;
 	}
-	found = hold_template(packet, entrance->service);
+	if (service->flags & SERVICE_SIP) {
+		call = read_call_id(skb, packet);
+		if (call == NO_CALL_ID) {
+			COUNT_EVENT(no_call_id);
+			return REFUSED;
+		}
+	}
+	found = hold_template(packet, entrance->service, call, ANY_SERVER);
 	if (found == NO_DESTINATION)
 		return no_server(service, packet);
 	template = found >= 0 ? conn_at(found) : 0;
@@ -306,7 +313,7 @@ __attribute__((noinline)) int take_expected(const struct packet *packet, struct 
 		return 0;
 	flow = packet->flow;
 	flow.client_port = 0;
-	flow.expected = 1;
+	flow.apart = FLOW_EXPECTED;
 	slot = conn_find(&flow);
 	entry = slot >= 0 ? conn_at(slot) : 0;
 	if (!entry || has_passed(entry->expires, ticks_now()))
@@ -359,7 +366,7 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 		return REFUSED;
 	}
 
-	found = choose(packet, service, &entrance);
+	found = choose(skb, packet, service, &entrance);
 	if (found < 0)
 		return found;
 	if (one_packet) {

@@ -328,7 +328,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 		new.flow.virtual_port = bpf_htons(FTP_DATA_PORT);
 		new.destination_port = bpf_htons(bpf_ntohs(controller->destination_port) - 1);
 	} else {
-		new.flow.expected = 1;
+		new.flow.apart = FLOW_EXPECTED;
 		new.flow.virtual_port = bpf_htons(port);
 		new.destination_port = bpf_htons(port);
 	}

@@ -8,6 +8,10 @@
  * client's network, port 0.  The upper half of its control word counts the
  * connections that it controls, so that whoever ends it knows, by the same
  * compare-and-swap, that there are none.
+ *
+ * Where the persistence engine "sip" asks for it, a template is also for one Call-ID
+ * alone.  Its flow has a hash of it, `call_ids` the text, from when it is made until
+ * it ends; its slot is nobody else's for a second more, so that no text is another's.
  */
 #ifndef XLVS_PERSIST_H
 #define XLVS_PERSIST_H
@@ -15,9 +19,13 @@
 #include "conn.h"
 #include "parse.h"
 #include "sched.h"
+#include "sip.h"
 
 #define FTP_PORT 21
 #define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for what still controls connections */
+#define ANY_SERVER (-1)
+#define NO_TEMPLATE (-2)
+#define CALL_CHOICES 2 /* flows for a Call-ID, in case that two have one hash */
 
 static __always_inline __u32 control_controlled(__u64 control)
 {
@@ -66,7 +74,8 @@ static __always_inline void template_flow(const struct packet *packet,
 }
 
 /* End a template that controls nothing; false if it does by now. */
-static __always_inline int end_template(struct connection *entry, __u64 control, __u32 now)
+static __always_inline int end_template(struct connection *entry, __u32 slot, __u64 control,
+					__u32 now)
 {
 	if (control_controlled(control) != 0 ||
 	    !swap_control(entry, control, control_with(control, PHASE_DEAD, 0, 0)))
@@ -75,6 +84,8 @@ static __always_inline int end_template(struct connection *entry, __u64 control,
 	if (control_flags(control) & CONNECTION_SPILLED)
 		count_spilled(&entry->flow, -1);
 	uncount(entry->destination, control);
+	if (is_flow_of_call(&entry->flow))
+		bpf_map_delete_elem(&call_ids, &slot);
 	return 1;
 }
 
@@ -82,25 +93,28 @@ static __always_inline int end_template(struct connection *entry, __u64 control,
  * What happens to a template whose time is over: it ends if it controls nothing,
  * else it lives on by a minute.  Returns whether it lives.
  */
-static __always_inline int extend_template(struct connection *entry, __u64 control, __u32 now)
+static __always_inline int extend_template(struct connection *entry, __u32 slot, __u64 control,
+					   __u32 now)
 {
 	if (control_controlled(control) == 0)
-		return !end_template(entry, control, now);
+		return !end_template(entry, slot, control, now);
 	entry->link = EXTENSION_TICKS;
 	entry->expires += ((now - entry->expires) / EXTENSION_TICKS + 1) * EXTENSION_TICKS;
 	return 1;
 }
 
-/* Whether a template may still be used; one that may not, with its real server
- * gone, is put aside until what it controls has ended. */
-static __always_inline int check_template(struct connection *entry, __u32 expire_quiescent)
+/* Whether a template may still be used, for `server` or for any; one that may not, with
+ * its real server gone, is put aside until what it controls has ended. */
+static __always_inline int check_template(struct connection *entry, __u32 expire_quiescent,
+					  int server)
 {
 	struct destination *destination;
 	__u32 index = entry->destination;
 
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (destination && destination->flags & DESTINATION_AVAILABLE &&
-	    !(expire_quiescent && (__s32)destination->weight <= 0))
+	    !(expire_quiescent && (__s32)destination->weight <= 0) &&
+	    (server == ANY_SERVER || (__u32)server == index))
 		return 1;
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
 		__u64 old = load_control(entry);
@@ -123,80 +137,133 @@ static __always_inline int hold(struct connection *entry)
 	return 0;
 }
 
-/* The slot of the template in force for a flow, which holds one more connection now,
- * or NOT_FOUND. */
-static __always_inline int find_template(const struct flow *flow, __u32 expire_quiescent,
-					 __u32 now)
+/* The flow of a Call-ID's template, its n-th choice of CALL_CHOICES. */
+static __always_inline void choose_call_flow(struct flow *flow, __u32 hash, __u32 n)
 {
-	int slot = conn_find(flow);
-	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
-
-	if (!entry || !is_template(entry))
-		return NOT_FOUND;
-	if (has_passed(entry->expires, now) && !extend_template(entry, load_control(entry), now))
-		return NOT_FOUND;
-	return check_template(entry, expire_quiescent) && hold(entry) ? slot : NOT_FOUND;
-}
-
-/* A new template for a destination, under the flow in `new`; its slot, or NOT_FOUND where there is no room.
- * Another CPU's, made at the same time, will do as well. */
-static __always_inline int make_template(struct new_connection *new,
-					 const struct service *service,
-					 struct destination *destination, __u32 now)
-{
-	struct connection *entry;
-	int found;
-
-	new->flags = CONNECTION_TEMPLATE | destination->method << CONNECTION_METHOD_SHIFT;
-	new->link = (__u64)service->persistence * NS_PER_SECOND >> TICK_SHIFT;
-	new->expires = now + new->link;
-	if (new->flow.virtual_port)
-		new->destination_port = destination->port;
-	found = conn_insert(new);
-	if (found < 0)
-		return NOT_FOUND;
-	if (found & SLOT_IS_NEW) {
-		__sync_fetch_and_add(&destination->persistent, 1);
-		return found & SLOT_MASK;
-	}
-	entry = conn_at(found);
-	return entry && is_template(entry) && hold(entry) ? found : NOT_FOUND;
+	hash += n;
+	flow->client_port = hash;
+	flow->apart = FLOW_OF_CALL | hash >> 16;
 }
 
 /*
- * The slot of the template for a packet of a persistent service, which holds one
- * more connection from now on; NO_DESTINATION if there is none to choose, or
- * NO_TEMPLATE if the table has no room for one.
+ * The slot of the template of the Call-ID that was read, NOT_FOUND or NO_TEMPLATE;
+ * where there is none, `flow` is one that it may have.
  */
-#define NO_TEMPLATE (-2)
+static __always_inline int find_call(struct flow *flow, __u32 hash)
+{
+	int slot, free = NOT_FOUND;
 
-__attribute__((noinline)) int hold_template(const struct packet *packet, __u32 service_index)
+	for (int n = CALL_CHOICES - 1; n >= 0; n--) {
+		choose_call_flow(flow, hash, n);
+		slot = conn_find(flow);
+		if (slot < 0) {
+			free = n;
+			continue;
+		}
+		switch (has_call_id(slot)) {
+		case 1:
+			return slot;
+		case -1:
+			return NO_TEMPLATE;
+		}
+	}
+	if (free == NOT_FOUND)
+		return NO_TEMPLATE;
+	choose_call_flow(flow, hash, free);
+	return NOT_FOUND;
+}
+
+/*
+ * The slot of the template in force for a packet of a persistent service, which holds
+ * one more connection now; NOT_FOUND, or NO_TEMPLATE where there can be none.  `call`
+ * is the hash of the Call-ID that was read, where the template has to be of that, or
+ * NO_CALL_ID.  `server` is the destination that it has to be for, or ANY_SERVER.
+ */
+__attribute__((noinline)) int find_template(const struct packet *packet, __u32 service_index,
+					    int call, int server)
 {
 	struct service *service = bpf_map_lookup_elem(&services, &service_index);
 	struct settings *current;
-	struct destination *destination;
-	struct new_connection new = {};
+	struct connection *entry;
+	struct flow flow = {};
 	__u32 now = ticks_now(), zero = 0;
-	int found, leaves_quiesced;
+	int slot, leaves_quiesced;
 
 	current = bpf_map_lookup_elem(&settings, &zero);
 	if (!packet || !service || !current)
 		return NO_TEMPLATE;
-	template_flow(packet, service, &new.flow);
+	template_flow(packet, service, &flow);
+	slot = call == NO_CALL_ID ? conn_find(&flow) : find_call(&flow, call);
+	if (slot < 0)
+		return slot;
+	entry = conn_at(slot);
+	if (!entry || !is_template(entry))
+		return NOT_FOUND;
+	if (has_passed(entry->expires, now) &&
+	    !extend_template(entry, slot, load_control(entry), now))
+		return NOT_FOUND;
 	leaves_quiesced = current->sysctl[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE] ||
 			  (service->flags & SERVICE_REHOMES && packet->flow.protocol == PROTOCOL_UDP);
-	found = find_template(&new.flow, leaves_quiesced, now);
-	if (found >= 0)
-		return found;
-	found = schedule(service_index, packet);
-	if (found < 0)
-		return NO_DESTINATION;
-	new.destination = found;
-	destination = bpf_map_lookup_elem(&destinations, &new.destination);
-	if (!destination)
+	return check_template(entry, leaves_quiesced, server) &&
+			       hold(entry) ?
+		       slot :
+		       NOT_FOUND;
+}
+
+/* A new template for `server`, else as find_template(); its slot, or NO_TEMPLATE where there is
+ * no room.  Another CPU's, made at the same time, will do as well. */
+__attribute__((noinline)) int make_template(const struct packet *packet, __u32 service_index,
+					    int call, __u32 server)
+{
+	struct service *service = bpf_map_lookup_elem(&services, &service_index);
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &server);
+	struct new_connection new = {};
+	struct connection *entry;
+	int found;
+
+	if (!packet || !service || !destination)
 		return NO_TEMPLATE;
-	found = make_template(&new, service, destination, now);
-	return found < 0 ? NO_TEMPLATE : found;
+	template_flow(packet, service, &new.flow);
+	if (call != NO_CALL_ID && find_call(&new.flow, call) == NO_TEMPLATE)
+		return NO_TEMPLATE;
+	new.destination = server;
+	new.flags = CONNECTION_TEMPLATE | destination->method << CONNECTION_METHOD_SHIFT;
+	new.link = (__u64)service->persistence * NS_PER_SECOND >> TICK_SHIFT;
+	new.expires = ticks_now() + new.link;
+	if (new.flow.virtual_port)
+		new.destination_port = destination->port;
+	found = conn_insert(&new);
+	entry = found >= 0 ? conn_at(found & SLOT_MASK) : 0;
+	if (!entry)
+		return NO_TEMPLATE;
+	if (found & SLOT_IS_NEW) {
+		found &= SLOT_MASK;
+		__sync_fetch_and_add(&destination->persistent, 1);
+		if (call == NO_CALL_ID || !store_call_id(found))
+			return found;
+		release_template(found + 1);
+		end_template(entry, found, load_control(entry), ticks_now());
+		return NO_TEMPLATE;
+	}
+	if (call != NO_CALL_ID && has_call_id(found) != 1)
+		return NO_TEMPLATE;
+	return is_template(entry) && hold(entry) ? found : NO_TEMPLATE;
+}
+
+/* The slot of the template for a packet, in force or new; NO_DESTINATION if there is none
+ * to choose, or NO_TEMPLATE. */
+static __always_inline int hold_template(const struct packet *packet, __u32 service_index,
+					 int call, int server)
+{
+	int found = find_template(packet, service_index, call, server);
+
+	if (found != NOT_FOUND)
+		return found;
+	if (server == ANY_SERVER)
+		server = schedule(service_index, packet);
+	if (server < 0)
+		return NO_DESTINATION;
+	return make_template(packet, service_index, call, server);
 }
 
 /* A connection was established: its template is worth keeping. */

@@ -107,7 +107,8 @@ static __always_inline int ends_early(const struct connection *entry, __u32 slot
 static __always_inline void end_early(struct connection *entry, __u32 slot,
 				      const struct sweep *sweep)
 {
-	struct connection *template = template_at(entry->link);
+	__u32 link = entry->link;
+	struct connection *template = template_at(link);
 	int orphan = sweep->expire_nodest && is_orphan(entry);
 	__u64 control;
 
@@ -117,7 +118,7 @@ static __always_inline void end_early(struct connection *entry, __u32 slot,
 	control = load_control(template);
 	if (control_phase(control) == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE &&
 	    (orphan || control_state(control) != TEMPLATE_ASSURED))
-		end_template(template, control, sweep->now);
+		end_template(template, link - 1, control, sweep->now);
 }
 
 static __always_inline void sweep_slot(struct connection *entry, __u32 slot, struct sweep *sweep)
@@ -135,9 +136,9 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 			bury(entry, sweep->now);
 	} else if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE) {
 		if (has_passed(entry->expires, sweep->now))
-			extend_template(entry, control, sweep->now);
+			extend_template(entry, slot, control, sweep->now);
 		else if (control_controlled(control) == 0 && ends_early(entry, slot, control, sweep))
-			end_template(entry, control, sweep->now);
+			end_template(entry, slot, control, sweep->now);
 	} else if (phase == PHASE_LIVE) {
 		if (has_passed(entry->expires, sweep->now)) {
 			if (controls(control)) {

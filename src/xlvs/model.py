@@ -36,7 +36,8 @@ SCHEDULERS = (
 NO_SCHEDULER = "none"
 """What IPVS calls the scheduler of a service that schedules nothing."""
 
-PERSISTENCE_ENGINES = ("sip",)
+SIP = "sip"
+PERSISTENCE_ENGINES = (SIP,)
 """The persistence engines that IPVS knows."""
 
 DEFAULT_SCHEDULER = "wlc"
@@ -306,12 +307,13 @@ class Connection(Value):
     ``expires`` is the seconds left, rounded down.  ``state`` is a name of
     `TCP_STATES` or `SCTP_STATES`, or ``UDP``.  A persistence template has the client's network and
     port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
-    protocol 0 and the mark for the virtual address.
+    protocol 0 and the mark for the virtual address.  ``engine_data`` is what a persistence
+    ``engine`` knows it by: a Call-ID.
     """
 
     __slots__ = (
-        "client", "client_port", "destination", "destination_port", "expires", "family",
-        "protocol", "state", "virtual", "virtual_port",
+        "client", "client_port", "destination", "destination_port", "engine", "engine_data",
+        "expires", "family", "protocol", "state", "virtual", "virtual_port",
     )  # fmt: skip
 
     def __init__(
@@ -326,6 +328,8 @@ class Connection(Value):
         destination_port: int,
         state: str,
         expires: int,
+        engine: str = "",
+        engine_data: str = "",
     ) -> None:
         self.family = family
         self.protocol = protocol
@@ -337,6 +341,8 @@ class Connection(Value):
         self.destination_port = destination_port
         self.state = state
         self.expires = expires
+        self.engine = engine
+        self.engine_data = engine_data
 
 
 class Prefix(Value):

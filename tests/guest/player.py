@@ -36,6 +36,7 @@ KERNEL_SETTINGS = "/proc/sys/net/ipv4/vs"
 COMMAND_TIMEOUT = 60
 ANSWER_TIMEOUT = 2.5
 """Seconds until a SYN or a datagram counts as not answered; a SYN has then been sent again once."""
+DATAGRAM_TIMEOUT = 0.5
 FIRST_CLIENT_PORT = 40000
 A_DAY = 86_400_000
 """Milliseconds: SCTP's heartbeats come at random times, and never within a scenario."""
@@ -114,8 +115,10 @@ class Player:
             case "reset", [name]:
                 self._reset(name)
                 return Observation(step, "")
-            case "connections", []:
-                return self._connections(step)
+            case "datagram", [node, source, target, text]:
+                return Observation(step, self._datagram(node, source, target, text))
+            case "connections", options:
+                return self._connections(step, options)
             case "wait", [seconds]:
                 self._wait(float(seconds))
                 return Observation(step, "")
@@ -159,9 +162,9 @@ class Player:
         )
         return format_answer(done.stdout, done.stderr, done.returncode)
 
-    def _connections(self, step: str) -> Observation:
+    def _connections(self, step: str, options: Sequence[str]) -> Observation:
         now = time.monotonic() - self._start
-        return connection_table(step, self._ipvsadm(["-L", "-c", "-n"], ""), now)
+        return connection_table(step, self._ipvsadm(["-L", "-c", "-n", *options], ""), now)
 
     # --- the client and the real servers --------------------------------------
 
@@ -263,6 +266,20 @@ class Player:
             listener.recv(65536)
             return self._listeners[listener]
         return REFUSED if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) else NO_ANSWER
+
+    def _datagram(self, node: str, source: str, target: str, text: str) -> str:
+        """Send a datagram from a socket that is there for it alone; who got it, and from where."""
+        address, port = _split(target)
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with self._network.inside(node), _socket(family, "udp") as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sender.bind(_split(source))
+            sender.sendto(text.encode("latin-1").decode("unicode_escape").encode("latin-1"), (address, port))
+        listeners = [one for one in self._listeners if one.type == socket.SOCK_DGRAM]
+        for listener in select.select(listeners, [], [], DATAGRAM_TIMEOUT)[0]:
+            _, origin = listener.recvfrom(65536)
+            return f"{self._listeners[listener]} from {origin[0]} {origin[1]}"
+        return NO_ANSWER
 
     def _ask(self, name: str, line: str) -> str:
         """The client sends a line; what the real server reads."""

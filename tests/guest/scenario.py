@@ -19,10 +19,13 @@ standing for addresses:
     open NAME sctp {vip}:80 [...]   an association; servers listen on the VIP and their own address
     listen tcp|udp|sctp PORT        a port that no "open" names, on which the real servers listen, too
     send NAME [BYTES]               more from the same client socket; observed: as with open
+    datagram NODE ADDRESS:PORT {vip}:53 "TEXT"
+                                    a datagram with that text, \\r and \\n in it, from a node's address; who
+                                    got it (see "listen"), and from where, or "no answer"
     close NAME                      an orderly end: FIN from the client, FIN back, last ACK
     reset NAME                      RST from the client
     run NODE COMMAND...             any command, on "client", "director", "rs1"...; observed: the answer
-    connections                     observed: the connection table, sorted, and when each entry will expire
+    connections [OPTION]            observed: the connection table, sorted, and when each entry will expire
     wait SECONDS                    of the guest's clock; before ``--stats`` at least 2, because the kernel
                                     refreshes what it shows only so often
 

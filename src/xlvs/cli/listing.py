@@ -12,7 +12,20 @@ from __future__ import annotations
 
 from xlvs.cli.address import Names, format_address, format_endpoint, prefix_to_mask
 from xlvs.cli.ipvsadm_order import sorted_destinations, sorted_services
-from xlvs.model import BYPASS, IPV4, IPV6, LOCAL, MASQUERADE, PROTOCOL_NAMES, ROUTE, SCTP, TCP, TUNNEL, UDP
+from xlvs.model import (
+    BYPASS,
+    IPV4,
+    IPV6,
+    LOCAL,
+    MASQUERADE,
+    PROTOCOL_NAMES,
+    ROUTE,
+    SCTP,
+    SIP,
+    TCP,
+    TUNNEL,
+    UDP,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -136,7 +149,10 @@ def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
     ends: dict[tuple[bytes, int, bytes, int, int], str] = {}
     endpoint = form.endpoint if form.names else None
     lines = []
-    for protocol, client, client_port, virtual, virtual_port, destination, port, state, left in rows:
+    shows_engine = form.style == PERSISTENT
+    for (
+        protocol, client, client_port, virtual, virtual_port, destination, port, state, left, engine_data,
+    ) in rows:  # fmt: skip
         expiry = expiries.get(left)
         if expiry is None:
             expiry = expiries[left] = "%02d:%02d" % divmod(left, 60)  # noqa: UP031
@@ -148,6 +164,9 @@ def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
         source = (
             endpoint(client, client_port, protocol) if endpoint else format_endpoint(client, client_port)
         )
+        if engine_data and shows_engine:
+            text, server = form.endpoint(virtual, virtual_port, protocol), end.split()[-1]
+            end = f"{text:18} {server:16} {SIP:18} {engine_data}"
         name = PROTOCOL_NAMES.get(protocol, "IP")
         lines.append("%-3s %-6s %-11s %-18s %s\n" % (name, expiry, state, source, end))  # noqa: UP031
     return lines

@@ -7,13 +7,14 @@ once and takes no more memory than one of thousands.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections.abc import Iterator
 
 from xlvs import model
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.records import SLOT, Slot, address, ticks_now
-from xlvs.kernel import abi
+from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def connection_rows(maps: Maps) -> Iterator[list[ConnectionRow]]:
         with mmap.mmap(table, size, access=mmap.ACCESS_READ, offset=start) as window:
             phases = window[::SLOT_BYTES]
             if abi.PHASE_LIVE in phases:
-                yield _rows(window, phases, maps)
+                yield _rows(window, phases, maps, start // SLOT_BYTES)
 
 
-def _rows(window: mmap.mmap, phases: bytes, maps: Maps) -> list[ConnectionRow]:
+def _rows(window: mmap.mmap, phases: bytes, maps: Maps, start: int) -> list[ConnectionRow]:
     rows = []
     states: dict[int, str] = {}
     addresses: dict[int, bytes] = {}
@@ -45,10 +46,10 @@ def _rows(window: mmap.mmap, phases: bytes, maps: Maps) -> list[ConnectionRow]:
     unpack, ipv4 = SLOT.unpack_from, model.IPV4
     place = phases.find(abi.PHASE_LIVE)
     while place >= 0:
-        first = place * SLOT_BYTES
+        slot_number, first = start + place, place * SLOT_BYTES
         place = phases.find(abi.PHASE_LIVE, place + 1)
         (
-            control, client, virtual, client_port, virtual_port, protocol, family, _, expires, index,
+            control, client, virtual, client_port, virtual_port, protocol, family, apart, expires, index,
             port, _, _,
         ) = unpack(window, first)  # fmt: skip
         left = expires - now & 0xFFFFFFFF
@@ -68,12 +69,23 @@ def _rows(window: mmap.mmap, phases: bytes, maps: Maps) -> list[ConnectionRow]:
         if destination is None:
             record = maps.destination(index)
             destination = addresses[index] = address(record.address, record.family)
+        engine_data = ""
+        if apart >= abi.FLOW_OF_CALL:
+            client_port, engine_data = 0, _call_id(maps, slot_number)
         if family == ipv4:
             client, virtual = client[:4], virtual[:4]
         rows.append((
             protocol, client, (client_port & 0xFF) << 8 | client_port >> 8,
             virtual, (virtual_port & 0xFF) << 8 | virtual_port >> 8,
             destination, (port & 0xFF) << 8 | port >> 8,
-            state, (left << abi.TICK_SHIFT) // 1_000_000_000,
+            state, (left << abi.TICK_SHIFT) // 1_000_000_000, engine_data,
         ))  # fmt: skip
     return rows
+
+
+def _call_id(maps: Maps, slot_number: int) -> str:
+    """The Call-ID of the template in that slot; empty if it has ended meanwhile."""
+    size = ctypes.sizeof(abi.CallId)
+    found = bpf.lookup(maps.descriptor("call_ids"), slot_number.to_bytes(4, "little"), size)
+    # What is not ASCII may mean something to a terminal.
+    return found[1 : 1 + found[0]].decode("ascii", "backslashreplace") if found else ""

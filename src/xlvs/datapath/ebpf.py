@@ -120,6 +120,8 @@ def _describe_service(record: abi.Service, service: model.Service) -> None:
         flags |= abi.SERVICE_REJECTS_GONE
     if service.rehome:
         flags |= abi.SERVICE_REHOMES
+    if service.engine:
+        flags |= abi.SERVICE_SIP
     record.idle_timeout = service.idle_timeout
     record.flags = flags
 
@@ -172,10 +174,12 @@ class EbpfDatapath:
     def connections(self) -> Iterator[model.Connection]:
         """See `Datapath.connections`."""
         for rows in self.connection_rows():
-            for protocol, client, client_port, virtual, virtual_port, destination, port, state, left in rows:
+            for (
+                protocol, client, client_port, virtual, virtual_port, destination, port, state, left, data,
+            ) in rows:  # fmt: skip
                 yield model.Connection(
                     model.IPV4 if len(client) == 4 else model.IPV6, protocol, client, client_port,
-                    virtual, virtual_port, destination, port, state, left,
+                    virtual, virtual_port, destination, port, state, left, model.SIP if data else "", data,
                 )  # fmt: skip
 
     def connection_rows(self) -> Iterator[list[ConnectionRow]]:
@@ -395,8 +399,6 @@ class EbpfDatapath:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
         if service.engine not in ("", *model.PERSISTENCE_ENGINES):
             raise errors.SchedulerNotFound(f"no persistence engine is called {service.engine!r}")
-        if service.engine:
-            raise errors.NotSupported("xlvs does not have persistence engines yet")
         if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
             raise errors.InvalidOperation("a virtual service needs a protocol")
         if not key.fwmark and key.port == 0 and not service.persistence:

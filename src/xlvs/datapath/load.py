@@ -123,6 +123,7 @@ def _entries(limits: abi.Limits) -> dict[str, int]:
         "fragments": 4096,
         "localities": 65536,
         "replicas": 131072,
+        "call_ids": max(limits.buckets * abi.SLOTS_PER_BUCKET // 8, 1024),
     }
 
 

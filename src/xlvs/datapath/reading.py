@@ -121,7 +121,8 @@ class Reader:
             scheduler, destinations = self._scheduling.listed(index, run)
             service = model.Service(
                 model_key(key), runs.SCHEDULER_NAMES[scheduler], scheduler_flags(flags), persistence,
-                netmask, one_packet=bool(flags & abi.SERVICE_ONE_PACKET), idle_timeout=idle_timeout,
+                netmask, model.SIP if flags & abi.SERVICE_SIP else "",
+                one_packet=bool(flags & abi.SERVICE_ONE_PACKET), idle_timeout=idle_timeout,
                 reject_gone=bool(flags & abi.SERVICE_REJECTS_GONE), rehome=bool(flags & abi.SERVICE_REHOMES),
             )  # fmt: skip
             return service, counters(index), destinations_of(destinations)

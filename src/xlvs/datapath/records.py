@@ -115,8 +115,8 @@ class Slot:
     """One slot of the connection table, unpacked."""
 
     __slots__ = (
-        "client", "client_port", "control", "destination", "destination_port", "expires", "family",
-        "flags", "protocol", "virtual", "virtual_port",
+        "apart", "client", "client_port", "control", "destination", "destination_port", "expires",
+        "family", "flags", "protocol", "virtual", "virtual_port",
     )  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
@@ -125,19 +125,24 @@ class Slot:
         self.destination: int
         self.protocol: int
         self.family: int
+        self.apart: int
         (
-            self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, _,
+            self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, self.apart,
             self.expires, self.destination, port, _, _,
         ) = SLOT.unpack(raw)  # fmt: skip
         self.flags: int = self.control >> abi.CONTROL_FLAGS_SHIFT & 0xFFFF
         length = 4 if self.family == model.IPV4 else 16
         self.client: bytes = client[:length]
         self.virtual: bytes = virtual[:length]
-        self.client_port = swap_port(client_port)
+        self.client_port = 0 if self.is_of_call() else swap_port(client_port)
         self.virtual_port = swap_port(virtual_port)
         self.destination_port = swap_port(port)
         if self.flags & abi.CONNECTION_ASIDE:  # kernel: ip_vs_check_template()
             self.virtual_port = self.destination_port = 0xFFFF
+
+    def is_of_call(self) -> bool:
+        """Whether it is a template of a Call-ID, which the map ``call_ids`` has."""
+        return self.apart >= abi.FLOW_OF_CALL
 
     def seconds_left(self, now: int) -> int | None:
         """Whole seconds until it expires, or None when it is not live at tick ``now``."""

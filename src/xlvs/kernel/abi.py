@@ -28,6 +28,11 @@ MARK_RANGES = 20
 MARK_HALF_SHIFT = 16
 ESTIMATE_PACKET_SHIFT = 10
 ESTIMATE_BYTE_SHIFT = 5
+CALL_ID_LIMIT = 255
+
+# enum flow_apart
+FLOW_EXPECTED = 1
+FLOW_OF_CALL = 32768
 
 # enum connection_phase
 PHASE_FREE = 0
@@ -67,6 +72,7 @@ SERVICE_SCHED_2 = 16
 SERVICE_SCHED_3 = 32
 SERVICE_REJECTS_GONE = 64
 SERVICE_REHOMES = 128
+SERVICE_SIP = 256
 
 # enum scheduler
 SCHEDULER_NONE = 0
@@ -147,7 +153,7 @@ class Flow(LittleEndianStructure):
     virtual_port: int
     protocol: int
     family: int
-    expected: int
+    apart: int
     _fields_ = [
         ("client", c_uint8 * 16),
         ("virtual", c_uint8 * 16),
@@ -155,7 +161,7 @@ class Flow(LittleEndianStructure):
         ("virtual_port", c_uint16),
         ("protocol", c_uint8),
         ("family", c_uint8),
-        ("expected", c_uint16),
+        ("apart", c_uint16),
     ]
 
 
@@ -179,6 +185,17 @@ class Connection(LittleEndianStructure):
         ("in_packets", c_uint8),
         ("reserved", c_uint8),
         ("link", c_uint32),
+    ]
+
+
+class CallId(LittleEndianStructure):
+    """``struct call_id``, 256 bytes."""
+
+    length: int
+    text: Array[c_uint8]
+    _fields_ = [
+        ("length", c_uint8),
+        ("text", c_uint8 * 255),
     ]
 
 
@@ -472,7 +489,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 88 bytes."""
+    """``struct events``, 96 bytes."""
 
     table_full: int
     no_destination: int
@@ -483,6 +500,7 @@ class Events(LittleEndianStructure):
     expired: int
     xdp_forwarded: int
     forwarded: int
+    no_call_id: int
     defended: int
     unchecked: int
     _fields_ = [
@@ -495,6 +513,7 @@ class Events(LittleEndianStructure):
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),
+        ("no_call_id", c_uint64),
         ("defended", c_uint64),
         ("unchecked", c_uint64),
     ]

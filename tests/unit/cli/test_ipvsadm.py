@@ -146,7 +146,7 @@ def test_connections_are_read_while_they_are_printed(director: Director) -> None
     class Live(MemoryDatapath):
         def connection_rows(self) -> Iterator[list[ConnectionRow]]:
             reads.append(director.is_open)
-            yield [(TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1)]
+            yield [(TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1, "")]
             reads.append(director.is_open)
 
     director.datapath = Live()
