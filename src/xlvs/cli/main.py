@@ -30,6 +30,7 @@ NOUNS = {
     "lab": ("xlvs.cli.lab", "a cluster of network namespaces to learn and test in"),
     "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
     "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
+    "upgrade": ("xlvs.cli.upgrade", "put this version's packet path in the place of the loaded one"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
