@@ -24,6 +24,7 @@ _LOG_SIZE = 1 << 20
 _BPF_TC_INGRESS = 1
 _BPF_TC_EGRESS = 2
 _BPF_TC_REPLACE = 1
+_CAP_SYS_ADMIN, _CAP_PERFMON = 21, 38
 
 
 class _OpenOptions(ctypes.Structure):
@@ -93,13 +94,23 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def _may_trace() -> bool:
+    """Whether this process has PERFMON, or SYS_ADMIN, which includes it.
+
+    Without it the verifier refuses programs that it would else accept, in many words.
+    """
+    with open("/proc/self/status") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return bool(effective & (1 << _CAP_PERFMON | 1 << _CAP_SYS_ADMIN))
+
+
 def _failure(what: str, error: int, log: str = "") -> Unavailable:
     """The exception for a refusal by libbpf or the kernel; ``error`` is an errno."""
     reason = os.strerror(error)
-    if error in (errno.EPERM, errno.EACCES) and not log:
+    if error == errno.EPERM or (error == errno.EACCES and not _may_trace()):
         return NotPermitted(
             f"{what}: {reason}",
-            "Run it as root; in a container the capabilities BPF and NET_ADMIN are needed.",
+            "Run it as root; in a container the capabilities BPF, NET_ADMIN and PERFMON are needed.",
         )
     if error == errno.ENOMEM:
         return Unavailable(f"{what}: {reason}", SMALLER_TABLE)
