@@ -5,7 +5,9 @@
  * This is the only place where a layout is written down.  Python's copy,
  * src/xlvs/kernel/abi.py, is generated from the compiled object's BTF
  * (`make abi`) and a test compares the two.  Whoever changes a layout also
- * raises ABI_VERSION: commands refuse pinned maps of another version.
+ * raises ABI_VERSION: commands refuse pinned maps of another version.  Whoever
+ * changes what a field means does so, too: while `xlvs upgrade` runs, programs
+ * of two versions with the same number work on one table.
  *
  * Conventions: addresses and ports in network byte order; an IPv4 address
  * fills the first four of its sixteen bytes, the rest is zero; a time is in

@@ -20,19 +20,42 @@
         ├── NotSupported         the data plane does not have this (yet)
         └── TableFull            no room for another service or destination
 
-A message says what, where and, in ``hint``, what to do.
+A message says what, where and, in ``hint``, what to do.  Both may quote what
+comes from elsewhere (arguments, names of interfaces, another program's words):
+control characters in it are spelled out, so that none reaches a terminal.
 """
 
 from __future__ import annotations
 
 
+def shown(text: str) -> str:
+    """Text of any origin on one line, for a terminal: what cannot be printed is spelled out (``\\x1b``).
+
+    Bytes of another encoding than the terminal's (surrogates, PEP 383) stay,
+    unless they are control characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or "\udca0" <= letter <= "\udcff" else _spelled_out(letter)
+        for letter in text
+    )
+
+
+def _spelled_out(letter: str) -> str:
+    code = ord(letter)
+    if code < 0x100 or 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code & 0xFF:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 class XlvsError(Exception):
-    """What went wrong (``message``) and what the operator can do about it (``hint``)."""
+    """What went wrong (``message``, one line) and what the operator can do about it (``hint``)."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = shown(message)
+        self.hint = "\n".join(map(shown, hint.split("\n")))
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

@@ -107,7 +107,7 @@ class Director:
         self.peer = peer  # the namespace at the other ends of its interfaces
         self.maps = Maps(folder)
         self.table = EbpfDatapath(self.maps)
-        self._programs = {name: bpf.open_pin(f"{folder}/{name}") for name in ("xlvs_tc", "xlvs_xdp")}
+        self._programs = self._open_programs()
         self.ifindex = socket.if_nametoindex("eth0")
         self.second_ifindex = socket.if_nametoindex("eth1")
         self._port = 1023
@@ -115,6 +115,15 @@ class Director:
         # A test that wants the limit of ICMP errors sets it again.
         self.icmp_interval_at_loading = self.maps.settings.icmp_interval
         self.maps.settings.icmp_interval = 0
+
+    def _open_programs(self) -> dict[str, int]:
+        return {name: bpf.open_pin(f"{self.maps.folder}/{name}") for name in ("xlvs_tc", "xlvs_xdp")}
+
+    def reopen(self) -> None:
+        """Run frames through the programs that are pinned by now."""
+        for fd in self._programs.values():
+            os.close(fd)
+        self._programs = self._open_programs()
 
     def close(self) -> None:
         """Close the programs and maps."""

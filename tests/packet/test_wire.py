@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import select
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from struct import pack
 
 import pytest
@@ -29,8 +26,8 @@ from tests.packet.icmp_errors import PORT_UNREACHABLE, error_about
 from tests.packet.packets import ACK, SYN, TCP, UDP, packed, with_one_hop_less
 from tests.packet.spaces import ip
 from tests.packet.translated import Masqueraded
+from tests.packet.wire import on_wire
 from xlvs.datapath.attach import TC, XDP_GENERIC
-from xlvs.kernel.namespaces import network_namespace
 from xlvs.model import MASQUERADE, TUNNEL
 
 
@@ -41,46 +38,12 @@ def attached(request: pytest.FixtureRequest) -> Iterator[Director]:
         yield made
 
 
-class Wire:
-    """The far end of the director's first interface, as raw frames."""
-
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self._socket.bind(("eth0", 3))
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._socket.close()
-
-    def send(self, frame: bytes) -> None:
-        """Put a frame on the wire."""
-        self._socket.send(frame)
-
-    def receive(self, destination: bytes, seconds: float = 2) -> bytes | None:
-        """The next frame to that MAC, or None when none comes in that time."""
-        while select.select([self._socket], [], [], seconds)[0]:
-            frame, (_, _, kind, _, _) = self._socket.recvfrom(2048)
-            if kind != socket.PACKET_OUTGOING and frame[:6] == destination:
-                return frame
-        return None
-
-
-@contextmanager
-def _wire(director: Director) -> Iterator[Wire]:
-    with network_namespace(director.peer):
-        wire = Wire()
-    try:
-        yield wire
-    finally:
-        wire.close()
-
-
 @pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
 def test_to_the_real_servers_mac(attached: Director, address: bytes) -> None:
     """The client's frame comes out with the real server's MAC and one hop less, VIP and all."""
     key = attached.service(1, address=address)
     port = attached.unused_port()
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         for flags in (SYN, ACK, ACK):
             frame = attached.segment(key, port, flags, b"hello, there")
             wire.send(frame)
@@ -104,7 +67,7 @@ def test_nat_there_and_back(
     _make_the_client_known()
     key = attached.service(1, address=address, protocol=protocol, method=MASQUERADE, server_port=8080)
     one = Masqueraded(protocol, (client, attached.unused_port()), (address, key.port), (server, 8080))
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         for flags, answer in ((SYN, SYN | ACK), (ACK, ACK)):
             before, after = (attached.frame(packet) for packet in one.asked(b"question", flags))
             wire.send(before)
@@ -124,7 +87,7 @@ def test_a_tunnel(attached: Director, address: bytes, server: bytes) -> None:
     key = attached.service(1, address=address, servers=(server,), method=TUNNEL)
     frame = attached.segment(key, attached.unused_port(), SYN, b"hello")
     inner = with_one_hop_less(frame)[14:]
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         wire.send(frame)
         came = wire.receive(real_server_mac(1))
     assert came is not None
@@ -139,7 +102,7 @@ def test_an_error_reaches_the_client(attached: Director, address: bytes) -> None
     _make_the_client_known()
     key = attached.service(0, address=address)
     frame = attached.segment(key, attached.unused_port(), SYN, b"hello")
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         wire.send(frame)
         came = wire.receive(CLIENT_MAC)
     assert came is not None
@@ -157,7 +120,7 @@ def test_a_neighbour_is_resolved_and_the_packet_kept(attached: Director) -> None
     key = attached.service(1, servers=(packed("10.0.0.66"),))
     its_mac = packets.mac("02:00:00:00:00:66")
     frame = attached.segment(key, attached.unused_port(), SYN)
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         wire.send(frame)
         question = wire.receive(b"\xff" * 6)
         assert question is not None
@@ -176,7 +139,7 @@ def test_a_tag_that_the_interface_strips(attached: Director) -> None:
     frame = attached.segment(key, port, SYN)
     tagged = frame[:12] + pack(">HH", packets.ETHERTYPE_VLAN, 7) + frame[12:]
     before = attached.events()
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         wire.send(tagged)
         assert wire.receive(real_server_mac(1), 0.2) is None
         assert attached.connection(key, port) is None
@@ -192,7 +155,7 @@ def test_a_frame_that_is_not_for_the_interface(attached: Director, destination: 
     key = attached.service(1)
     port = attached.unused_port()
     before = attached.events()
-    with _wire(attached) as wire:
+    with on_wire(attached) as wire:
         frame = attached.segment(key, port, SYN)
         wire.send(destination + frame[6:])
         assert wire.receive(real_server_mac(1), 0.2) is None

@@ -8,6 +8,7 @@ it: it would double the start-up time of every listing.
 
 from __future__ import annotations
 
+from xlvs.errors import shown
 from xlvs.model import SCTP, TCP, UDP
 
 _BLANKS = " \t\n\v\f\r"
@@ -173,10 +174,10 @@ class Names:
         """``host:service``, numbers where there is no name, cut as ipvsadm's buffer does."""
         host = self._hosts.get(address)
         if host is None:
-            host = self._hosts[address] = _host_name(address)
+            host = self._hosts[address] = shown(_host_name(address))
         service = self._ports.get((port, protocol))
         if service is None:
-            service = self._ports[port, protocol] = _service_name(port, protocol)
+            service = self._ports[port, protocol] = shown(_service_name(port, protocol))
         text = f"{host}:{service}" if len(address) == 4 else f"[{host}]:{service}"
         return text[:_LONGEST_NAME]
 

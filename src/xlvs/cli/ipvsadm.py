@@ -26,7 +26,7 @@ from xlvs.cli.ipvsadm_help import VERSION_LINE, help_text
 from xlvs.cli.ipvsadm_parse import parse, try_help
 from xlvs.cli.ipvsadm_request import Request
 from xlvs.cli.ipvsadm_restore import command_lines
-from xlvs.errors import NotPermitted, TableError, Unavailable
+from xlvs.errors import NotPermitted, TableError, Unavailable, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     from xlvs.datapath import open_datapath
 
     arguments = sys.argv[1:] if argv is None else argv
-    program = os.path.basename(sys.argv[0]) or "ipvsadm"
+    program = shown(os.path.basename(sys.argv[0])) or "ipvsadm"
     stdin, stdout, stderr = _standard_streams()
     return run(arguments, stdin, stdout, stderr, open_datapath, program)
 
@@ -125,7 +125,7 @@ class _Command:
     def complain(self, text: str) -> None:
         """Write to standard error; there is nowhere to say that it failed."""
         try:
-            self._stderr.write(f"{text}\n")
+            self._stderr.write("\n".join(map(shown, f"{text}\n".split("\n"))))
         except OSError:
             return
 

@@ -179,7 +179,9 @@ def _take_fwmark(request: Request, _name: str, value: str) -> None:
 
 def _take_ipv6(request: Request, _name: str, _value: str) -> None:
     if not request.fwmark:
-        raise CommandLineError("-6 used before -f\n")
+        error = CommandLineError("-6 used before -f")
+        error.message += "\n"  # ipvsadm ends this one twice
+        raise error
     request.family = IPV6
     request.netmask = 128
 

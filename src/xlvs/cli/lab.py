@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 
-from xlvs.errors import UsageError
+from xlvs.errors import UsageError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -263,6 +263,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(rows: Sequence[tuple[str, ...]], indent: str = "") -> None:
+    rows = [tuple(map(shown, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -20,7 +20,8 @@ import sys
 from importlib import import_module
 
 from xlvs import __version__
-from xlvs.errors import UsageError, XlvsError
+from xlvs.cli.terminal import CommandParser, plain_output
+from xlvs.errors import UsageError, XlvsError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ NOUNS = {
     "lab": ("xlvs.cli.lab", "a cluster of network namespaces to learn and test in"),
     "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
     "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
+    "upgrade": ("xlvs.cli.upgrade", "put this version's packet path in the place of the loaded one"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
@@ -44,6 +46,11 @@ EXIT_INTERRUPTED = 128 + signal.SIGINT
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``xlvs`` with these arguments (those of the process by default); return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with plain_output():
+        return _main(words)
+
+
+def _main(words: list[str]) -> int:
     debug = "--debug" in words[: words.index("--") if "--" in words else None]
     try:
         code = _run(words)
@@ -83,7 +90,7 @@ def _run(words: list[str]) -> int:
 
 
 def _parser(noun: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="xlvs", description="The Linux Virtual Server, on an eBPF data plane.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"xlvs {__version__}")
@@ -102,7 +109,7 @@ def _complain(error: XlvsError | OSError) -> None:
         message, hint = error.message, error.hint
     else:
         message, hint = _explain(error)
-    print(f"xlvs: {message}", file=sys.stderr)
+    print(f"xlvs: {shown(message)}", file=sys.stderr)
     for line in hint.splitlines():
         print(f"      {line}", file=sys.stderr)
 

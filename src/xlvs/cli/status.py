@@ -99,7 +99,8 @@ def _machine() -> dict[str, Any]:
 def _loaded(maps: Maps) -> dict[str, Any]:
     from xlvs.datapath import loopback, marks
     from xlvs.datapath.attach import Attacher
-    from xlvs.datapath.load import fill
+    from xlvs.datapath.load import fill, program_version
+    from xlvs.datapath.upgrade import is_unfinished
     from xlvs.kernel import abi, bpffs
 
     settings, limits = maps.settings, maps.limits
@@ -115,8 +116,9 @@ def _loaded(maps: Maps) -> dict[str, Any]:
     return {
         "loaded": True,
         "loaded_at": settings.loaded_at,
-        "program_version": bytes(settings.program_version).rstrip(b"\0").decode(),
+        "program_version": program_version(settings),
         "abi_version": settings.abi_version,
+        "upgrade_unfinished": is_unfinished(maps.folder),
         "pins": bpffs.outside_path(maps.folder),
         "attached": [_attachment(found) for found in attacher.attachments()],
         "own_clients": _attachment(own_clients) if own_clients else None,
@@ -149,6 +151,10 @@ def _page(report: dict[str, Any]) -> list[str]:
     lines.append(
         f"Packet path {report['program_version']}, loaded {since}, table layout {report['abi_version']}"
     )
+    if report["program_version"] != report["xlvs"]:
+        lines.append(f"Go over to {report['xlvs']}, losing nothing: xlvs upgrade")
+    if report["upgrade_unfinished"]:
+        lines.append("An upgrade has died half-way: old and new programs run. End it: xlvs upgrade")
     lines.append(f"Pins: {report['pins']}")
     lines += [f"{name} was turned on: {_LO_SETTINGS[name][0]}" for name in report["lo_settings_changed"]]
     lines += [

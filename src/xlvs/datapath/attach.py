@@ -138,6 +138,19 @@ class Attacher:
         else:
             self.detach(link.index)
 
+    def replace(self, programs: dict[str, int]) -> None:
+        """Have every attachment run another program, from one packet to the next.
+
+        ``programs`` are descriptors by name.  Raises `OSError`; some run the
+        other program then already.
+        """
+        for link in self._links:
+            ingress = self._loopback if link.loopback else self._ingress
+            ingress.replace(link.index, programs[ingress.program_name])
+            self._egress.replace(link.index, programs[self._egress.program_name])
+            if self._pins.alive(f"xdp-{link.index}"):
+                self._pins.update(f"xdp-{link.index}", programs["xlvs_xdp"])
+
     def attachments(self) -> list[Attachment]:
         """What packets of clients meet where, in order of interface."""
         found = []

@@ -60,6 +60,25 @@ class Pins:
         with suppress(FileNotFoundError):  # status, which shares the lock, forgets dead ones too
             os.unlink(self.path(name))
 
+    def put(self, name: str, program: int) -> None:
+        """Pin a program in the place of another one; there is a pin of that name at any time."""
+        beside = f"{self.folder}/beside"
+        with suppress(FileNotFoundError):
+            os.unlink(beside)  # of a command that died
+        bpf.pin(beside, program)
+        os.rename(beside, f"{self.folder}/{name}")
+
+    def update(self, name: str, program: int) -> None:
+        """Have a link run another program; nothing where its interface has gone meanwhile."""
+        descriptor = bpf.open_pin(self.path(name))
+        try:
+            bpf.update_link(descriptor, program)
+        except OSError as error:
+            if error.errno != errno.ENOLINK:
+                raise
+        finally:
+            os.close(descriptor)
+
     def alive(self, name: str) -> bool:
         """Whether a pinned link still holds its interface; a dead pin is removed."""
         try:
@@ -89,7 +108,7 @@ class TcHook:
     def __init__(self, pins: Pins, program: str, direction: str) -> None:
         """``direction`` is ``ingress`` or ``egress``."""
         self._pins = pins
-        self._program = program
+        self.program_name = program
         self._direction = direction
         out = direction == "egress"
         self._attach_type = bpf.TCX_EGRESS if out else bpf.TCX_INGRESS
@@ -117,7 +136,7 @@ class TcHook:
         present = self.kind(link.index)
         if present:
             return present
-        program = self._pins.open(self._program)
+        program = self._pins.open(self.program_name)
         try:
             return self._attach_tcx(link, program) or self._attach_clsact(link, program)
         except OSError as error:
@@ -127,6 +146,22 @@ class TcHook:
             ) from error
         finally:
             os.close(program)
+
+    def replace(self, index: int, program: int) -> None:
+        """Where it is attached, run another program, from one packet to the next.
+
+        Raises `OSError`.
+        """
+        kind = self.kind(index)
+        if kind == TCX:
+            self._pins.update(f"{self._link}-{index}", program)
+        elif kind == CLSACT:
+            from xlvs.kernel import libbpf
+
+            libbpf.replace_clsact(index, self._direction, program, _HANDLE, _PRIORITY)
+            for mark in (f"{self._mark}-{index}", f"qdisc-{index}"):
+                if self._pins.has(mark):  # it would keep the old program in memory
+                    self._pins.put(f"links/{mark}", program)
 
     def detach(self, index: int) -> None:
         """Take the program off an interface, which may have gone."""

@@ -98,7 +98,7 @@ def _limits(capacity: Capacity) -> abi.Limits:
     )
 
 
-def _entries(limits: abi.Limits) -> dict[str, int]:
+def map_entries(limits: abi.Limits) -> dict[str, int]:
     """The size of each map."""
     return {
         "settings": 1,
@@ -135,7 +135,7 @@ def load(capacity: Capacity | None = None) -> str:
     is left behind.
     """
     limits = _limits(capacity or Capacity())
-    entries = _entries(limits)
+    entries = map_entries(limits)
     with libbpf.BpfObject(OBJECT) as opened:
         for name, count in entries.items():
             opened.set_entries(name, count)
@@ -169,12 +169,12 @@ def _pin(loaded: libbpf.BpfObject, limits: abi.Limits) -> str:
     try:
         os.mkdir(unfinished, 0o700)
         os.mkdir(f"{unfinished}/links", 0o700)
-        for name in _entries(limits):
+        for name in map_entries(limits):
             loaded.pin_map(name, f"{unfinished}/{name}")
         for name in PROGRAMS:
             loaded.pin_program(name, f"{unfinished}/{name}")
         _write_settings(unfinished, limits)
-        _start_timer(unfinished)
+        start_timer(f"{unfinished}/xlvs_start")
         os.rename(unfinished, folder)
     except OSError as error:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -190,7 +190,7 @@ def _pin(loaded: libbpf.BpfObject, limits: abi.Limits) -> str:
 
 def _write_settings(folder: str, limits: abi.Limits) -> None:
     settings = abi.Settings(abi_version=abi.ABI_VERSION, limits=limits, loaded_at=int(time.time()))
-    settings.program_version[:] = list(__version__.encode()[:16].ljust(16, b"\0"))
+    note_version(settings)
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
@@ -205,15 +205,28 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
         os.close(descriptor)
 
 
+def note_version(settings: abi.Settings) -> None:
+    """Note that the programs are this version's."""
+    settings.program_version[:] = list(__version__.encode()[:16].ljust(16, b"\0"))
+
+
+def program_version(settings: abi.Settings) -> str:
+    """The version of the programs that are loaded."""
+    return bytes(settings.program_version).rstrip(b"\0").decode(errors="replace")
+
+
 def _icmp_interval() -> int:
     """Ticks between two ICMP errors to one client, by the sysctl that limits the kernel's own."""
     with open("/proc/sys/net/ipv4/icmp_ratelimit") as file:
         return milliseconds_to_ticks(int(file.read()))
 
 
-def _start_timer(folder: str) -> None:
-    """Run the program that starts the sweeper; the kernel may lack memory for a moment."""
-    program = bpf.open_pin(f"{folder}/xlvs_start")
+def start_timer(pin: str) -> None:
+    """Run the pinned program that starts the sweeper, or takes it over from another program.
+
+    The kernel may lack memory for a moment.  Raises `Unavailable` if it goes on so.
+    """
+    program = bpf.open_pin(pin)
     try:
         for _ in range(_TIMER_ATTEMPTS):
             verdict, _, _ = bpf.run_program(program, _ETHERNET_MINIMUM)

@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 SLOT_BYTES = ctypes.sizeof(abi.Connection)
 
+LOAD_ANEW = (
+    "Use the version of xlvs that loaded it. Or save its services with that one, and load this one, which\n"
+    "forgets the connections: xlvsadm -Sn >TABLE; xlvs mark save >MARKS; xlvs detach && xlvs attach;\n"
+    "xlvsadm -R <TABLE; xlvs mark restore <MARKS"
+)
+"""The hint for a data plane whose table another version of xlvs has to read."""
+
 
 class Maps:
     """The maps under a folder of pins, opened and mapped when first used.
@@ -41,8 +48,7 @@ class Maps:
             raise Unusable(
                 f"the loaded packet path has table layout {self.settings.abi_version}, "
                 f"this xlvs works on layout {abi.ABI_VERSION}",
-                "Use the version of xlvs that loaded it, or end it (its connections are "
-                "forgotten) and load this one: xlvs detach && xlvs attach",
+                LOAD_ANEW,
             )
         self.limits: abi.Limits = self.settings.limits
 

@@ -27,6 +27,7 @@ _OBJ_GET = 7
 _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
 _LINK_CREATE = 28
+_LINK_UPDATE = 29
 
 # enum bpf_attach_type
 XDP = 37
@@ -142,6 +143,14 @@ def create_link(program: int, ifindex: int, attach_type: int, flags: int = 0) ->
     return _call(_LINK_CREATE, Struct("=IIII").pack(program, ifindex, attach_type, flags))
 
 
+def update_link(link: int, program: int) -> None:
+    """Have an attachment run another program from one packet to the next.
+
+    Raises `OSError`: ENOLINK where its interface has gone.
+    """
+    _call(_LINK_UPDATE, Struct("=IIII").pack(link, program, 0, 0))
+
+
 def _info(fd: int, size: int) -> bytes:
     info = ctypes.create_string_buffer(size)
     _call(_OBJ_GET_INFO_BY_FD, Struct("=IIQ").pack(fd, size, ctypes.addressof(info)))
@@ -158,3 +167,10 @@ def link_interface(fd: int) -> tuple[int, int]:
     # struct bpf_link_info: type, id, prog_id, padding, then for XDP and TCX the index
     raw = _info(fd, 32)
     return int.from_bytes(raw[8:12], "little"), int.from_bytes(raw[16:20], "little")
+
+
+def map_layout(fd: int) -> tuple[int, int, int, int, int]:
+    """A map's layout: its type, the sizes of keys and values in bytes, its entries, its flags."""
+    # struct bpf_map_info: type, id, key_size, value_size, max_entries, map_flags
+    kind, _, key_size, value_size, entries, flags = Struct("=6I").unpack(_info(fd, 24))
+    return kind, key_size, value_size, entries, flags

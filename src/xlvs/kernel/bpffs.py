@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
+from stat import S_ISDIR
 
-from xlvs.errors import Unavailable
+from xlvs.errors import NotPermitted, Unavailable
 from xlvs.kernel.namespaces import (
     CLONE_NEWNS,
     network_cookie,
@@ -41,9 +43,25 @@ def root() -> str | None:
     return None
 
 
+def make_run_folder(path: str) -> None:
+    """Make a folder in /run/xlvs, root's alone, and /run/xlvs itself, whatever the umask.
+
+    ``path`` is the folder's as this process reaches it.  Raises `OSError`.
+    """
+    make_folder(os.path.dirname(path), 0o711)
+    make_folder(path, 0o700)
+
+
+def make_folder(path: str, mode: int) -> None:
+    """Make a folder of that mode, or give it to the one that there is.  Raises `OSError`."""
+    with suppress(FileExistsError):
+        os.mkdir(path, mode & 0o700)
+    if os.lstat(path).st_mode & 0o7777 != mode:
+        os.chmod(path, mode)
+
+
 def _mount_here() -> None:
-    os.makedirs(MOUNT_POINT, mode=0o700, exist_ok=True)
-    os.chmod(os.path.dirname(MOUNT_POINT), 0o711)
+    make_run_folder(MOUNT_POINT)
     if _is_bpffs(MOUNT_POINT):
         return
     if _libc.mount(b"bpf", MOUNT_POINT.encode(), b"bpf", 0, b"mode=0700") != 0:
@@ -78,6 +96,7 @@ def mount() -> str:
     """
     mounted = root()
     if mounted is not None:
+        _close_to_others(mounted)
         return mounted
     outermost = outermost_process()
     if outermost == os.getpid() != 1:
@@ -85,7 +104,7 @@ def mount() -> str:
             f"a BPF file system mounted at {MOUNT_POINT} might end with this command: "
             "it may not look at any other process's mount namespace",
             "Run it with all capabilities that process 1 has, or mount it beforehand: "
-            f"mkdir -p {MOUNT_POINT} && mount -t bpf bpf {MOUNT_POINT}",
+            f"mkdir -p {MOUNT_POINT} && mount -t bpf -o mode=0700 bpf {MOUNT_POINT}",
         )
     try:
         if os.stat("/proc/self/ns/mnt").st_ino == os.stat(f"/proc/{outermost}/ns/mnt").st_ino:
@@ -107,13 +126,34 @@ def mount() -> str:
     return mounted
 
 
+def _close_to_others(mounted: str) -> None:
+    """Take everybody else's rights from a bpffs that somebody mounted; by default all may write there."""
+    if os.stat(mounted).st_mode & 0o077:
+        os.chmod(mounted, 0o700)
+
+
 def namespace_folder() -> str | None:
-    """The folder of this network namespace's pins, or None where nothing is loaded."""
+    """The folder of this network namespace's pins, or None where nothing is loaded.
+
+    Raises `Unavailable` for one that is not root's own.
+    """
     mounted = root()
     if mounted is None:
         return None
     folder = f"{mounted}/{network_cookie():x}"
-    return folder if os.path.isdir(folder) else None
+    try:
+        found = os.lstat(folder)
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise NotPermitted(f"cannot look into {MOUNT_POINT}: {error.strerror}", "Run it as root.") from error
+    if found.st_uid != 0 or not S_ISDIR(found.st_mode):
+        raise Unavailable(
+            f"{outside_path(folder)} is not a folder of root's, so it is not this data plane's",
+            f"Somebody else may write to {MOUNT_POINT}. Remove it, after a look at it: rm -r "
+            f"{outside_path(folder)}",
+        )
+    return folder
 
 
 def outside_path(folder: str) -> str:

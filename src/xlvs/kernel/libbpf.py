@@ -23,6 +23,8 @@ SMALLER_TABLE = (
 _LOG_SIZE = 1 << 20
 _BPF_TC_INGRESS = 1
 _BPF_TC_EGRESS = 2
+_BPF_TC_REPLACE = 1
+_CAP_SYS_ADMIN, _CAP_PERFMON = 21, 38
 
 
 class _OpenOptions(ctypes.Structure):
@@ -84,18 +86,31 @@ def _library() -> ctypes.CDLL:
         getattr(library, name).restype = ctypes.c_void_p
     # Its running commentary would go to stderr; errors reach us as return values.
     library.libbpf_set_print(None)
-    for name in ("bpf_map__key_size", "bpf_map__value_size", "bpf_map__max_entries"):
+    for name in (
+        "bpf_map__type", "bpf_map__key_size", "bpf_map__value_size", "bpf_map__max_entries",
+        "bpf_map__map_flags",
+    ):  # fmt: skip
         getattr(library, name).restype = ctypes.c_uint32
     return library
+
+
+def _may_trace() -> bool:
+    """Whether this process has PERFMON, or SYS_ADMIN, which includes it.
+
+    Without it the verifier refuses programs that it would else accept, in many words.
+    """
+    with open("/proc/self/status") as status:
+        effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return bool(effective & (1 << _CAP_PERFMON | 1 << _CAP_SYS_ADMIN))
 
 
 def _failure(what: str, error: int, log: str = "") -> Unavailable:
     """The exception for a refusal by libbpf or the kernel; ``error`` is an errno."""
     reason = os.strerror(error)
-    if error in (errno.EPERM, errno.EACCES) and not log:
+    if error == errno.EPERM or (error == errno.EACCES and not _may_trace()):
         return NotPermitted(
             f"{what}: {reason}",
-            "Run it as root; in a container the capabilities BPF and NET_ADMIN are needed.",
+            "Run it as root; in a container the capabilities BPF, NET_ADMIN and PERFMON are needed.",
         )
     if error == errno.ENOMEM:
         return Unavailable(f"{what}: {reason}", SMALLER_TABLE)
@@ -143,6 +158,10 @@ class BpfObject:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it; what is pinned or attached of it stays."""
         self._library.bpf_object__close(self._handle)
 
     def _map(self, name: str) -> ctypes.c_void_p:
@@ -162,6 +181,23 @@ class BpfObject:
         library, handle = self._library, self._map(name)
         record = library.bpf_map__key_size(handle) + library.bpf_map__value_size(handle)
         return int(record * library.bpf_map__max_entries(handle))
+
+    def map_layout(self, name: str) -> tuple[int, int, int, int, int]:
+        """The layout that a map will have, as `xlvs.kernel.bpf.map_layout` tells that of one there is."""
+        library, handle = self._library, self._map(name)
+        return (
+            int(library.bpf_map__type(handle)),
+            int(library.bpf_map__key_size(handle)),
+            int(library.bpf_map__value_size(handle)),
+            int(library.bpf_map__max_entries(handle)),
+            int(library.bpf_map__map_flags(handle)),
+        )
+
+    def reuse_map(self, name: str, descriptor: int) -> None:
+        """Have the programs work on a map that there is; before `load`; the caller closes it."""
+        result = self._library.bpf_map__reuse_fd(self._map(name), descriptor)
+        if result:
+            raise _failure(f"cannot go on with the map {name}", -result)
 
     def set_constants(self, section: str, value: bytes) -> None:
         """Overwrite the beginning of a constant section such as ``.rodata.limits``; before `load`."""
@@ -231,6 +267,20 @@ def attach_clsact(ifindex: int, direction: str, program: int, handle: int, prior
             remove_clsact(ifindex)
         raise OSError(-result, os.strerror(-result))
     return not created
+
+
+def replace_clsact(ifindex: int, direction: str, program: int, handle: int, priority: int) -> None:
+    """Put a program in the place of the filter of that direction, handle and priority.
+
+    The kernel exchanges them between two packets (``cls_bpf_change``).  Raises `OSError`.
+    """
+    hook = _tc_hook(ifindex, direction)
+    options = _tc_filter(handle, priority)
+    options.prog_fd = program
+    options.flags = _BPF_TC_REPLACE
+    result = _library().bpf_tc_attach(ctypes.byref(hook), ctypes.byref(options))
+    if result:
+        raise OSError(-result, os.strerror(-result))
 
 
 def remove_clsact(ifindex: int) -> None:

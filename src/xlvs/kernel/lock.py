@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from xlvs.errors import Unavailable
-from xlvs.kernel.bpffs import namespace_folder
+from xlvs.kernel.bpffs import make_run_folder, namespace_folder
 from xlvs.kernel.namespaces import network_cookie, outermost_process
 
 FOLDER = "/run/xlvs/lock"
 
 
 def _open(path: str) -> int:
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    make_run_folder(os.path.dirname(path))
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
@@ -82,6 +82,13 @@ def table_lock(exclusive: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if exclusive and namespace_folder() is None:
+        if exclusive and not _is_loaded():
             os.unlink(path)
         os.close(descriptor)
+
+
+def _is_loaded() -> bool:
+    try:
+        return namespace_folder() is not None
+    except Unavailable:
+        return False  # what stands there is not ours

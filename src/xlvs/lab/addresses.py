@@ -10,7 +10,8 @@ which every node has the same place: the VIP is ``::100``, real server N is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import asdict, dataclass, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from xlvs.errors import UsageError
@@ -242,10 +243,35 @@ def choose(request: Request, layout: Layout = ONE_NETWORK) -> Addresses:
     )
 
 
+def check(addresses: Addresses) -> None:
+    """Raise `ValueError` (`UsageError` for an interface) for what `choose` could not have returned.
+
+    It may come from a file, and goes from here into shells and ip(8).
+    """
+    for name, value in asdict(addresses).items():
+        several = name in ("rips", "gue_ports")
+        wanted = int if name == "gue_ports" else str
+        if not all(type(each) is wanted for each in (value if several else (value,))):
+            raise ValueError(f"{name} is of another type")
+    _check_interface(addresses.interface)
+    for network in (addresses.network, addresses.client_network):
+        IPv4Network(network)
+    if addresses.inside_network:
+        IPv4Network(addresses.inside_network)
+    for address in (addresses.vip, addresses.dip, addresses.client, *addresses.rips):
+        IPv4Address(address)
+    for address in (addresses.router, addresses.gateway, addresses.inside_dip, addresses.inside_router):
+        if address:
+            IPv4Address(address)
+    if not 1 <= len(addresses.rips) <= MAX_REAL_SERVERS or len(addresses.gue_ports) > MAX_GUE_PORTS:
+        raise ValueError("there are too many real servers, or too few, or too many ports")
+    if not all(1 <= port <= 65535 for port in addresses.gue_ports):
+        raise ValueError("there is no such port")
+
+
 def _check_interface(name: str) -> None:
-    # The kernel's own rule (dev_valid_name) and no ':', which is for aliases.
-    odd = not name or len(name.encode()) > 15 or name in (".", "..") or not name.isascii()
-    if odd or any(letter in "/:\\" or letter.isspace() or not letter.isprintable() for letter in name):
+    # The kernel takes far more (dev_valid_name); this name is typed into shells.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", name):
         raise UsageError(
             f"--interface {name!r} is no name for an interface",
             "use 1 to 15 letters and digits, as in eth0 or ens32",

@@ -19,9 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from xlvs.errors import NotPermitted, UsageError, XlvsError
+from xlvs.kernel import bpffs
+from xlvs.lab import addresses, topology
 from xlvs.lab.addresses import Addresses
 
 ROOT = Path("/run/xlvs/lab")
@@ -63,8 +64,8 @@ class Record:
     def save(self, phase: str) -> Record:
         """Write the record with this phase, whole or not at all; return it."""
         record = replace(self, phase=phase)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        ROOT.chmod(0o700)
+        bpffs.make_run_folder(str(ROOT))
+        self.folder.mkdir(mode=0o700, exist_ok=True)
         new = self.folder / "record.new"
         new.write_text(json.dumps({"version": _RECORD_VERSION, **asdict(record)}, indent=1))
         new.replace(self.folder / "record.json")
@@ -92,17 +93,41 @@ def names() -> list[str]:
 def load(name: str) -> Record | None:
     """The record of a lab; None if there is none, or none that can be read."""
     try:
-        raw: dict[str, Any] = json.loads((ROOT / name / "record.json").read_text())
-        if raw.pop("version") != _RECORD_VERSION:
+        record = parse_record((ROOT / name / "record.json").read_text())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return record if record is not None and record.name == name else None
+
+
+def parse_record(text: str) -> Record | None:
+    """A record from what `Record.save` wrote; None unless it is one that a lab can be built from."""
+    try:
+        raw = json.loads(text)
+        if type(raw) is not dict or raw.pop("version") != _RECORD_VERSION:
             return None
-        addresses = raw.pop("addresses")
+        fields = raw.pop("addresses")
+        if type(fields) is not dict:
+            return None
         for several in ("rips", "gue_ports"):
-            addresses[several] = tuple(addresses.get(several, ()))
-        return Record(addresses=Addresses(**addresses), **raw)
-    except FileNotFoundError:
+            fields[several] = tuple(fields.get(several, ()))
+        record = Record(addresses=Addresses(**fields), **raw)
+        _check(record)
+    except (ValueError, KeyError, TypeError, RecursionError, UsageError):
         return None
-    except (ValueError, KeyError, TypeError):
-        return None
+    return record
+
+
+def _check(record: Record) -> None:
+    """Raise `UsageError` or `ValueError` for a record that no command has written."""
+    if not all(type(text) is str for text in (record.name, record.topology, record.phase)):
+        raise ValueError("a name is no text")
+    if not all(type(choice) is bool for choice in (record.bare, record.ipv6)):
+        raise ValueError("a choice is neither true nor false")
+    if record.phase not in (STARTING, READY):
+        raise ValueError(f"there is no phase {record.phase!r}")
+    check_name(record.name)
+    addresses.check(record.addresses)
+    topology.plan(topology.topology(record.topology), record.addresses, bare=record.bare, ipv6=record.ipv6)
 
 
 def find(name: str | None) -> Record:
@@ -147,7 +172,7 @@ def lock(name: str) -> Iterator[None]:
     _check_permitted()
     path = ROOT.parent / f"lab-{name}.lock"
     try:
-        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        bpffs.make_folder(str(ROOT.parent), 0o711)
         held = _acquire(path, name)
     except OSError as error:
         raise XlvsError(
@@ -167,7 +192,7 @@ def _acquire(path: Path, name: str) -> int:
     deadline = time.monotonic() + _LOCK_PATIENCE
     told = False
     while True:
-        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and path.stat().st_ino == os.fstat(held).st_ino:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from xlvs.kernel import bpffs
 from xlvs.lab import state
 
 _RUN_NETWORK = Path("/run/network")
@@ -62,7 +63,7 @@ def _is_mount_point(path: Path) -> bool:
 @contextmanager
 def _all_labs() -> Iterator[None]:
     """Keep the labs' commands apart for a moment."""
-    state.ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)
+    bpffs.make_run_folder(str(state.ROOT))
     held = os.open(state.ROOT.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.netns.promises.site import COMMANDS, SERVICE, SERVICE6, VIP, Host, Site, eventually, rip
+from xlvs import __version__
 from xlvs.datapath.attach import MODES, XDP_GENERIC
+from xlvs.datapath.maps import Maps
 from xlvs.kernel import abi, bpf, bpffs
 from xlvs.lab import namespaces
 
@@ -274,7 +276,7 @@ def test_another_layout_is_refused_by_all_but_detach(site: Site) -> None:
         said = director.xlvsadm(line, code=2)
         assert f"layout {abi.ABI_VERSION + 1}" in said
         assert "xlvs detach && xlvs attach" in said
-    for line in ("status", "status --json", "attach", "attach eth0"):
+    for line in ("status", "status --json", "attach", "attach eth0", "upgrade", "upgrade --check"):
         assert f"layout {abi.ABI_VERSION + 1}" in director.xlvs(line, code=1)
     assert director.state() == loaded
     assert site.ask(2) == ["rs1", "rs1"], "its traffic goes on"
@@ -398,3 +400,29 @@ def test_xdp_is_refused_where_it_could_do_nothing(site: Site) -> None:
     assert "TC works" in director.xlvs("attach --mode xdp-generic far", code=2)
     assert "far" not in director.hooks()
     director.xlvs("attach --mode tc far")
+
+
+def test_upgrading_what_is_not_loaded(site: Site) -> None:
+    for line in ("upgrade", "upgrade --check"):
+        assert "nothing is loaded" in site.director.xlvs(line, code=1)
+    assert site.director.pins() is None
+
+
+def test_status_says_what_an_upgrade_would_do_and_has_left(site: Site) -> None:
+    director = site.director
+    site.serve(SERVICE, 1)
+    assert "xlvs upgrade" not in director.xlvs("status")
+    maps = Maps(str(director.pins()))
+    maps.settings.program_version[:] = list(b"0.0.1".ljust(16, b"\0"))
+    assert "losing nothing: xlvs upgrade" in director.xlvs("status")
+    assert director.xlvs("upgrade --check") == f"{__version__} can take over from 0.0.1.\n"
+    assert director.status()["program_version"] == "0.0.1"
+    (Path(str(director.pins())) / "upgrade").mkdir()
+    assert "An upgrade has died half-way" in director.xlvs("status")
+    assert director.status()["upgrade_unfinished"]
+    assert director.xlvs("upgrade") == f"The packet path is {__version__} now; it was 0.0.1.\n"
+    assert "xlvs upgrade" not in director.xlvs("status")
+    assert site.ask(2) == ["rs1", "rs1"]
+    maps.close()
+    director.xlvs("detach")
+    assert director.pins() is None

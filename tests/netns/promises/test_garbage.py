@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.netns.promises.site import Site
 from xlvs.cli import main
 
-_NOUNS = ("attach", "detach", "status")
+_NOUNS = ("attach", "detach", "upgrade", "status")
 _OPTIONS = (
     "--mode",
     "--json",

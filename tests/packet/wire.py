@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The wire at a director's first interface: frames in, frames out."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.packet.director import Director
+from xlvs.kernel.namespaces import network_namespace
+
+
+class Wire:
+    """The far end of the director's first interface, as raw frames."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind(("eth0", 3))
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
+
+    def send(self, frame: bytes) -> None:
+        """Put a frame on the wire."""
+        self._socket.send(frame)
+
+    def receive(self, destination: bytes, seconds: float = 2) -> bytes | None:
+        """The next frame to that MAC, or None when none comes in that time."""
+        while select.select([self._socket], [], [], seconds)[0]:
+            frame, (_, _, kind, _, _) = self._socket.recvfrom(2048)
+            if kind != socket.PACKET_OUTGOING and frame[:6] == destination:
+                return frame
+        return None
+
+
+@contextmanager
+def on_wire(director: Director) -> Iterator[Wire]:
+    """The far end of a director's first interface, for the ``with`` block."""
+    with network_namespace(director.peer):
+        wire = Wire()
+    try:
+        yield wire
+    finally:
+        wire.close()
