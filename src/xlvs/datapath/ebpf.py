@@ -254,6 +254,7 @@ class EbpfDatapath:
             # (kernel: __ip_vs_update_dest).
             self._records.reset_base("destination", destination)
         record.flags = 0
+        self._places.free_service(index)
         self._places.free_run(start)
         if takes_many_ports(key):
             self._count_services_of_many_ports()

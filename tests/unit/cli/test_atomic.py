@@ -59,9 +59,7 @@ def director() -> Director:
 def test_all_lines_are_carried_out(director: Director, option: str) -> None:
     lines = "-C\n-A -t 192.0.2.1:80 -s wrr\n-a -t 192.0.2.1:80 -r 10.0.0.13:80\n--set 1 2 3\n"
     assert director.run(f"-R {option}", lines) == ("", "", 0)
-    assert director.saved() == (
-        "-A -t 192.0.2.1:80 -s wrr\n-a -t 192.0.2.1:80 -r 10.0.0.13:80 -g -w 1\n"
-    )
+    assert director.saved() == ("-A -t 192.0.2.1:80 -s wrr\n-a -t 192.0.2.1:80 -r 10.0.0.13:80 -g -w 1\n")
     assert director.run("-L --timeout")[0] == "Timeout (tcp tcpfin udp): 1 2 3\n"
 
 
@@ -153,9 +151,18 @@ def test_an_extended_listing_sorts_by_all_bits(director: Director) -> None:
 
     def order(line: str) -> list[str]:
         rows = [row.split() for row in director.run(line)[0].splitlines()]
-        return [row[1] for row in rows if row[0] in ("TCP", "FWM", "->") and row[1][0].isdigit() or "-1" in row]
+        return [
+            row[1] for row in rows if (row[0] in ("TCP", "FWM", "->") and row[1][0].isdigit()) or "-1" in row
+        ]
 
-    assert order("-Ln") == ["-1", "192.0.2.1:80", "203.0.113.1:80", "10.0.0.11:80", "10.0.0.12:80", "10.0.0.1:80"]
+    assert order("-Ln") == [
+        "-1",
+        "192.0.2.1:80",
+        "203.0.113.1:80",
+        "10.0.0.11:80",
+        "10.0.0.12:80",
+        "10.0.0.1:80",
+    ]
     assert order("-Ln --extended") == [
         "10.0.0.1:80", "192.0.2.1:80", "10.0.0.11:80", "10.0.0.12:80", "203.0.113.1:80", "-1",
     ]  # fmt: skip
