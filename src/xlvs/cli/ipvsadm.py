@@ -116,7 +116,7 @@ class _Command:
             self.complain(step.message)
             return step.status
         if step.command == grammar.RESTORE:
-            return self._restore()
+            return self._restore(at_once=not step.options.isdisjoint(("atomic", "extended")))
         if _is_answered_here(step):
             self._print((self._own_answer(step),))
             return 0
@@ -173,16 +173,20 @@ class _Command:
         self._print(lines)
         return 0
 
-    def _restore(self) -> int:
+    def _restore(self, at_once: bool) -> int:
         """Read all commands first: the table is locked only while they are carried out."""
         steps: list[Request | CommandLineError] = []
+        lines: list[str] = []
         for words in command_lines(self._stdin.read()):
+            lines.append(" ".join(words))
             step = self._parse(words)
             if isinstance(step, Request) and step.command == grammar.RESTORE:
                 step = try_help(self._program)
             steps.append(step)
             if _ends_the_run(step):
                 break
+        if at_once:
+            return self._restore_at_once(steps, lines)
         requests = [step for step in steps if isinstance(step, Request) and not _is_answered_here(step)]
         if not requests:
             return self._perform_all(steps, None)
@@ -197,6 +201,39 @@ class _Command:
         if failure is not None:
             raise failure
         return status
+
+    def _restore_at_once(self, steps: list[Request | CommandLineError], lines: list[str]) -> int:
+        """Carry out all steps or none."""
+        from xlvs.cli.ipvsadm_atomic import LineError, Staged
+
+        requests: list[Request] = []
+        answers: list[str] = []
+        for step, line in zip(steps, lines, strict=True):
+            if isinstance(step, CommandLineError):
+                self.complain(step.message)
+                self.complain(_nothing_done(line))
+                return step.status
+            if _is_answered_here(step):
+                answers = [self._own_answer(step)]
+            else:
+                requests.append(step)
+        try:
+            # Tried before anything is loaded for it; what there is now may be another table later.
+            with self._opener(write=False, load=False) as datapath:
+                staged = Staged(requests, datapath)
+            if any(map(needs_write, requests)):
+                with self._opener(write=True, load=any(map(needs_load, requests))) as datapath:
+                    staged = Staged(requests, datapath)
+                    staged.apply(datapath)
+        except LineError as error:
+            status = self._refuse(error.cause, requests[error.place])
+            self.complain(_nothing_done(lines[error.place]))
+            return status
+        except TableError as error:
+            self.complain(f"{error}\nNothing was changed.")
+            return grammar.EXIT_REFUSED
+        self._print((*staged.answers, *answers))
+        return 0
 
     def _perform_all(self, steps: list[Request | CommandLineError], datapath: Datapath | None) -> int:
         """Carry out the steps of a restore in their order; return the last one's status."""
@@ -236,6 +273,10 @@ class _Command:
                 write(line)
             except OSError as error:
                 raise _OutputError from error
+
+
+def _nothing_done(line: str) -> str:
+    return f"Nothing was changed; the line is: {line}"
 
 
 def _ends_the_run(step: Request | CommandLineError) -> bool:

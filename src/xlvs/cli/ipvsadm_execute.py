@@ -75,8 +75,7 @@ def execute(request: Request, datapath: Datapath) -> Iterable[str]:
     if command == grammar.LIST:
         return _list(request, datapath)
     if command == grammar.SAVE:
-        form = listing.Format(numeric="numeric" in request.options)
-        return listing.saved_table(datapath.table(), form)
+        return _save(request, datapath)
     if command == grammar.ADD_SERVICE:
         datapath.add_service(request.service())
     elif command == grammar.EDIT_SERVICE:
@@ -148,6 +147,7 @@ def _list(request: Request, datapath: Datapath) -> Iterable[str]:
         numeric="numeric" in options,
         exact="exact" in options,
         sort="nosort" not in options,
+        extended="extended" in options,
     )
     counted = _COUNTED.get(form.style, rows.NOTHING)
     if "connection" in options:
@@ -160,6 +160,13 @@ def _list(request: Request, datapath: Datapath) -> Iterable[str]:
         return ()  # a line for each that runs
     version_line = listing.version_line(datapath.version(), datapath.size())
     return _after(version_line, listing.table(datapath.table(counted), form))
+
+
+def _save(request: Request, datapath: Datapath) -> Iterable[str]:
+    extended = "extended" in request.options
+    form = listing.Format(numeric="numeric" in request.options, extended=extended)
+    saved = listing.saved_table(datapath.table(), form)
+    return _after(listing.saved_timeouts(datapath.timeouts()), saved) if extended else saved
 
 
 def _after(first: str, rest: Iterable[str]) -> Iterable[str]:

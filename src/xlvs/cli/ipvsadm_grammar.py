@@ -117,7 +117,9 @@ OPTIONS = OptionTable(
         Option("tun-nocsum"),
         Option("tun-csum"),
         Option("tun-remcsum"),
-        # Beyond ipvsadm:
+        # ipvsadm has none of these.
+        Option("atomic"),
+        Option("extended"),
         Option("idle-timeout", "", REQUIRED_ARGUMENT),
         Option("reject-gone"),
         Option("rehome"),
@@ -143,7 +145,8 @@ OPTION_ORDER = (
     "forwarding-method", "weight", "u-threshold", "l-threshold", "mcast-interface", "timeout",
     "daemon", "stats", "rate", "thresholds", "persistent-conn", "nosort", "syncid", "exact", "ops",
     "pe", "sched-flags", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen", "tun-info",
-    "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum", "idle-timeout", "reject-gone", "rehome",
+    "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum", "atomic", "extended",
+    "idle-timeout", "reject-gone", "rehome",
 )  # fmt: skip
 """The order in which faults are looked for, and so which of several is reported."""
 
@@ -185,7 +188,7 @@ COMMAND_RULES = {
     DELETE_SERVICE: Rules("service-address"),
     FLUSH: Rules(),
     LIST: Rules(
-        optional="numeric stats rate thresholds persistent-conn nosort syncid exact tun-info",
+        optional="numeric stats rate thresholds persistent-conn nosort syncid exact tun-info extended",
         exclusive="connection service-address timeout daemon",
     ),
     ADD_SERVER: Rules("service-address real-server", _SERVER_OPTIONS),
@@ -194,8 +197,8 @@ COMMAND_RULES = {
     SET: Rules(),
     START_DAEMON: Rules(optional="mcast-interface syncid mcast-group mcast-port mcast-ttl sync-maxlen"),
     STOP_DAEMON: Rules(optional="syncid"),
-    RESTORE: Rules(),
-    SAVE: Rules(optional="numeric"),
+    RESTORE: Rules(optional="atomic extended"),
+    SAVE: Rules(optional="numeric extended"),
     ZERO: Rules(optional="service-address"),
 }
 

@@ -25,21 +25,26 @@ if TYPE_CHECKING:
 _HALF = 1 << 31
 
 
-def sorted_services(rows: Sequence[ServiceRow]) -> list[ServiceRow]:
-    """Services by firewall mark, family, protocol, address and port, as ipvsadm compares them."""
+def sorted_services(rows: Sequence[ServiceRow], by_number: bool = False) -> list[ServiceRow]:
+    """Services by firewall mark, family, protocol, address and port, as ipvsadm compares them.
+
+    ``by_number`` goes by all bits instead.
+    """
     ranked = [(_service_rank(row), row) for row in rows]
     marks = [rank[0] for rank, _ in ranked]
-    if _is_narrow(marks) and _are_narrow(rank[3] for rank, _ in ranked):
+    if by_number or (_is_narrow(marks) and _are_narrow(rank[3] for rank, _ in ranked)):
         ranked.sort(key=lambda pair: pair[0])
     else:
         ranked = _merge_sort(ranked, lambda one, other: _compare_services(one[0], other[0]))
     return [row for _, row in ranked]
 
 
-def sorted_destinations(rows: Sequence[DestinationRow]) -> Sequence[DestinationRow]:
-    """Real servers by address and port, as ipvsadm compares them."""
+def sorted_destinations(rows: Sequence[DestinationRow], by_number: bool = False) -> Sequence[DestinationRow]:
+    """Real servers by address and port, as ipvsadm compares them, or by all bits (IPv4 first)."""
     if len(rows) < 2:
         return rows
+    if by_number:
+        return sorted(rows, key=lambda row: (len(row[0]), row[0], row[1]))
     if all(len(row[0]) == 4 for row in rows):
         ordered = sorted(rows, key=_endpoint)
         # First bytes that close: no two addresses differ so much that their order turns round.

@@ -76,13 +76,23 @@ _TITLES = {
 
 
 class Format:
-    """How to write a listing: style, numeric or names, exact numbers, sorted or not."""
+    """How to write a listing: style, numeric or names, exact numbers, sorted or not.
 
-    __slots__ = ("exact", "names", "sort", "style")
+    ``extended`` mends what ipvsadm does plainly wrong: the order of numbers
+    that are far apart, and what is missing from a saved table.
+    """
+
+    __slots__ = ("exact", "extended", "names", "sort", "style")
 
     def __init__(
-        self, style: str = PLAIN, numeric: bool = True, exact: bool = False, sort: bool = True
+        self,
+        style: str = PLAIN,
+        numeric: bool = True,
+        exact: bool = False,
+        sort: bool = True,
+        extended: bool = False,
     ) -> None:
+        self.extended = extended
         self.style = style
         self.names = None if numeric else Names()
         self.exact = exact
@@ -106,9 +116,9 @@ def table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
     yield _TITLES[form.style]
     rows = list(rows)
     write = _WRITERS[form.style]
-    for row in sorted_services(rows) if form.sort else rows:
+    for row in sorted_services(rows, form.extended) if form.sort else rows:
         service, _, destinations = row
-        ordered = sorted_destinations(destinations) if form.sort else destinations
+        ordered = sorted_destinations(destinations, form.extended) if form.sort else destinations
         yield _service_line(row, form)
         yield "".join(write(ordered, _server_column(service.key.protocol, form), form.exact))
 
@@ -116,19 +126,25 @@ def table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
 def saved_table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
     """The table as commands that restore it.
 
-    As in ipvsadm thresholds, timeouts and sync daemons are not saved.
+    As in ipvsadm thresholds are not saved, unless the form is extended.
     """
-    for service, _, destinations in sorted_services(list(rows)):
+    for service, _, destinations in sorted_services(list(rows), form.extended):
         name = _saved_service_name(service, form)
         yield f"-A {name} -s {service.scheduler}{_saved_service_tail(service)}\n"
         protocol = service.key.protocol
         yield "".join([
-            "-a %s -r %s %s -w %d%s\n" % (  # noqa: UP031
+            "-a %s -r %s %s -w %d%s%s\n" % (  # noqa: UP031
                 name, form.endpoint(row[0], row[1], protocol),
                 _METHOD_OPTIONS.get(row[2], "-g"), row[3], _saved_tunnel(row[2], row[9]),
+                _saved_thresholds(row) if form.extended else "",
             )
-            for row in sorted_destinations(destinations)
+            for row in sorted_destinations(destinations, form.extended)
         ])  # fmt: skip
+
+
+def saved_timeouts(timeouts: Timeouts) -> str:
+    """The timeouts as the command that sets them again."""
+    return f"--set {timeouts.tcp} {timeouts.tcp_fin} {timeouts.udp}\n"
 
 
 def connections(shares: Iterable[Sequence[ConnectionRow]], form: Format) -> Iterator[str]:
@@ -289,6 +305,11 @@ def _mask(service: Service, label: str) -> str:
 def _scheduler_flags(service: Service) -> str:
     names = _SCHEDULER_FLAG_NAMES.get(service.scheduler, _OTHER_FLAG_NAMES)
     return ",".join(name for bit, name in names if service.scheduler_flags & bit)
+
+
+def _saved_thresholds(row: DestinationRow) -> str:
+    upper, lower = row[7], row[8]
+    return (f" -x {upper}" if upper else "") + (f" -y {lower}" if lower else "")
 
 
 def _saved_tunnel(method: str, tunnel: Tunnel | None) -> str:

@@ -17,20 +17,25 @@ from struct import Struct
 from xlvs import errors, model
 from xlvs.datapath import loopback, runs
 from xlvs.datapath.connections import connection_rows
+from xlvs.datapath.describing import (
+    NOTHING_SPECIAL,
+    SPECIAL,
+    Records,
+    check_destination,
+    check_route,
+    check_service,
+    describe,
+    describe_service,
+    hand_down,
+    special,
+)
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.reading import Reader, offset_of
 from xlvs.datapath.records import (
-    CHECKSUMS,
-    METHODS,
-    STRONGEST_CHECKSUM,
-    TUNNELS,
     packed_key,
     padded,
-    record_flags,
     seconds_to_ticks,
-    store_address,
-    swap_port,
     ticks_to_seconds,
 )
 from xlvs.datapath.rows import NOTHING
@@ -39,7 +44,7 @@ from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.datapath.rows import ConnectionRow, ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow, Table
     from xlvs.kernel import rtnetlink
 
 COMPATIBLE_VERSION = (1, 2, 1)
@@ -50,91 +55,15 @@ that compare; `xlvs status` tells the true one."""
 
 _INDEX = Struct("=I")
 _DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
-_FTP = swap_port(21)
-_SPECIAL = ("ftp_services", "any_port_services", "idle_services", "rehoming_services")
-"""Settings that count the services for which packets do more than for others."""
-_NOTHING_SPECIAL = (False,) * len(_SPECIAL)
 
 
-def _check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
-    """Refuse a real server that cannot be one; the packet path copes with no route at all."""
-    from xlvs.kernel.rtnetlink import LOCAL_ROUTE, NO_ROUTE, UNICAST_ROUTE
-
-    if route.kind not in (UNICAST_ROUTE, LOCAL_ROUTE, NO_ROUTE) or not model.is_unicast(destination.address):
-        raise errors.InvalidOperation("the real server's address is not a unicast address")
-
-
-def _describe(record: abi.Destination, destination: model.Destination, route: rtnetlink.Route) -> None:
-    """Write what an operator says of a real server into its record, which is in service then."""
-    from xlvs.kernel.rtnetlink import LOCAL_ROUTE
-
-    record.method = METHODS[destination.method]
-    record.weight = destination.weight
-    _set_thresholds(record, destination)
-    record.last_weight = destination.weight or record.last_weight
-    if destination.method == model.TUNNEL:
-        tunnel = destination.tunnel or model.Tunnel()
-        record.tunnel_kind = TUNNELS[tunnel.kind]
-        record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
-        record.tunnel_port = swap_port(tunnel.port)
-        store_address(record.tunnel_source, route.source)
-    local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
-    record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
-
-
-def _set_thresholds(record: abi.Destination, destination: model.Destination) -> None:
-    """Bound a real server's connections; new bounds count at once (kernel: ``__ip_vs_update_dest``)."""
-    upper, lower = destination.upper_threshold, destination.lower_threshold
-    if (record.upper_threshold, record.lower_threshold) == (upper, lower):
-        return
-    record.upper_threshold, record.lower_threshold = upper, lower
-    connections = record.active + record.inactive
-    enough = lower or upper - upper // 4
-    if upper and connections >= upper:
-        record.overload = abi.OVERLOADED
-    elif not upper or connections < enough:
-        record.overload = 0
-
-
-def _special(record: abi.Service) -> tuple[bool, bool, bool, bool]:
-    """For what of `_SPECIAL` a service counts: packets have to know that there is such a one."""
-    key, used = record.key, bool(record.flags)
+def _described(destination: model.Destination) -> tuple[object, ...]:
+    """What an operator says of a real server, as the fields of a row that say it."""
+    tunnel = (destination.tunnel or model.Tunnel()) if destination.method == model.TUNNEL else None
     return (
-        used and key.port == _FTP and key.protocol == model.TCP,
-        used and key.port == 0 and key.fwmark == 0,
-        used and record.idle_timeout != 0,
-        used and bool(record.flags & abi.SERVICE_REHOMES),
-    )
-
-
-def _describe_service(record: abi.Service, service: model.Service) -> None:
-    """Write what an operator may change of a service into its record, which is in use then."""
-    record.persistence = service.persistence
-    record.netmask = service.netmask
-    flags = abi.SERVICE_USED | record_flags(service.scheduler_flags)
-    if service.persistence:
-        flags |= abi.SERVICE_PERSISTENT
-    if service.one_packet:
-        flags |= abi.SERVICE_ONE_PACKET
-    if service.reject_gone:
-        flags |= abi.SERVICE_REJECTS_GONE
-    if service.rehome:
-        flags |= abi.SERVICE_REHOMES
-    if service.engine:
-        flags |= abi.SERVICE_SIP
-    record.idle_timeout = service.idle_timeout
-    record.flags = flags
-
-
-def _hand_down(service: abi.Service, record: abi.Destination) -> None:
-    """Write what a service says of its connections' life into a real server's record, in service."""
-    record.idle_timeout = seconds_to_ticks(service.idle_timeout)
-    flags = record.flags & ~(abi.DESTINATION_REJECTS_GONE | abi.DESTINATION_REHOMES)
-    if service.flags & abi.SERVICE_REJECTS_GONE:
-        flags |= abi.DESTINATION_REJECTS_GONE
-    if service.flags & abi.SERVICE_REHOMES:
-        flags |= abi.DESTINATION_REHOMES
-    record.flags = flags
+        destination.address, destination.port, destination.method, destination.weight,
+        destination.upper_threshold, destination.lower_threshold, tunnel,
+    )  # fmt: skip
 
 
 class EbpfDatapath:
@@ -142,12 +71,17 @@ class EbpfDatapath:
 
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
-        self._places = Places(maps)
-        self._scheduling = Scheduling(maps, self._places)
-        self._reader = Reader(maps, self._scheduling)
+        self._forget_places()
         # What a change has found out already; nobody else changes services meanwhile.
         self._indices: dict[bytes, int] | None = None
         self._routes: dict[bytes, rtnetlink.Route] | None = None
+
+    def _forget_places(self) -> None:
+        """Go by what the maps say again: places that were taken and not used are free."""
+        self._places = Places(self._maps)
+        self._scheduling = Scheduling(self._maps, self._places)
+        self._records = Records(self._maps, self._places)
+        self._reader = Reader(self._maps, self._scheduling)
 
     # --- reading -----------------------------------------------------------
 
@@ -217,20 +151,11 @@ class EbpfDatapath:
             self._routes[address] = rtnetlink.route_to(address)
         return self._routes[address]
 
-    def _estimate(self, kind: str, index: int) -> abi.Estimate:
-        limits = self._maps.limits
-        count = limits.services if kind == "service" else limits.destinations
-        return self._maps.record(f"{kind}_estimates", abi.Estimate, index, count)
+    def _is_local(self, key: model.ServiceKey) -> bool:
+        """Whether a service's address is one of the director's."""
+        from xlvs.kernel.rtnetlink import LOCAL_ROUTE
 
-    def _counted(self, kind: str, index: int) -> tuple[int, int, int, int, int]:
-        limits = self._maps.limits
-        per_row = limits.services if kind == "service" else limits.destinations
-        return self._maps.traffic(f"{kind}_traffic", index, per_row)
-
-    def _base(self, kind: str, index: int) -> abi.Traffic:
-        limits = self._maps.limits
-        count = limits.services if kind == "service" else limits.destinations
-        return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
+        return not key.fwmark and self._route_to(key.address).kind == LOCAL_ROUTE
 
     # --- changing ----------------------------------------------------------
 
@@ -273,59 +198,45 @@ class EbpfDatapath:
         ):
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
-        used = (
-            index
-            for index, flags in enumerate(self._maps.flags("services", abi.Service, settings.services_top))
-            if flags
-        )
-        kinds = [_special(self._maps.service(index)) for index in used]
-        for place, name in enumerate(_SPECIAL):
+        self._count_all()
+
+    def _count_all(self) -> None:
+        """Tell the packet path for what of `SPECIAL` there are services."""
+        settings = self._maps.settings
+        flags = self._maps.flags("services", abi.Service, settings.services_top)
+        kinds = [special(self._maps.service(index)) for index, used in enumerate(flags) if used]
+        for place, name in enumerate(SPECIAL):
             setattr(settings, name, sum(kind[place] for kind in kinds))
 
     # --- services ----------------------------------------------------------
 
     def add_service(self, service: model.Service) -> None:
         """See `Datapath.add_service`."""
-        from xlvs.kernel import rtnetlink
-
         try:
             self._find(service.key)
         except errors.NoSuchService:
             pass
         else:
             raise errors.ServiceExists("the virtual service is there already")
-        self._check_service(service)
+        check_service(service)
         index = self._places.service()
         run = runs.begin(runs.SCHEDULERS[service.scheduler], [])
         start = self._places.run(runs.size(run))
         if service.key.family == model.IPV6:
             loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
-        record = self._maps.service(index)
-        binding = record.binding
-        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
-        record.binding = run.binding = binding + 1 & 0xFFFFFFFF
-        if not service.key.fwmark:
-            route = self._route_to(service.key.address)
-            record.virtual_local = route.kind == rtnetlink.LOCAL_ROUTE
-        store_address(record.key.address, service.key.address)
-        record.key.fwmark = service.key.fwmark
-        record.key.port = swap_port(service.key.port)
-        record.key.protocol = service.key.protocol
-        record.key.family = service.key.family
-        self._reset_base("service", index)
+        run.binding = self._records.begin_service(index, service, self._is_local(service.key))
         runs.write(self._maps.pool(), start, run)
+        record = self._maps.service(index)
         record.run = start
-        _describe_service(record, service)
-        settings = self._maps.settings
-        settings.services_top = max(settings.services_top, index + 1)
+        describe_service(record, service)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
-        self._count(_NOTHING_SPECIAL, record)
+        self._count(NOTHING_SPECIAL, record)
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
         self._scheduling.finish()
         index = self._find(service.key)
-        self._check_service(service)
+        check_service(service)
         old = self._scheduling.run(index)
         scheduler = runs.SCHEDULERS[service.scheduler]
         record = self._maps.service(index)
@@ -334,10 +245,10 @@ class EbpfDatapath:
             run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
             self._scheduling.switch(index, run, self._scheduling.place(index, run))
             record.binding = run.binding
-        before = _special(record)
-        _describe_service(record, service)
+        before = special(record)
+        describe_service(record, service)
         for destination, _ in old.picks:
-            _hand_down(record, self._maps.destination(destination))
+            hand_down(record, self._maps.destination(destination))
         self._count(before, record)
 
     def delete_service(self, key: model.ServiceKey) -> None:
@@ -349,22 +260,23 @@ class EbpfDatapath:
         if self._indices is not None:
             del self._indices[packed]
         record = self._maps.service(index)
-        before = _special(record)
+        before = special(record)
         start, run = record.run, self._scheduling.run(index)
         record.run = 0
         for destination, _ in run.picks:
             self._places.discard(destination)
             # If it comes back, then to another service, whose counts begin at 0
             # (kernel: __ip_vs_update_dest).
-            self._reset_base("destination", destination)
+            self._records.reset_base("destination", destination)
         record.flags = 0
+        self._places.free_service(index)
         self._places.free_run(start)
         self._count(before, record)
 
     def _count(self, before: tuple[bool, ...], record: abi.Service) -> None:
-        """Tell the packet path of a service that is of other kinds in `_SPECIAL` than before."""
+        """Tell the packet path of a service that is of other kinds in `SPECIAL` than before."""
         settings = self._maps.settings
-        for name, was, does in zip(_SPECIAL, before, _special(record), strict=True):
+        for name, was, does in zip(SPECIAL, before, special(record), strict=True):
             if was != does:
                 setattr(settings, name, getattr(settings, name) + does - was)
 
@@ -373,14 +285,45 @@ class EbpfDatapath:
         for entry in self.services():
             self.delete_service(entry.service.key)
 
+    def replace(self, table: Table) -> None:
+        """See `Datapath.replace`."""
+        from xlvs.datapath.replacing import Replacement
+
+        self._scheduling.finish()
+        before = {
+            service.key: (service, [row[:4] + row[7:10] for row in rows])
+            for service, _, rows in self.table()
+        }
+        wanted = {service.key for service, _ in table}
+        replacement = Replacement(
+            self._maps, self._places, self._scheduling, self._records, self._route_to, self._is_local
+        )
+        try:
+            for service, destinations in table:
+                rows = [_described(one) for one in destinations]
+                if before.get(service.key) != (service, rows):
+                    index = self._find(service.key) if service.key in before else None
+                    replacement.plan(service, destinations, index)
+        except errors.TableError:
+            self._forget_places()
+            raise
+
+        def delete_the_others() -> None:
+            for key in before:
+                if key not in wanted:
+                    self.delete_service(key)
+
+        replacement.switch(delete_the_others)
+        self._count_all()
+
     def zero(self, key: model.ServiceKey | None = None) -> None:
         """See `Datapath.zero`."""
         flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
         used = [index for index, value in enumerate(flags) if value]
         for index in used if key is None else [self._find(key)]:
-            self._reset_base("service", index)
+            self._records.reset_base("service", index)
             for destination, _ in self._scheduling.run(index).picks:
-                self._reset_base("destination", destination)
+                self._records.reset_base("destination", destination)
 
     def set_timeouts(self, timeouts: model.Timeouts) -> None:
         """See `Datapath.set_timeouts`."""
@@ -392,17 +335,6 @@ class EbpfDatapath:
         ):
             if seconds:
                 ticks[place] = seconds_to_ticks(seconds)
-
-    def _check_service(self, service: model.Service) -> None:
-        key = service.key
-        if service.scheduler not in runs.SCHEDULERS:
-            raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
-        if service.engine not in ("", *model.PERSISTENCE_ENGINES):
-            raise errors.SchedulerNotFound(f"no persistence engine is called {service.engine!r}")
-        if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
-            raise errors.InvalidOperation("a virtual service needs a protocol")
-        if not key.fwmark and key.port == 0 and not service.persistence:
-            raise errors.InvalidOperation("a virtual service of all ports has to be persistent")
 
     # --- rules that mark packets -------------------------------------------
 
@@ -436,50 +368,42 @@ class EbpfDatapath:
 
     def add_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.add_destination`."""
-        from xlvs.kernel import rtnetlink
-
         service = self._find(key)
-        self._check_destination(key, destination)
+        check_destination(key, destination)
         old = self._scheduling.run(service)
         if self._place_in_run(old, destination.address, destination.port) is not None:
             raise errors.DestinationExists("the virtual service has that real server already")
         route = self._route_to(destination.address)
-        _check_route(destination, route)
+        check_route(destination, route)
         run = runs.change(old, [(NO_RECORD, destination.weight), *old.picks])
         start = self._scheduling.place_added(service, run, destination)
         if destination.family == model.IPV6:  # a tunnel's, maybe of an IPv4 service
             loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
-        index = self._take_record(key, service, destination)
+        index = self._records.begin_destination(key, service, destination, route)
         run.picks[0] = (index, destination.weight)
         record = self._maps.destination(index)
-        record.service = service
-        if record.refreshed == 0:  # until the packet path looks for itself
-            record.interface = route.interface
-            store_address(record.next_hop, route.next_hop)
-            record.reach = abi.REACH_ROUTE if route.kind == rtnetlink.UNICAST_ROUTE else 0
-        record.last_weight = 0  # it may come back with another
-        _describe(record, destination, route)
-        _hand_down(self._maps.service(service), record)
+        describe(record, destination, route)
+        hand_down(self._maps.service(service), record)
         self._scheduling.switch_added(service, run, start)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
         self._scheduling.finish()
         service = self._find(key)
-        self._check_destination(key, destination)
+        check_destination(key, destination)
         old = self._scheduling.run(service)
         place = self._place_in_run(old, destination.address, destination.port)
         if place is None:
             raise errors.NoSuchDestination("the virtual service has no such real server")
         route = self._route_to(destination.address)
-        _check_route(destination, route)
+        check_route(destination, route)
         index = old.picks[place][0]
         picks = [*old.picks[:place], (index, destination.weight), *old.picks[place + 1 :]]
         run = runs.change(old, picks)
         start = self._scheduling.place(service, run)
         record = self._maps.destination(index)
-        _describe(record, destination, route)
-        _hand_down(self._maps.service(service), record)
+        describe(record, destination, route)
+        hand_down(self._maps.service(service), record)
         self._scheduling.switch(service, run, start)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
@@ -494,24 +418,6 @@ class EbpfDatapath:
         self._scheduling.switch(service, run, self._scheduling.place(service, run))
         self._places.discard(old.picks[place][0])
 
-    def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
-        if destination.method not in METHODS:
-            raise errors.NotSupported(
-                f"xlvs does not have the forwarding method {destination.method}; "
-                "it has Direct Routing (-g), NAT (-m) and tunnelling (-i)"
-            )
-        tunnel = destination.tunnel
-        if tunnel and CHECKSUMS[tunnel.checksum] > STRONGEST_CHECKSUM[tunnel.kind]:
-            raise errors.InvalidOperation(f"a tunnel of type {tunnel.kind} has no {tunnel.checksum}")
-        if destination.lower_threshold > destination.upper_threshold:
-            raise errors.OutOfRange("the lower connection threshold is above the upper one")
-        if destination.family != key.family and destination.method != model.TUNNEL:
-            raise errors.InvalidOperation(
-                "a real server of another address family can only be reached by tunnelling"
-            )
-        if not 0 <= destination.weight <= model.MAX_WEIGHT:
-            raise errors.OutOfRange(f"a weight is 0 to {model.MAX_WEIGHT}")
-
     def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
         sought = padded(address) + port.to_bytes(2, "big")  # as they stand in the record, side by side
         memory = self._maps.memory("destinations", self._maps.limits.destinations * _DESTINATION_BYTES)
@@ -521,32 +427,3 @@ class EbpfDatapath:
             if memory[start : start + len(sought)] == sought:
                 return place
         return None
-
-    def _take_record(self, key: model.ServiceKey, service: int, destination: model.Destination) -> int:
-        """A record for a real server: the one it had before, if that is not forgotten yet."""
-        owner = packed_key(key)
-        index = self._places.returning(owner, destination.address, destination.port)
-        if index is not None:
-            if self._maps.destination(index).service != service:
-                self._reset_base("destination", index)
-            return index
-        index = self._places.destination()
-        record = self._maps.destination(index)
-        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
-        store_address(record.address, destination.address)
-        record.port = swap_port(destination.port)
-        record.family = destination.family
-        record.owner = abi.ServiceKey.from_buffer_copy(owner)
-        self._reset_base("destination", index)
-        settings = self._maps.settings
-        settings.destinations_top = max(settings.destinations_top, index + 1)
-        return index
-
-    def _reset_base(self, kind: str, index: int) -> None:
-        """Let a record's counters begin at 0 from here."""
-        base = self._base(kind, index)
-        (
-            base.connections, base.in_packets, base.out_packets, base.in_bytes, base.out_bytes,
-        ) = self._counted(kind, index)  # fmt: skip
-        estimate = self._estimate(kind, index)
-        estimate.zeroed = estimate.zeroed + 1 & 0xFFFFFFFF

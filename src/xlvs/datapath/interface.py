@@ -24,7 +24,7 @@ from xlvs.model import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.datapath.rows import ConnectionRow, ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow, Table
 
 
 class Datapath(Protocol):
@@ -70,6 +70,15 @@ class Datapath(Protocol):
 
     def flush(self) -> None:
         """Remove every service."""
+
+    def replace(self, table: Table) -> None:
+        """Put these services and their real servers, newest first, in the place of all that are there.
+
+        Raises `TableError` for what cannot be, and has changed nothing then.
+        What is there before and after keeps its counters and connections.
+        Packets see each service as it was or as it will be, and no service
+        that is in both tables is ever missing.
+        """
 
     def zero(self, key: ServiceKey | None = None) -> None:
         """Zero the counters of one service, or of all; raises `NoSuchService`."""

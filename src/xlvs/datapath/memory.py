@@ -41,7 +41,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from xlvs.datapath.rows import ConnectionRow, ServiceRow
+    from xlvs.datapath.rows import ConnectionRow, ServiceRow, Table
     from xlvs.model import Connection, MarkRule
 
 
@@ -135,6 +135,23 @@ class MemoryDatapath:
     def flush(self) -> None:
         """Remove every service."""
         self._services.clear()
+
+    def replace(self, table: Table) -> None:
+        """Put these services in the place of all that are there; see `Datapath.replace`."""
+        for service, destinations in table:
+            _check_service(service)
+            for destination in destinations:
+                _check_destination(service.key, destination)
+                _check_address(destination.address)
+        old, self._services = self._services, {}
+        for service, destinations in table:
+            entry = old.get(service.key, ServiceEntry(service))
+            known = {(one.destination.address, one.destination.port): one for one in entry.destinations}
+            entries = (
+                known.get((one.address, one.port), DestinationEntry(one)).replace(destination=one)
+                for one in destinations
+            )
+            self._services[service.key] = entry.replace(service=service, destinations=tuple(entries))
 
     def zero(self, key: ServiceKey | None = None) -> None:
         """Zero the counters of one service, or of all; raises `NoSuchService`."""

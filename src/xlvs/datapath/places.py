@@ -59,6 +59,11 @@ class Places:
             )
         return self._services.pop()
 
+    def free_service(self, index: int) -> None:
+        """Give a service record back; it is the last to be used again."""
+        if self._services is not None:
+            self._services.insert(0, index)
+
     def destination(self) -> int:
         """An unused destination record; raises `TableFull`."""
         if self._destinations is None:

@@ -19,11 +19,12 @@ from xlvs.model import Rates, Stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from xlvs.model import Connection, DestinationEntry, Service, ServiceEntry, Tunnel
+    from xlvs.model import Connection, Destination, DestinationEntry, Service, ServiceEntry, Tunnel
 
     Counters = tuple[int, int, int, int, int]
     DestinationRow = tuple[bytes, int, str, int, int, int, int, int, int, Tunnel | None, Counters]
     ServiceRow = tuple[Service, Counters, list[DestinationRow]]
+    Table = list[tuple[Service, list[Destination]]]
     ConnectionRow = tuple[int, bytes, int, bytes, int, bytes, int, str, int, str]
 
 NOTHING = ""

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Writing records of services and real servers: what may be in them, and what an operator says of each.
+
+Records are written before packets can come upon them; which they can, a
+service's run and the index of services say (`ebpf`, `replacing`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+from xlvs import errors, model
+from xlvs.datapath import runs
+from xlvs.datapath.maps import Maps
+from xlvs.datapath.places import Places
+from xlvs.datapath.records import (
+    CHECKSUMS,
+    METHODS,
+    STRONGEST_CHECKSUM,
+    TUNNELS,
+    packed_key,
+    record_flags,
+    seconds_to_ticks,
+    store_address,
+    swap_port,
+)
+from xlvs.kernel import abi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.kernel import rtnetlink
+
+
+_FTP = swap_port(21)
+SPECIAL = ("ftp_services", "any_port_services", "idle_services", "rehoming_services")
+"""Settings that count the services for which packets do more than for others."""
+NOTHING_SPECIAL = (False,) * len(SPECIAL)
+
+
+def check_service(service: model.Service) -> None:
+    """Raise `TableError` for a service that there cannot be."""
+    key = service.key
+    if service.scheduler not in runs.SCHEDULERS:
+        raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
+    if service.engine not in ("", *model.PERSISTENCE_ENGINES):
+        raise errors.SchedulerNotFound(f"no persistence engine is called {service.engine!r}")
+    if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
+        raise errors.InvalidOperation("a virtual service needs a protocol")
+    if not key.fwmark and key.port == 0 and not service.persistence:
+        raise errors.InvalidOperation("a virtual service of all ports has to be persistent")
+
+
+def check_destination(key: model.ServiceKey, destination: model.Destination) -> None:
+    """Raise `TableError` for a real server that the service cannot have."""
+    if destination.method not in METHODS:
+        raise errors.NotSupported(
+            f"xlvs does not have the forwarding method {destination.method}; "
+            "it has Direct Routing (-g), NAT (-m) and tunnelling (-i)"
+        )
+    tunnel = destination.tunnel
+    if tunnel and CHECKSUMS[tunnel.checksum] > STRONGEST_CHECKSUM[tunnel.kind]:
+        raise errors.InvalidOperation(f"a tunnel of type {tunnel.kind} has no {tunnel.checksum}")
+    if destination.lower_threshold > destination.upper_threshold:
+        raise errors.OutOfRange("the lower connection threshold is above the upper one")
+    if destination.family != key.family and destination.method != model.TUNNEL:
+        raise errors.InvalidOperation(
+            "a real server of another address family can only be reached by tunnelling"
+        )
+    if not 0 <= destination.weight <= model.MAX_WEIGHT:
+        raise errors.OutOfRange(f"a weight is 0 to {model.MAX_WEIGHT}")
+
+
+def check_route(destination: model.Destination, route: rtnetlink.Route) -> None:
+    """Refuse a real server that cannot be one; the packet path copes with no route at all."""
+    from xlvs.kernel.rtnetlink import LOCAL_ROUTE, NO_ROUTE, UNICAST_ROUTE
+
+    if route.kind not in (UNICAST_ROUTE, LOCAL_ROUTE, NO_ROUTE) or not model.is_unicast(destination.address):
+        raise errors.InvalidOperation("the real server's address is not a unicast address")
+
+
+def describe(record: abi.Destination, destination: model.Destination, route: rtnetlink.Route) -> None:
+    """Write what an operator says of a real server into its record, which is in service then."""
+    from xlvs.kernel.rtnetlink import LOCAL_ROUTE
+
+    record.method = METHODS[destination.method]
+    record.weight = destination.weight
+    _set_thresholds(record, destination)
+    record.last_weight = destination.weight or record.last_weight
+    if destination.method == model.TUNNEL:
+        tunnel = destination.tunnel or model.Tunnel()
+        record.tunnel_kind = TUNNELS[tunnel.kind]
+        record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
+        record.tunnel_port = swap_port(tunnel.port)
+        store_address(record.tunnel_source, route.source)
+    local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
+    record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
+
+
+def _set_thresholds(record: abi.Destination, destination: model.Destination) -> None:
+    """Bound a real server's connections; new bounds count at once (kernel: ``__ip_vs_update_dest``)."""
+    upper, lower = destination.upper_threshold, destination.lower_threshold
+    if (record.upper_threshold, record.lower_threshold) == (upper, lower):
+        return
+    record.upper_threshold, record.lower_threshold = upper, lower
+    connections = record.active + record.inactive
+    enough = lower or upper - upper // 4
+    if upper and connections >= upper:
+        record.overload = abi.OVERLOADED
+    elif not upper or connections < enough:
+        record.overload = 0
+
+
+def special(record: abi.Service) -> tuple[bool, bool, bool, bool]:
+    """For what of `SPECIAL` a service counts; for nothing if its record is not in use."""
+    key, used = record.key, bool(record.flags)
+    return (
+        used and key.port == _FTP and key.protocol == model.TCP,
+        used and key.port == 0 and key.fwmark == 0,
+        used and record.idle_timeout != 0,
+        used and bool(record.flags & abi.SERVICE_REHOMES),
+    )
+
+
+def describe_service(record: abi.Service, service: model.Service) -> None:
+    """Write what an operator may change of a service into its record, which is in use then."""
+    record.persistence = service.persistence
+    record.netmask = service.netmask
+    flags = abi.SERVICE_USED | record_flags(service.scheduler_flags)
+    if service.persistence:
+        flags |= abi.SERVICE_PERSISTENT
+    if service.one_packet:
+        flags |= abi.SERVICE_ONE_PACKET
+    if service.reject_gone:
+        flags |= abi.SERVICE_REJECTS_GONE
+    if service.rehome:
+        flags |= abi.SERVICE_REHOMES
+    if service.engine:
+        flags |= abi.SERVICE_SIP
+    record.idle_timeout = service.idle_timeout
+    record.flags = flags
+
+
+def hand_down(service: abi.Service, record: abi.Destination) -> None:
+    """Write what a service says of its connections' life into a real server's record, in service."""
+    record.idle_timeout = seconds_to_ticks(service.idle_timeout)
+    flags = record.flags & ~(abi.DESTINATION_REJECTS_GONE | abi.DESTINATION_REHOMES)
+    if service.flags & abi.SERVICE_REJECTS_GONE:
+        flags |= abi.DESTINATION_REJECTS_GONE
+    if service.flags & abi.SERVICE_REHOMES:
+        flags |= abi.DESTINATION_REHOMES
+    record.flags = flags
+
+
+class Records:
+    """The records of one table; the caller holds its lock."""
+
+    def __init__(self, maps: Maps, places: Places) -> None:
+        self._maps = maps
+        self._places = places
+
+    def begin_service(self, index: int, service: model.Service, is_local: bool) -> int:
+        """Write which service a free record is for, and no more; returns its scheduler's binding."""
+        record = self._maps.service(index)
+        binding = record.binding + 1 & 0xFFFFFFFF
+        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        record.binding = binding
+        record.virtual_local = is_local
+        store_address(record.key.address, service.key.address)
+        record.key.fwmark = service.key.fwmark
+        record.key.port = swap_port(service.key.port)
+        record.key.protocol = service.key.protocol
+        record.key.family = service.key.family
+        self.reset_base("service", index)
+        settings = self._maps.settings
+        settings.services_top = max(settings.services_top, index + 1)
+        return binding
+
+    def begin_destination(
+        self, key: model.ServiceKey, service: int, destination: model.Destination, route: rtnetlink.Route
+    ) -> int:
+        """A record for a real server that joins the service in that record, without what may be edited."""
+        from xlvs.kernel.rtnetlink import UNICAST_ROUTE
+
+        index = self._take(key, service, destination)
+        record = self._maps.destination(index)
+        record.service = service
+        if record.refreshed == 0:  # until the packet path looks for itself
+            record.interface = route.interface
+            store_address(record.next_hop, route.next_hop)
+            record.reach = abi.REACH_ROUTE if route.kind == UNICAST_ROUTE else 0
+        record.last_weight = 0  # it may come back with another
+        return index
+
+    def _take(self, key: model.ServiceKey, service: int, destination: model.Destination) -> int:
+        """A record for a real server: the one it had before, if that is not forgotten yet."""
+        owner = packed_key(key)
+        index = self._places.returning(owner, destination.address, destination.port)
+        if index is not None:
+            if self._maps.destination(index).service != service:
+                self.reset_base("destination", index)
+            return index
+        index = self._places.destination()
+        record = self._maps.destination(index)
+        ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
+        store_address(record.address, destination.address)
+        record.port = swap_port(destination.port)
+        record.family = destination.family
+        record.owner = abi.ServiceKey.from_buffer_copy(owner)
+        self.reset_base("destination", index)
+        settings = self._maps.settings
+        settings.destinations_top = max(settings.destinations_top, index + 1)
+        return index
+
+    def reset_base(self, kind: str, index: int) -> None:
+        """Let a record's counters begin at 0 from here."""
+        base = self._base(kind, index)
+        (
+            base.connections, base.in_packets, base.out_packets, base.in_bytes, base.out_bytes,
+        ) = self._counted(kind, index)  # fmt: skip
+        estimate = self._estimate(kind, index)
+        estimate.zeroed = estimate.zeroed + 1 & 0xFFFFFFFF
+
+    def _estimate(self, kind: str, index: int) -> abi.Estimate:
+        limits = self._maps.limits
+        count = limits.services if kind == "service" else limits.destinations
+        return self._maps.record(f"{kind}_estimates", abi.Estimate, index, count)
+
+    def _counted(self, kind: str, index: int) -> tuple[int, int, int, int, int]:
+        limits = self._maps.limits
+        per_row = limits.services if kind == "service" else limits.destinations
+        return self._maps.traffic(f"{kind}_traffic", index, per_row)
+
+    def _base(self, kind: str, index: int) -> abi.Traffic:
+        limits = self._maps.limits
+        count = limits.services if kind == "service" else limits.destinations
+        return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
