@@ -16,9 +16,11 @@ OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 T ?=
 # How many random histories `make oracle` plays, and which: any number is a seed.
 COUNT ?= 2000
+# How many frames `make fuzz` mutates, unless COUNT is given.
+FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
 SEED ?= $(shell date +%s)
 
-.PHONY: help build demo test oracle check format abi clean packages test-packages
+.PHONY: help build demo test oracle fuzz check format abi clean packages test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +35,9 @@ test: build test-packages ## the whole test suite; T=… for a part of it
 
 oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.oracle --count $(COUNT) --seed $(SEED)
+
+fuzz: build ## mutated frames through the packet path; COUNT=… SEED=…
+	$(VENV)/bin/python -m tests.packet.mutations --count $(FUZZ_COUNT) --seed $(SEED)
 
 check: build ## ruff and mypy --strict
 	$(VENV)/bin/python -m ruff check .

@@ -15,7 +15,7 @@ from xlvs.datapath.load import Capacity
 from xlvs.kernel import abi
 from xlvs.model import MASQUERADE, ServiceKey
 
-KEYS = 20_000
+KEYS = 100_000
 
 
 class InStep:
