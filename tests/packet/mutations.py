@@ -271,6 +271,7 @@ class Judge:
         if len(frame) < _TESTABLE.get(frame[12:14], ETHERNET_SIZE + 1):
             self.verdicts["too short for a test run"] += 1
             return ""
+        self._forget_where_a_syn_may_begin_anew(frame)
         verdict, after = self._ground.director.tc(frame)
         if verdict == UNTOUCHED:
             self.verdicts["passed on"] += 1
@@ -280,6 +281,14 @@ class Judge:
             return ""
         self.verdicts["sent"] += 1
         return self._sent(frame, after) if verdict == SENT else f"there is no verdict {verdict}"
+
+    def _forget_where_a_syn_may_begin_anew(self, frame: bytes) -> None:
+        """It may get another real server even if it is answered by an ICMP error, or dropped after that."""
+        came = read(frame)
+        if came and self._plane(came) and came.protocol == TCP:
+            flags = frame[came.transport + 13 : came.transport + 14]
+            if flags and flags[0] & SYN:
+                self._ground.server_of.pop(_flow(came), None)
 
     def xdp(self, frame: bytes) -> str:
         """Judge XDP, which forwards Direct Routing alone; its frames name the real server's MAC."""
@@ -343,10 +352,7 @@ class Judge:
 
     def _of_service(self, plane: Plane, frame: bytes, came: Header, after: bytes, left: Header) -> str:
         wanted = packets.with_one_hop_less(frame)[ETHERNET_SIZE : came.end]
-        begins_anew = came.protocol == TCP and frame[came.transport + 13] & SYN
         if plane.method == ROUTE:
-            if begins_anew:
-                self._ground.server_of.pop(_flow(came), None)  # TC does not show the new one
             return "" if after[ETHERNET_SIZE : left.end] == wanted else "Direct Routing has changed it"
         if left.destination not in plane.servers:
             return "goes to the wrong real server"
@@ -360,7 +366,7 @@ class Judge:
         elif after[left.transport + 20 : left.end] != frame[came.transport + 20 : came.end]:
             return "translation has changed the payload"
         before = self._ground.server_of.get(_flow(came))
-        if before not in (None, left.destination) and not begins_anew:
+        if before not in (None, left.destination):
             return "its connection goes to another real server"
         self._ground.server_of[_flow(came)] = left.destination
         return ""
@@ -372,7 +378,8 @@ class Judge:
             if (
                 plane.method == MASQUERADE
                 and (left.source, left.source_port) == (plane.address, plane.key.port)
-                and self._ground.server_of.get(asked) == came.source
+                and came.source in plane.servers
+                and self._ground.server_of.get(asked, came.source) == came.source
             ):
                 return "" if left.destination == came.destination else "an answer goes to another client"
         return "sent, though it belongs to no service and no connection"
