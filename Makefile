@@ -16,9 +16,11 @@ OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 T ?=
 # How many random histories or command lines the oracles play, and which: any number is a seed.
 COUNT ?= 2000
+# How many frames `make fuzz` mutates, unless COUNT is given.
+FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
 SEED ?= $(shell date +%s)
 
-.PHONY: help build demo test oracle oracle-commands bench-cli check format abi clean packages test-packages
+.PHONY: help build demo test oracle oracle-commands fuzz bench-cli check format abi clean packages test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -39,6 +41,9 @@ oracle-commands: build test-packages ## random command lines, ipvsadm beside xlv
 
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
 	$(VENV)/bin/python -m tests.guest.bench_cli
+
+fuzz: build ## mutated frames through the packet path; COUNT=… SEED=…
+	$(VENV)/bin/python -m tests.packet.mutations --count $(FUZZ_COUNT) --seed $(SEED)
 
 check: build ## ruff and mypy --strict
 	$(VENV)/bin/python -m ruff check .

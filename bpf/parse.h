@@ -40,6 +40,7 @@ enum tcp_flag {
 #define IPV4_DONT_FRAGMENT 0x4000
 #define IPV6_EXTENSION_HEADERS 6 /* more than that: not ours */
 #define UDP_HEADER_SIZE 8
+#define LONGEST_TOLD 0xffff /* by the length in an IP header */
 
 struct ports {
 	__be16 source;
@@ -136,6 +137,32 @@ static __always_inline int parse_transport(void *header, void *end, __s32 room,
 	return 0;
 }
 
+#define IPV4_FIXED_WORDS 5
+#define IPV4_MOST_WORDS 15
+
+/* RFC 791: a packet whose header's checksum is wrong is discarded (ip_rcv()). */
+static __always_inline int is_ipv4_header_sound(struct iphdr *ip, void *end, __u32 words)
+{
+	__u32 *word = (__u32 *)ip;
+	__u64 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < IPV4_FIXED_WORDS; i++)
+		sum += word[i];
+	word = (__u32 *)(ip + 1);
+	for (__u32 i = IPV4_FIXED_WORDS; i < IPV4_MOST_WORDS && i < words; i++) {
+		/* Else the compiler compares with another pointer than it reads from. */
+		asm volatile("" : "+r"(word));
+		if ((void *)(word + 1) > end)
+			return 0;
+		sum += *word++;
+	}
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16) == 0xffff;
+}
+
 static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, struct packet *packet)
 {
 	struct iphdr *ip = header;
@@ -145,10 +172,11 @@ static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, stru
 		return -1;
 	length = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
-	/* A length of 0 is a segmentation super-packet of over 64 KiB. */
-	if (total == 0)
+	/* A super-packet for segmentation may be longer than the field can tell. */
+	if (total == 0 && bytes > LONGEST_TOLD)
 		total = bytes;
-	if (length < sizeof(*ip) || total < length || total > bytes)
+	if (length < sizeof(*ip) || total < length || total > bytes ||
+	    !is_ipv4_header_sound(ip, end, ip->ihl))
 		return -1;
 	packet->flow.family = AF_INET;
 	packet->flow.protocol = ip->protocol;
@@ -179,7 +207,7 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return -1;
 	total = bpf_ntohs(ip->payload_len) + sizeof(*ip);
-	if (ip->payload_len == 0)
+	if (ip->payload_len == 0 && bytes > LONGEST_TOLD)
 		total = bytes;
 	if (total > bytes)
 		return -1;
@@ -221,6 +249,8 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 		}
 		next = extension[0];
 	}
+	if (room < 0)
+		return -1;
 	packet->flow.protocol = next;
 	packet->transport = offset;
 	if (packet->fragment == LATER_FRAGMENT)

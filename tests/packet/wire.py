@@ -29,9 +29,13 @@ class Wire:
 
     def receive(self, destination: bytes, seconds: float = 2) -> bytes | None:
         """The next frame to that MAC, or None when none comes in that time."""
+        return self.receive_any({destination}, seconds)
+
+    def receive_any(self, destinations: set[bytes], seconds: float = 2) -> bytes | None:
+        """The next frame to one of those MACs, or None when none comes in that time."""
         while select.select([self._socket], [], [], seconds)[0]:
             frame, (_, _, kind, _, _) = self._socket.recvfrom(2048)
-            if kind != socket.PACKET_OUTGOING and frame[:6] == destination:
+            if kind != socket.PACKET_OUTGOING and frame[:6] in destinations:
                 return frame
         return None
 
