@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Guests that tests share: one with a clock like the host's, two with a clock that leaps."""
+"""Guests that tests share: one with a clock like the host's, one with a clock that leaps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.guest.kernel import DEFAULT_PACKAGE
 from tests.guest.runner import Guest
+from tests.guest.scenario import Play, Scenario, play
 
 KERNEL_PACKAGE = os.environ.get("XLVS_GUEST_KERNEL", DEFAULT_PACKAGE)
 """What the shared guest boots; the suite can be run on another kernel by naming its Debian package."""
@@ -31,14 +32,6 @@ def shared_fast_guest() -> Iterator[Guest]:
     shared.stop()
 
 
-@pytest.fixture(scope="session")
-def another_fast_guest() -> Iterator[Guest]:
-    """One more of them; a test asks for `second_fast_guest` instead."""
-    another = Guest(cpus=1, icount=True, package=KERNEL_PACKAGE)
-    yield another
-    another.stop()
-
-
 @pytest.fixture
 def fast_guest(shared_fast_guest: Guest) -> Guest:
     """A running guest in which waiting costs nothing, and a slow host does not stretch time."""
@@ -47,12 +40,17 @@ def fast_guest(shared_fast_guest: Guest) -> Guest:
     return shared_fast_guest
 
 
-@pytest.fixture
-def second_fast_guest(another_fast_guest: Guest) -> Iterator[Guest]:
-    """A second such guest, for a test that has work for two processors; it goes after the test."""
-    another_fast_guest.start()
-    yield another_fast_guest
-    another_fast_guest.stop()
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest, shared_fast_guest: Guest) -> dict[str, list[Play]]:
+    """The module's `SCENARIOS`, each played by both directors, by name.
+
+    All at once: it takes longer to begin than to play most of them.
+    """
+    if not shared_fast_guest.running:
+        shared_fast_guest.start()
+    scenarios: tuple[Scenario, ...] = request.module.SCENARIOS
+    plays = play(shared_fast_guest, scenarios, timeout=120 + 60 * len(scenarios))
+    return {scenario.name: [one for one in plays if one.scenario == scenario.name] for scenario in scenarios}
 
 
 @pytest.fixture
@@ -61,3 +59,8 @@ def guest(shared_guest: Guest) -> Guest:
     if not shared_guest.running:
         shared_guest.start()
     return shared_guest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put those last that spoil the guest which they share (see their module)."""
+    items.sort(key=lambda item: item.path.name == "test_director_itself.py")

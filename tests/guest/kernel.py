@@ -15,9 +15,11 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -43,6 +45,7 @@ KEPT_MODULES = (
 
 IPVSADM_PACKAGES = ("ipvsadm", "libnl-3-200", "libnl-genl-3-200", "libpopt0")
 NEEDED = "The guest needs qemu-system-x86, kmod, xz-utils, and Debian's own apt and dpkg."
+_XZ_MAGIC = b"\xfd7zXZ\0"
 INIT_SCRIPT = Path(__file__).with_name("init.sh")
 
 
@@ -57,6 +60,7 @@ class GuestFiles:
     release: str
     """What ``uname -r`` will say."""
     kernel: Path
+    """Unpacked where we can unpack it: under emulation that takes longer than all the rest of a boot."""
     initramfs: Path
     modules: Path
     """A folder with ``<release>/``, to be bound over /lib/modules."""
@@ -89,7 +93,8 @@ def prepare(package: str = DEFAULT_PACKAGE, *, refresh: bool = False) -> GuestFi
         tree = _entry(cache, package, lambda folder: _unpack_kernel(package, folder), refresh)
         release = (tree / "release").read_text().strip()
         initramfs = _initramfs(tree, release, busybox)
-    return GuestFiles(release, tree / "vmlinuz", initramfs, tree / "lib/modules", tools)
+        kernel = _unpacked_kernel(tree)
+    return GuestFiles(release, kernel, initramfs, tree / "lib/modules", tools)
 
 
 @contextmanager
@@ -225,6 +230,33 @@ def _run(command: Sequence[str], folder: str | None = None) -> str:
         last = "\n".join(done.stderr.strip().splitlines()[-5:])
         raise PrepareError(f"{' '.join(command[:8])} failed with status {done.returncode}: {last}")
     return done.stdout
+
+
+def _unpacked_kernel(tree: Path) -> Path:
+    """The kernel proper, an ELF file that boots by its PVH entry; the packed image if it is not xz's."""
+    packed, kernel = tree / "vmlinuz", tree / "vmlinux"
+    if kernel.exists():
+        return kernel
+    payload = _payload(packed.read_bytes())
+    if not payload.startswith(_XZ_MAGIC):
+        return packed
+    making = kernel.with_suffix(f".{os.getpid()}")
+    # Some bytes that are no part of the stream follow it.
+    making.write_bytes(lzma.LZMADecompressor().decompress(payload))
+    making.rename(kernel)
+    return kernel
+
+
+def _payload(image: bytes) -> bytes:
+    """What a kernel image unpacks when it starts (Documentation/x86/boot.rst: payload_offset)."""
+    try:
+        sectors, offset, length = image[0x1F1] or 4, *struct.unpack_from("<II", image, 0x248)
+    except (IndexError, struct.error):
+        raise PrepareError(
+            "the kernel's image is cut off; fetch it again: python -m tests.guest.kernel --refresh"
+        ) from None
+    start = (sectors + 1) * 512 + offset
+    return image[start : start + length]
 
 
 # --- initramfs ---------------------------------------------------------------

@@ -17,6 +17,7 @@ import os
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,11 @@ SWITCH = "switch"
 
 VIP = ("10.0.0.100", "2001:db8::100")
 MORE_CLIENT_ADDRESSES = tuple(f"10.0.0.{last}" for last in range(201, 205))
+ADDRESS_TIMEOUT = 10.0
+IFA_F_TENTATIVE = 0x40
 CLONE_NEWNET = 0x40000000
+_MS_BIND = 0x1000
+_MNT_DETACH = 2
 _SIOCETHTOOL = 0x8946
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -39,6 +44,8 @@ class Network:
 
     prefix: str
     servers: tuple[str, ...]
+    is_used: bool = False
+    """Whether its director has been part of another network before."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -80,17 +87,26 @@ class Network:
 
 
 @contextmanager
-def network(prefix: str, servers: int) -> Iterator[Network]:
-    """Build a network with that many real servers, and take it away after the block."""
-    built = Network(prefix, tuple(f"rs{number}" for number in range(1, servers + 1)))
+def network(prefix: str, servers: int, *, lasting_director: bool = False) -> Iterator[Network]:
+    """Build a network with that many real servers, and take it away after the block.
+
+    A `lasting_director` stays, without interfaces, and is part of the next one of that name.
+    """
+    built = Network(
+        prefix,
+        tuple(f"rs{number}" for number in range(1, servers + 1)),
+        os.path.exists(f"/run/netns/{prefix}-{DIRECTOR}"),
+    )
     try:
         _build(built)
         yield built
     finally:
+        if lasting_director and os.path.exists(f"/run/netns/{built.namespace(DIRECTOR)}"):
+            with built.inside(DIRECTOR):
+                ip_batch(["link delete eth0"])
         for node in (SWITCH, *built.nodes):
-            subprocess.run(
-                ["ip", "netns", "delete", built.namespace(node)], stderr=subprocess.DEVNULL, check=False
-            )
+            if not (lasting_director and node == DIRECTOR):
+                delete_namespace(built.namespace(node))
 
 
 def _address(node: str) -> tuple[str, str]:
@@ -100,7 +116,8 @@ def _address(node: str) -> tuple[str, str]:
 
 def _build(built: Network) -> None:
     for node in (SWITCH, *built.nodes):
-        subprocess.run(["ip", "netns", "add", built.namespace(node)], check=True)
+        if not (node == DIRECTOR and built.is_used):
+            add_namespace(built.namespace(node))
     with built.inside(SWITCH):
         wires = ["link add switch type bridge forward_delay 0", "link set switch up"]
         for node in built.nodes:
@@ -114,6 +131,9 @@ def _build(built: Network) -> None:
     for node in built.nodes:
         with built.inside(node):
             _prepare(node)
+    for node in built.nodes:
+        with built.inside(node):
+            _wait_for_addresses()
 
 
 def _prepare(node: str) -> None:
@@ -128,6 +148,11 @@ def _prepare(node: str) -> None:
     if node == CLIENT:
         commands += [f"address add {address}/24 dev eth0" for address in MORE_CLIENT_ADDRESSES]
     elif node == DIRECTOR:
+        # A director that has been used has what a scenario has set.
+        set_sysctl("ipv4/ip_forward", 0)
+        set_sysctl("ipv6/conf/all/forwarding", 0)
+        for name in ("all", "default", "eth0"):
+            set_sysctl(f"ipv4/conf/{name}/send_redirects", 1)
         commands += [f"address add {VIP[0]}/32 dev eth0", f"address add {VIP[1]}/128 dev eth0 nodad"]
     else:
         for name in ("all", "lo"):
@@ -135,6 +160,44 @@ def _prepare(node: str) -> None:
             set_sysctl(f"ipv4/conf/{name}/arp_announce", 2)
         commands += [f"address add {VIP[0]}/32 dev lo", f"address add {VIP[1]}/128 dev lo nodad"]
     ip_batch([*commands, "link set lo up", "link set eth0 up"])
+
+
+def _wait_for_addresses() -> None:
+    """Wait until IPv6 addresses may be used: ``nodad`` or not, a worker of the kernel's sees to it."""
+    deadline = time.monotonic() + ADDRESS_TIMEOUT
+    while any(int(line.split()[4], 16) & IFA_F_TENTATIVE for line in _addresses6()):
+        if time.monotonic() > deadline:
+            raise TimeoutError("IPv6 addresses stay tentative")
+        time.sleep(0.005)
+
+
+def _addresses6() -> list[str]:
+    """The lines of the kernel's list: address, index, prefix length, scope, flags, interface."""
+    with open("/proc/thread-self/net/if_inet6") as addresses:
+        return addresses.read().splitlines()
+
+
+def add_namespace(name: str) -> None:
+    """Make a network namespace with a name, as ``ip netns add`` does."""
+    os.makedirs("/run/netns", exist_ok=True)
+    path = f"/run/netns/{name}"
+    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0))
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        _check(_libc.unshare(CLONE_NEWNET), "make a network namespace")
+        mounted = _libc.mount(b"/proc/thread-self/ns/net", path.encode(), b"none", _MS_BIND, None)
+        _check(mounted, f"mount {path}")
+    finally:
+        enter_namespace(here)
+        os.close(here)
+
+
+def delete_namespace(name: str) -> None:
+    """Take a namespace's name away, and with it the namespace; harmless when there is none."""
+    path = f"/run/netns/{name}"
+    if os.path.exists(path):
+        _libc.umount2(path.encode(), _MNT_DETACH)
+        os.unlink(path)
 
 
 def ip_batch(commands: Sequence[str]) -> None:
@@ -160,6 +223,10 @@ def complete_checksums(interface: str) -> None:
 def enter_namespace(descriptor: int) -> None:
     """Move the calling thread into the network namespace of an open file."""
     # os.setns is not there before Python 3.12.
-    if _libc.setns(descriptor, CLONE_NEWNET):
+    _check(_libc.setns(descriptor, CLONE_NEWNET), "enter a network namespace")
+
+
+def _check(result: int, doing: str) -> None:
+    if result:
         code = ctypes.get_errno()
-        raise OSError(code, f"cannot enter a network namespace: {os.strerror(code)}")
+        raise OSError(code, f"cannot {doing}: {os.strerror(code)}")

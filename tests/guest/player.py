@@ -9,6 +9,7 @@ is over, on every node, before the next begins.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -21,22 +22,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 
 from .ipvsadm_transcript import format_answer
-from .network import CLIENT, DIRECTOR, Network, network, set_sysctl
+from .network import CLIENT, DIRECTOR, Network, delete_namespace, network, set_sysctl
+from .operators import KernelOperator, Operator, XlvsOperator
 from .scenario import KERNEL, XLVS, Observation, Play, Scenario
 
 PROGRAMS = Path(__file__).resolve().parents[2] / ".venv/bin"
-COMMANDS = {KERNEL: ("ipvsadm",), XLVS: (str(PROGRAMS / "xlvsadm"),)}
-XLVS_COMMAND = str(PROGRAMS / "xlvs")
-KERNEL_SETTINGS = "/proc/sys/net/ipv4/vs"
 COMMAND_TIMEOUT = 60
 ANSWER_TIMEOUT = 2.5
 """Seconds until a SYN or a datagram counts as not answered; a SYN has then been sent again once."""
 DATAGRAM_TIMEOUT = 0.5
+TICKS = 0.01
+"""Seconds, more than two ticks of the kernel's: an entry that it has given up is gone after one."""
 FIRST_CLIENT_PORT = 40000
 A_DAY = 86_400_000
 """Milliseconds: SCTP's heartbeats come at random times, and never within a scenario."""
@@ -48,10 +49,10 @@ NO_ANSWER = "no answer"
 class Player:
     """Carries out the steps of one scenario on one network."""
 
-    def __init__(self, built: Network, command: Sequence[str], steady: SteadyClock | None) -> None:
+    def __init__(self, built: Network, operator: Operator, steady: SteadyClock | None) -> None:
         self._network = built
         self._steady = steady
-        self._command = command
+        self._operator = operator
         self._places = built.addresses()
         # As FTP writes them.
         self._places |= {f"{name}_ftp": each.replace(".", ",") for name, each in self._places.items()}
@@ -92,7 +93,7 @@ class Player:
             case "ipvsadm", _:
                 return Observation(step, without_size(self._ipvsadm(words, stdin)))
             case "sysctl", [name, value]:
-                return Observation(step, self._sysctl(name, value))
+                return Observation(step, self._operator.sysctl(name, value))
             case "run", [node, *command]:
                 return Observation(step, self._run(node, command, stdin))
             case "open", [name, protocol, target]:
@@ -120,36 +121,14 @@ class Player:
             case "connections", options:
                 return self._connections(step, options)
             case "wait", [seconds]:
-                self._wait(float(seconds))
+                wait(float(seconds), self._steady)
                 return Observation(step, "")
         raise ValueError(f"not a step of a scenario: {step}")
-
-    def _wait(self, seconds: float) -> None:
-        if self._steady:
-            self._steady.pause()
-        time.sleep(seconds)
-        if self._steady:
-            self._steady.resume()
 
     # --- the operator --------------------------------------------------------
 
     def _ipvsadm(self, arguments: Sequence[str], stdin: str) -> str:
-        return self._run(DIRECTOR, [*self._command, *arguments], stdin)
-
-    def _sysctl(self, name: str, value: str) -> str:
-        """Change a setting: the kernel's in its file, in the director's namespace."""
-        if self._command == COMMANDS[XLVS]:
-            done = subprocess.run(
-                self._network.command(DIRECTOR, [XLVS_COMMAND, "sysctl", f"{name}={value}"]),
-                capture_output=True,
-                text=True,
-                timeout=COMMAND_TIMEOUT,
-                check=False,
-            )
-            return done.stderr
-        with self._network.inside(DIRECTOR):
-            Path(KERNEL_SETTINGS, name).write_text(f"{value}\n")
-        return ""
+        return self._operator.ipvsadm(arguments, stdin)
 
     def _run(self, node: str, command: Sequence[str], stdin: str) -> str:
         done = subprocess.run(
@@ -163,6 +142,7 @@ class Player:
         return format_answer(done.stdout, done.stderr, done.returncode)
 
     def _connections(self, step: str, options: Sequence[str]) -> Observation:
+        time.sleep(TICKS)
         now = time.monotonic() - self._start
         return connection_table(step, self._ipvsadm(["-L", "-c", "-n", *options], ""), now)
 
@@ -404,17 +384,39 @@ def without_size(answer: str) -> str:
     return re.sub(r"^(1\|IP Virtual Server version \S+) \(size=\d+\)$", r"\1", answer, flags=re.MULTILINE)
 
 
-def play(scenario: Scenario, director: str, steady: SteadyClock | None) -> Play:
-    """Play a scenario against a director in a fresh network."""
-    with network(director, scenario.servers) as built:
-        try:
-            observations = tuple(Player(built, COMMANDS[director], steady).play(scenario.steps))
-        finally:
-            if director == XLVS:
-                # Its tables outlive a namespace that is deleted under it.
-                detach = built.command(DIRECTOR, [XLVS_COMMAND, "detach"])
-                subprocess.run(detach, capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
-    return Play(scenario.name, director, observations)
+def wait(seconds: float, steady: SteadyClock | None) -> None:
+    """Let time pass; a leaping clock leaps."""
+    if steady:
+        steady.pause()
+    time.sleep(seconds)
+    if steady:
+        steady.resume()
+
+
+def play(scenario: Scenario, director: str, preload: Path, steady: SteadyClock | None) -> Play:
+    """Play a scenario against a director in a network that is new.
+
+    Only xlvs's director stays from play to play where waiting is free: loading it is what
+    costs, because the verifier runs under emulation, too.  It gets new interfaces, and
+    has forgotten all that it knew; one that has not is not used again.
+    """
+    lasting = director == XLVS and steady is not None
+    with network(director, scenario.servers, lasting_director=lasting) as built:
+        inside = functools.partial(built.inside, DIRECTOR)
+        if director == KERNEL:
+            with closing(KernelOperator(inside, preload)) as ipvs:
+                return Play(scenario.name, director, tuple(Player(built, ipvs, steady).play(scenario.steps)))
+        xlvs = XlvsOperator(inside)
+        with ExitStack() as stack:
+            # Its tables would outlive a namespace that is deleted under it.
+            stack.callback(delete_namespace, built.namespace(DIRECTOR))
+            stack.callback(xlvs.xlvs, "detach")
+            if built.is_used:
+                xlvs.xlvs("attach", "eth0")
+            observations = tuple(Player(built, xlvs, steady).play(scenario.steps))
+            if lasting and xlvs.forget(lambda seconds: wait(seconds, steady)):
+                stack.pop_all()
+        return Play(scenario.name, director, observations)
 
 
 def main() -> int:
@@ -429,7 +431,7 @@ def main() -> int:
         scenario = Scenario(fields["name"], tuple(fields["steps"]), fields["servers"])
         for director in order["directors"]:
             start = time.monotonic()
-            plays.append(asdict(play(scenario, director, steady)))
+            plays.append(asdict(play(scenario, director, Path(order["preload"]), steady)))
             print(f"{scenario.name}, {director}: {time.monotonic() - start:.1f} s", file=sys.stderr)
     if steady:
         steady.close()

@@ -15,7 +15,6 @@ and writes the observations to stdout.
 from __future__ import annotations
 
 import heapq
-import io
 import json
 import shlex
 import socket
@@ -27,15 +26,11 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from xlvs.cli import ipvsadm
-from xlvs.datapath import open_datapath
-
-from .ipvsadm_transcript import format_answer
-from .player import PROGRAMS, SteadyClock, connection_table, without_size
+from .operators import KernelOperator, Operator, XlvsOperator
+from .player import SteadyClock, connection_table, without_size
 from .scenario import KERNEL, Observation, Play, Scenario
 from .segments import Complaint, End, Flow, Segment
 from .sightings import Sighting, described, ends_of, innermost
-from .standing import StandingProgram
 from .wire import (
     CLIENT,
     CLIENTS,
@@ -78,31 +73,25 @@ class Director:
         self._prefix = f"{PREFIX}{shape}-{name}"
         self.wire, is_new = open_wire(self._prefix, SHAPES[shape])
         self._strays: dict[int, list[Sighting]] = {}
-        with self.wire.at_director():
-            self._ipvsadm = StandingProgram("ipvsadm", preload) if name == KERNEL else None
-        if is_new and name != KERNEL:
+        inside = self.wire.at_director
+        self.operator: Operator = KernelOperator(inside, preload) if name == KERNEL else XlvsOperator(inside)
+        if is_new and isinstance(self.operator, XlvsOperator):
             settings = ("--mode", MODES[name], "--connections", str(CONNECTIONS))
-            self._xlvs("attach", *SHAPES[shape].attached, *settings)
+            self.operator.xlvs("attach", *SHAPES[shape].attached, *settings)
 
     def close(self, *, tidy: bool) -> None:
         """Let go of the wires, or take them away with what is loaded into the director."""
-        if self._ipvsadm:
-            self._ipvsadm.close()
-        elif tidy:
+        self.operator.close()
+        if tidy and isinstance(self.operator, XlvsOperator):
             # Its tables outlive a namespace that is deleted under it.
-            self._xlvs("detach")
+            self.operator.xlvs("detach")
         self.wire.close()
         if tidy:
             take_away(self._prefix)
 
     def ipvsadm(self, words: Sequence[str], stdin: str = "") -> str:
         """A command's whole answer."""
-        if self._ipvsadm:
-            return without_size(format_answer(*self._ipvsadm.run(words, stdin)))
-        stdout, stderr = io.StringIO(), io.StringIO()
-        with self.wire.at_director():
-            status = ipvsadm.run(list(words), io.StringIO(stdin), stdout, stderr, open_datapath)
-        return without_size(format_answer(stdout.getvalue(), stderr.getvalue(), status))
+        return without_size(self.operator.ipvsadm(words, stdin))
 
     def keep_hooks(self) -> None:
         """See to a service of each family that no scenario has.
@@ -132,10 +121,6 @@ class Director:
             owner = scenario_of(sighting[1])
             self._strays.setdefault(scenario if owner is None else owner, []).append(sighting)
         return self._strays.pop(scenario, [])
-
-    def _xlvs(self, *words: str) -> None:
-        with self.wire.at_director():
-            subprocess.run([str(PROGRAMS / "xlvs"), *words], check=True, stdout=sys.stderr)
 
 
 class Side:

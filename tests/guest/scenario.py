@@ -46,6 +46,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .standing import preload_library
+
 if TYPE_CHECKING:
     from .runner import Guest
 
@@ -114,6 +116,7 @@ def play(
     order = {
         "leaping_clock": guest.icount,
         "directors": list(directors),
+        "preload": str(preload_library()),
         "scenarios": [asdict(scenario) for scenario in scenarios],
     }
     result = guest.run(

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from tests.guest.runner import Guest
-from tests.guest.scenario import KERNEL, XLVS, Scenario, differences, play
+import pytest
+
+from tests.guest.scenario import KERNEL, XLVS, Play, Scenario, differences
 
 # The real server is in the client's network: redirects would show it the short way.
 # A control connection's minute more is not compared: the kernel's timer of 900 seconds
@@ -74,8 +75,12 @@ FTP = Scenario.parse(
 )
 
 
-def test_as_in_kernel_ipvs(fast_guest: Guest) -> None:
-    plays = play(fast_guest, [FTP])
+SCENARIOS = (FTP,)
+
+
+@pytest.mark.timeout(600)
+def test_as_in_kernel_ipvs(played: dict[str, list[Play]]) -> None:
+    plays = played[FTP.name]
     assert [each.director for each in plays] == [KERNEL, XLVS]
     told = differences(plays)
     assert not told, "\n".join(told)

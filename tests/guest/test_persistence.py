@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.guest.runner import Guest
-from tests.guest.scenario import KERNEL, XLVS, Scenario, differences, play
+from tests.guest.scenario import KERNEL, XLVS, Play, Scenario, differences
 
 PERSISTENT = Scenario.parse(
     "a client stays with its real server, and templates are listed",
@@ -181,9 +180,13 @@ THRESHOLDS = Scenario.parse(
 )
 
 
-@pytest.mark.parametrize("scenario", [PERSISTENT, LIFE, ALL_PORTS, THRESHOLDS], ids=lambda one: one.name)
-def test_as_in_kernel_ipvs(fast_guest: Guest, scenario: Scenario) -> None:
-    plays = play(fast_guest, [scenario])
+SCENARIOS = (PERSISTENT, LIFE, ALL_PORTS, THRESHOLDS)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+def test_as_in_kernel_ipvs(scenario: Scenario, played: dict[str, list[Play]]) -> None:
+    plays = played[scenario.name]
     assert [each.director for each in plays] == [KERNEL, XLVS]
     told = differences(plays)
     assert not told, "\n".join(told)

@@ -137,7 +137,9 @@ def _destination_story(number: int) -> Iterator[str]:
 
 
 def _compare(guest: Guest, stories: dict[str, Iterator[str]]) -> None:
-    plays = play(guest, [Scenario(name, tuple(steps)) for name, steps in stories.items()], (KERNEL, XLVS))
+    plays = play(
+        guest, [Scenario(name, tuple(steps)) for name, steps in stories.items()], (KERNEL, XLVS), keep=True
+    )
     told = disagreements(plays)
     assert not told, "\n".join(told.values())
     # Somebody was chosen, and not always the same one.

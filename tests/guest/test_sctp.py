@@ -8,8 +8,7 @@ import shlex
 import pytest
 
 from tests.guest.player import PROGRAMS
-from tests.guest.runner import Guest
-from tests.guest.scenario import KERNEL, XLVS, Scenario, differences, play
+from tests.guest.scenario import KERNEL, XLVS, Play, Scenario, differences
 
 # The checksum is finished where it is made, and not left to a network card that has no need of it.
 _WHOLE = "from tests.packet.offloads import leave_nothing_to_the_card as leave; leave('eth0')"
@@ -162,9 +161,10 @@ SCENARIOS = (
 )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
-def test_as_in_kernel_ipvs(fast_guest: Guest, scenario: Scenario) -> None:
-    plays = play(fast_guest, [scenario], timeout=240)
+def test_as_in_kernel_ipvs(scenario: Scenario, played: dict[str, list[Play]]) -> None:
+    plays = played[scenario.name]
     assert [each.director for each in plays] == [KERNEL, XLVS]
     for one in plays:
         prepared = [seen.answer for seen in one.observations if seen.step.startswith("run ")]

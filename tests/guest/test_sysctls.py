@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.guest.runner import Guest
-from tests.guest.scenario import KERNEL, XLVS, Scenario, differences, play
+from tests.guest.scenario import KERNEL, XLVS, Play, Scenario, differences
 
 
 def _services(*ports: int, persistent: tuple[int, ...] = ()) -> str:
@@ -57,7 +56,7 @@ def _quiesced(mode: int) -> str:
         """
 
 
-STORIES = (
+SCENARIOS = (
     Scenario.parse(
         "conn_reuse_mode",
         _services(80, 81, persistent=(82,))
@@ -194,6 +193,9 @@ STORIES = (
 
 
 @pytest.mark.timeout(600)
-def test_like_the_kernel(fast_guest: Guest) -> None:
-    told = differences(play(fast_guest, STORIES, (KERNEL, XLVS), timeout=500))
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+def test_as_in_kernel_ipvs(scenario: Scenario, played: dict[str, list[Play]]) -> None:
+    plays = played[scenario.name]
+    assert [each.director for each in plays] == [KERNEL, XLVS]
+    told = differences(plays)
     assert not told, "\n".join(told)

@@ -15,9 +15,10 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import partial
 
-from .network import VIP, Network, network, set_sysctl
-from .player import PROGRAMS
+from .network import DIRECTOR, VIP, Network, network, set_sysctl
+from .operators import XlvsOperator
 
 KINDS = (
     "ipip",
@@ -70,19 +71,17 @@ def main() -> int:
         address = built.addresses()[SERVER]
         with built.inside(SERVER):
             _unwrap(address)
+        xlvs = XlvsOperator(partial(built.inside, DIRECTOR))
         try:
             for place, kind in enumerate(KINDS):
                 port = FIRST_PORT + place
                 service = f"{VIP[0]}:{port}"
-                xlvsadm = str(PROGRAMS / "xlvsadm")
-                for words in (
-                    f"-A -t {service} -s rr",
-                    f"-a -t {service} -r {address} -i --tun-type {kind}",
-                ):
-                    _run(built.command("director", [xlvsadm, *words.split()]))
+                definition = f"-A -t {service} -s rr\n-a -t {service} -r {address} -i --tun-type {kind}\n"
+                answer = xlvs.ipvsadm(["-R"], definition)
+                assert answer == "= 0\n", answer
                 arrived[kind] = _send(built, port, FEW if kind.startswith("gre") else SIZE)
         finally:
-            _run(built.command("director", [str(PROGRAMS / "xlvs"), "detach"]))
+            xlvs.xlvs("detach")
     json.dump(arrived, sys.stdout)
     return 0
 

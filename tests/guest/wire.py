@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import select
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +25,14 @@ from struct import pack, unpack
 
 from tests.packet.packets import packed
 
-from .network import complete_checksums, enter_namespace, ip_batch, set_sysctl
+from .network import (
+    add_namespace,
+    complete_checksums,
+    delete_namespace,
+    enter_namespace,
+    ip_batch,
+    set_sysctl,
+)
 from .sightings import addresses, is_neighbour_talk
 
 SERVERS = 6
@@ -255,13 +261,13 @@ def open_wire(prefix: str, shape: Shape = PLAIN) -> tuple[Wire, bool]:
 def take_away(prefix: str) -> None:
     """Take a wire's namespaces away; harmless when they are not there."""
     for node in (f"{prefix}-outside", f"{prefix}-director"):
-        subprocess.run(["ip", "netns", "delete", node], stderr=subprocess.DEVNULL, check=False)
+        delete_namespace(node)
 
 
 def _build(prefix: str, shape: Shape) -> None:
     outside, director = nodes = (f"{prefix}-outside", f"{prefix}-director")
     for node in nodes:
-        subprocess.run(["ip", "netns", "add", node], check=True)
+        add_namespace(node)
     with _inside(outside):
         set_sysctl("ipv6/conf/default/disable_ipv6", 1)
         wires = []
