@@ -142,6 +142,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 		/* One client port on two VIPs, one real server: the newest gets the answers. */
 		reply->destination = new->destination;
 		reply->link = slot + 1;
+		conn_set_flags(reply, is_ftp ? CONNECTION_FTP : 0, is_ftp ? 0 : CONNECTION_FTP);
 		/* Unless the older's end came in between. */
 		if (control_phase(load_control(reply)) == PHASE_LIVE)
 			return 0;

@@ -28,8 +28,7 @@ static __always_inline int send_answer(struct __sk_buff *skb, const struct packe
 	COUNT_EVENT(forwarded);
 	if (!is_routed(packet, entry))
 		return tc_to_self(skb);
-	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-			  packet->flow.family))
+	if (take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
 	return send_on(way);
 }

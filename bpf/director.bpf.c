@@ -72,8 +72,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	if (is_too_big(packet, destination, overhead) && !skb->gso_size) {
 		COUNT_EVENT(too_big);
 		/* The kernel quotes it with the hop that it has taken. */
-		if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-				  packet->flow.family))
+		if (take_hop(skb, packet->flow.family))
 			return TC_ACT_SHOT;
 		return send_error(skb, packet, ERROR_TOO_BIG, destination->mtu - overhead);
 	}

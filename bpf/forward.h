@@ -42,6 +42,17 @@ static __always_inline int decrement_ttl(void *data, void *end, __u8 family)
 	return 0;
 }
 
+/* The same at TC, where a device may have summed the packet up: IPv4's header makes up
+ * for its TTL, IPv6's has nothing that could. */
+static __always_inline int take_hop(struct __sk_buff *skb, __u8 family)
+{
+	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end, family))
+		return -1;
+	if (family == AF_INET6)
+		bpf_csum_update(skb, (__u16)~bpf_htons(1));
+	return 0;
+}
+
 /* Whether a packet that must not be fragmented does not fit; a packet of
  * several segments (GRO) is cut up again by the device. */
 static __always_inline int is_too_big(const struct packet *packet,
@@ -118,7 +129,7 @@ static __always_inline int tc_to_next_hop(struct __sk_buff *skb,
 static __always_inline int tc_to_destination(struct __sk_buff *skb, __u8 family,
 					     const struct destination *destination)
 {
-	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end, family))
+	if (take_hop(skb, family))
 		return TC_ACT_SHOT;
 	return tc_to_next_hop(skb, destination);
 }

@@ -133,8 +133,7 @@ static __always_inline int answer_fragment(struct __sk_buff *skb, const struct p
 		return NOT_OURS;
 	if (here)
 		return tc_to_self(skb);
-	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-			  packet->flow.family))
+	if (take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
 	return tc_to(skb, &entry->flow.client, packet->flow.family);
 }

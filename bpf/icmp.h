@@ -152,7 +152,8 @@ static __always_inline int write_ipv4_error(struct __sk_buff *skb, const struct 
 						     sizeof(header.ip), 0));
 	sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)&header.icmp, sizeof(header.icmp), 0);
 	header.icmp.checksum = ~fold(sum);
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, sizeof(header), 0);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, sizeof(header),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 static __always_inline int write_ipv6_error(struct __sk_buff *skb, const struct packet *packet,
@@ -175,7 +176,8 @@ static __always_inline int write_ipv6_error(struct __sk_buff *skb, const struct 
 	sum += bpf_htonl(length) + (__u64)bpf_htonl(PROTOCOL_ICMPV6);
 	sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)&header.icmp, sizeof(header.icmp), 0);
 	header.icmp.checksum = ~fold(sum);
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, sizeof(header), 0);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &header, sizeof(header),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 /*

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Address and port translation at TC.  The kernel's helpers keep checksums
- * right whether they are complete or left to the outgoing device.
+ * right whether they are complete or left to the outgoing device; and what the
+ * incoming device has summed up (CHECKSUM_COMPLETE), for whoever gets the packet
+ * on this machine.  Bytes that no checksum in the packet makes up for are stored
+ * with BPF_F_RECOMPUTE_CSUM.
  */
 #ifndef XLVS_NAT_H
 #define XLVS_NAT_H
@@ -43,6 +46,20 @@ static __always_inline int translate_ipv4(struct __sk_buff *skb, const struct tr
 	return bpf_skb_store_bytes(skb, field, &change->to.v4, sizeof(__be32), 0);
 }
 
+/*
+ * Have the checksum in `field` take another IPv6 address, of that `difference`, in.
+ * The helper believes that the IP header's checksum makes up for the address in what
+ * the device summed up, as in IPv4: that is undone.
+ */
+static __always_inline int replace_ipv6_address(struct __sk_buff *skb, __u32 field,
+						__s64 difference, __u64 flags)
+{
+	if (bpf_l4_csum_replace(skb, field, 0, difference, flags | BPF_F_PSEUDO_HDR))
+		return -1;
+	bpf_csum_update(skb, difference);
+	return 0;
+}
+
 static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct translation *change,
 					  __u32 checksum, __u64 flags)
 {
@@ -52,8 +69,7 @@ static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct tr
 	__s64 difference = bpf_csum_diff((__be32 *)change->from.word, sizeof(change->from),
 					 (__be32 *)change->to.word, sizeof(change->to), 0);
 
-	if (difference < 0 ||
-	    bpf_l4_csum_replace(skb, checksum, 0, difference, flags | BPF_F_PSEUDO_HDR))
+	if (difference < 0 || replace_ipv6_address(skb, checksum, difference, flags))
 		return -1;
 	return bpf_skb_store_bytes(skb, field, &change->to, sizeof(change->to), 0);
 }
@@ -70,7 +86,7 @@ static __always_inline int translate_address(struct __sk_buff *skb, const struct
 	if (packet->flow.family == AF_INET6) {
 		field = ip + (side == NAT_SOURCE ? offsetof(struct ipv6hdr, saddr) :
 						   offsetof(struct ipv6hdr, daddr));
-		return bpf_skb_store_bytes(skb, field, to, sizeof(*to), 0);
+		return bpf_skb_store_bytes(skb, field, to, sizeof(*to), BPF_F_RECOMPUTE_CSUM);
 	}
 	field = ip + (side == NAT_SOURCE ? offsetof(struct iphdr, saddr) :
 					   offsetof(struct iphdr, daddr));
@@ -101,10 +117,12 @@ static __always_inline int translate_sctp_port(struct __sk_buff *skb, const stru
 		if (bpf_skb_load_bytes(skb, field, &checksum, sizeof(checksum)))
 			return -1;
 		checksum ^= crc32c_change(is_source ? difference : difference << 16, length);
-		if (bpf_skb_store_bytes(skb, field, &checksum, sizeof(checksum), 0))
+		if (bpf_skb_store_bytes(skb, field, &checksum, sizeof(checksum),
+					BPF_F_RECOMPUTE_CSUM))
 			return -1;
 	}
-	return bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16), 0);
+	return bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 static __always_inline int translate_sctp(struct __sk_buff *skb, const struct packet *packet,
@@ -127,6 +145,7 @@ static __always_inline int translate(struct __sk_buff *skb, const struct packet 
 	__u32 port = packet->transport + (change->side == NAT_SOURCE ?
 						  offsetof(struct ports, source) :
 						  offsetof(struct ports, destination));
+	__u16 holds;
 	int failed;
 
 	if (packet->flow.protocol == PROTOCOL_SCTP)
@@ -138,10 +157,13 @@ static __always_inline int translate(struct __sk_buff *skb, const struct packet 
 		return -1;
 	if (change->from_port == change->to_port)
 		return 0;
-	if (bpf_l4_csum_replace(skb, checksum, change->from_port, change->to_port,
+	if (bpf_skb_load_bytes(skb, checksum, &holds, sizeof(holds)) ||
+	    bpf_l4_csum_replace(skb, checksum, change->from_port, change->to_port,
 				flags | sizeof(__be16)))
 		return -1;
-	return bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16), 0);
+	/* Where there is no checksum, nothing makes up for the port. */
+	return bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16),
+				   is_tcp || holds ? 0 : BPF_F_RECOMPUTE_CSUM);
 }
 
 #endif

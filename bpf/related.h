@@ -198,7 +198,7 @@ static __always_inline int translate_ipv6_error(struct __sk_buff *skb,
 	quote = bpf_csum_diff((__be32 *)change->from.word, sizeof(change->from),
 			      (__be32 *)change->to.word, sizeof(change->to), 0);
 	return header < 0 || quote < 0 ||
-	       bpf_l4_csum_replace(skb, checksum, 0, header, BPF_F_PSEUDO_HDR) ||
+	       replace_ipv6_address(skb, checksum, header, 0) ||
 	       bpf_l4_csum_replace(skb, checksum, 0, quote, 0) ||
 	       bpf_skb_store_bytes(skb, outer, &change->to, sizeof(change->to), 0) ||
 	       bpf_skb_store_bytes(skb, inner, &change->to, sizeof(change->to), 0);

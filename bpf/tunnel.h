@@ -201,7 +201,8 @@ static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct 
 	if (packet->whole && packet->flow.family == AF_INET)
 		ip.frag_off = bpf_htons(IPV4_DONT_FRAGMENT);
 	ip.check = ~fold((__u32)bpf_csum_diff(0, 0, (__be32 *)&ip, sizeof(ip), 0));
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip), 0);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 static __always_inline int write_outer_ipv6(struct __sk_buff *skb, const struct packet *packet,
@@ -219,7 +220,8 @@ static __always_inline int write_outer_ipv6(struct __sk_buff *skb, const struct 
 
 	__builtin_memcpy(&ip.saddr, &destination->tunnel_source, sizeof(ip.saddr));
 	__builtin_memcpy(&ip.daddr, &destination->address, sizeof(ip.daddr));
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip), 0);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),
+				   BPF_F_RECOMPUTE_CSUM);
 }
 
 /* `size` is one of wrapping_size(). */
@@ -232,7 +234,7 @@ static __always_inline int write_wrapping(struct __sk_buff *skb, __u32 offset,
 	asm volatile("" : "+r"(size));
 	if (size < GRE_PLAIN_SIZE)
 		return -1;
-	return bpf_skb_store_bytes(skb, offset, wrapping, size, 0);
+	return bpf_skb_store_bytes(skb, offset, wrapping, size, BPF_F_RECOMPUTE_CSUM);
 }
 
 /* A tunnel's source address is known once there was a route at adding or editing. */
@@ -295,8 +297,7 @@ __attribute__((noinline)) int tc_tunnel(struct __sk_buff *skb, const struct pack
 	int remote, checked, inner = UNCHECKED;
 
 	if (!packet || !destination ||
-	    decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-			  packet->flow.family))
+	    take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
 	if (!has_source(destination)) {
 		COUNT_EVENT(unroutable);

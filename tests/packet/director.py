@@ -48,6 +48,9 @@ SENT = 7
 # XDP verdicts (enum xdp_action)
 XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 
+DEVICE_SUMS = bpf.SUMMED_UP if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 16) else 0
+"""Frames come from a device that sums them up, where the kernel can be asked whether the sum stays right."""
+
 VIP = packed("10.0.0.100")
 VIP6 = packed("fd00::100")
 CLIENT = packed("10.0.0.200")
@@ -108,6 +111,7 @@ class Director:
         self.maps = Maps(folder)
         self.table = EbpfDatapath(self.maps)
         self._programs = self._open_programs()
+        self.device_sums = DEVICE_SUMS
         self.ifindex = socket.if_nametoindex("eth0")
         self.second_ifindex = socket.if_nametoindex("eth1")
         self._port = 1023
@@ -141,7 +145,9 @@ class Director:
         # struct __sk_buff: len, pkt_type, mark, seven words, then ifindex
         index = self.ifindex if ifindex is None else ifindex
         context = pack("=8xI28xI", mark, index)
-        verdict, after, _ = bpf.run_program(self._programs["xlvs_tc"], frame, context=context)
+        verdict, after, _ = bpf.run_program(
+            self._programs["xlvs_tc"], frame, context=context, flags=self.device_sums
+        )
         return verdict, after
 
     def xdp(self, frame: bytes, ifindex: int | None = None) -> tuple[int, bytes]:

@@ -64,11 +64,11 @@ def _service(
 class Control(Masqueraded):
     """An established control connection."""
 
-    def __init__(self, director: Director, key: ServiceKey) -> None:
+    def __init__(self, director: Director, key: ServiceKey, port: int | None = None) -> None:
         (entry,) = director.table.service(key).destinations
         server = (entry.destination.address, entry.destination.port)
         client = CLIENT if key.family == 2 else CLIENT6
-        super().__init__(TCP, (client, director.unused_port()), (key.address, key.port), server)
+        super().__init__(TCP, (client, port or director.unused_port()), (key.address, key.port), server)
         self.director = director
         for before, after in (self.asked(b"", SYN), self.answered(b"", SYN | ACK), self.asked(b"", ACK)):
             assert director.tc(director.frame(before)) == (SENT, director.frame(after))
@@ -362,3 +362,17 @@ def test_other_services_are_not_read(director: Director) -> None:
     _passes(director, one.asked(b"", SYN), one.answered(b"", SYN | ACK), one.asked(b"PASV\r\n"))
     _passes(director, one.answered(ANSWER), one.asked(b"PORT 10,0,0,200,156,64\r\n"))
     assert len([each for each in director.table.connections() if each.state == "LISTEN"]) == 0
+
+
+def test_a_way_back_that_was_not_of_ftp(director: Director) -> None:
+    """One client port had the real server's FTP port by another service: the newest decides what is read."""
+    other = director.service(1, method=MASQUERADE, server_port=CONTROL_PORT)
+    one = Masqueraded(
+        TCP, (CLIENT, director.unused_port()), (VIP, other.port), (real_server(1), CONTROL_PORT)
+    )
+    _passes(director, one.asked(b"", SYN), one.answered(b"", SYN | ACK))
+    with _service(director) as key:
+        control = Control(director, key, one.client[1])
+        control.says(b"PASV\r\n")
+        control.hears(ANSWER, _filled(b"227 Passive Mode (10,0,0,100,156,64).\r\n", ANSWER))
+        assert (0, 40000, 40000, "LISTEN") in control.listed()

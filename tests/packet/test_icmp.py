@@ -14,6 +14,7 @@ from tests.packet import packets
 from tests.packet.director import (
     CLIENT,
     CLIENT6,
+    DEVICE_SUMS,
     DROPPED,
     FAR_SERVER,
     FAR_SERVER6,
@@ -35,6 +36,12 @@ from xlvs.model import MASQUERADE, ROUTE, TUNNEL, Destination, ServiceKey, Tunne
 
 families = pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
 protocols = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_sums(director: Director) -> None:
+    """What is cut short loses its device's sum, and the kernel would miss it."""
+    director.device_sums = 0
 
 
 def _frame(
@@ -78,6 +85,19 @@ def test_no_real_server(director: Director, address: bytes, protocol: int) -> No
         assert director.events() == before | {"no_destination": counted}
         assert director.connection(key, port) is None
     assert director.listing(key).stats.in_packets == 0
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_what_the_device_has_summed_up(director: Director, address: bytes) -> None:
+    """The sum is still that of the packet where all of it is quoted."""
+    key = director.service(0, address=address)
+    director.device_sums = DEVICE_SUMS
+    try:
+        for size in (0, 1, 2, 3, 100):
+            frame = director.segment(key, director.unused_port(), SYN, bytes(size))
+            _is_answered(director, frame, PORT_UNREACHABLE)
+    finally:
+        director.device_sums = 0
 
 
 def test_sizes_of_the_quotes(director: Director) -> None:

@@ -38,6 +38,12 @@ XDP_FLAGS_SKB_MODE = 1 << 1
 """Generic XDP, run for an skb by the network stack."""
 
 _ATTRIBUTES_SIZE = 128
+
+SUMMED_UP = 4
+"""For `run_program`: the incoming device has summed the packet up, and the kernel checks afterwards that
+the sum is still the packet's; `OSError` with EBADMSG where it is not (BPF_F_TEST_SKB_CHECKSUM_COMPLETE,
+since Linux 6.16)."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -110,11 +116,14 @@ def delete(fd: int, key: bytes) -> None:
     _call(_MAP_DELETE_ELEM, attributes)
 
 
-def run_program(fd: int, packet: bytes, repeat: int = 1, context: bytes = b"") -> tuple[int, bytes, int]:
+def run_program(
+    fd: int, packet: bytes, repeat: int = 1, context: bytes = b"", flags: int = 0
+) -> tuple[int, bytes, int]:
     """Run an XDP or TC program on a packet (Ethernet header first).
 
     ``context`` is the beginning of the program's context (``struct __sk_buff``
-    or ``struct xdp_md``); without one the packet comes in by ``lo``.  Returns
+    or ``struct xdp_md``); without one the packet comes in by ``lo``.  ``flags``
+    are the kernel's, such as `SUMMED_UP`.  Returns
     the verdict, the packet as the program left it, and the mean run time in
     nanoseconds.
     """
@@ -122,11 +131,11 @@ def run_program(fd: int, packet: bytes, repeat: int = 1, context: bytes = b"") -
     data_out = ctypes.create_string_buffer(len(packet) + 512)
     context_in = ctypes.create_string_buffer(context, max(len(context), 1))
     attributes = bytearray(_ATTRIBUTES_SIZE)
-    layout = Struct("=IIIIQQIIIIQQ")
+    layout = Struct("=IIIIQQIIIIQQI")
     layout.pack_into(
         attributes, 0, fd, 0, len(packet), len(data_out),
         ctypes.addressof(data_in), ctypes.addressof(data_out), repeat, 0,
-        len(context), 0, ctypes.addressof(context_in) if context else 0, 0,
+        len(context), 0, ctypes.addressof(context_in) if context else 0, 0, flags,
     )  # fmt: skip
     buffer = ctypes.create_string_buffer(bytes(attributes), _ATTRIBUTES_SIZE)
     _call_in_place(_PROG_TEST_RUN, buffer)
