@@ -320,6 +320,16 @@ class Director:
         taken["events"] = self.events()
         return taken
 
+    def changes_nothing(self, act: Callable[[], None]) -> None:
+        """Do something that must change nothing; again where something expired meanwhile."""
+        expired = -1
+        while expired != self.maps.events()["expired"]:
+            expired = self.maps.events()["expired"]
+            before = self.snapshot()
+            act()
+            after = self.snapshot()
+        assert after == before
+
 
 @contextmanager
 def new_director(capacity: Capacity = SMALL, mode: str | None = None) -> Iterator[Director]:

@@ -54,11 +54,13 @@ def tcp6_service(director: Director) -> ServiceKey:
 
 def assert_untouched(director: Director, frame: bytes, ifindex: int | None = None) -> None:
     """Neither hook takes the frame, changes it, or changes anything else."""
-    before = director.snapshot()
-    assert director.xdp(frame, ifindex) == (XDP_PASS, frame)
-    if len(frame) >= _SHORTEST_AT_TC.get(frame[12:14], 15):
-        assert director.tc(frame, ifindex) == (UNTOUCHED, frame)
-    assert director.snapshot() == before
+
+    def pass_by() -> None:
+        assert director.xdp(frame, ifindex) == (XDP_PASS, frame)
+        if len(frame) >= _SHORTEST_AT_TC.get(frame[12:14], 15):
+            assert director.tc(frame, ifindex) == (UNTOUCHED, frame)
+
+    director.changes_nothing(pass_by)
 
 
 def _ipv4(payload: bytes, protocol: int = TCP, **changes: object) -> bytes:
