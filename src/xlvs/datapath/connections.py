@@ -8,7 +8,6 @@ once and takes no more memory than one of thousands.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 
 from xlvs import model
 from xlvs.datapath.maps import SLOT_BYTES, Maps
@@ -17,6 +16,8 @@ from xlvs.kernel import abi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xlvs.datapath.rows import ConnectionRow
 
 WINDOW = 16384
