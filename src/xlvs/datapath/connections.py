@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from xlvs.datapath.rows import ConnectionRow
 
-WINDOW = 16384
-"""Slots that are mapped, and looked through, at a time: 1 MiB."""
+WINDOW = 2048
+"""Slots that are mapped, and looked through, at a time: the first rows are there in milliseconds."""
 _ODD = abi.CONNECTION_REPLY | abi.CONNECTION_ASIDE
 """Flags of an entry that is not listed, or not as it stands: left to `Slot`."""
 
