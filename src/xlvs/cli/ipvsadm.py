@@ -15,6 +15,7 @@ privileges; with them, everything comes out as ipvsadm has it.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -116,7 +117,7 @@ class _Command:
             self.complain(step.message)
             return step.status
         if step.command == grammar.RESTORE:
-            return self._restore(at_once=not step.options.isdisjoint(("atomic", "extended")))
+            return self._restore_uncollected(not step.options.isdisjoint(("atomic", "extended")))
         if _is_answered_here(step):
             self._print((self._own_answer(step),))
             return 0
@@ -172,6 +173,16 @@ class _Command:
             return self._refuse(failure, request)
         self._print(lines)
         return 0
+
+    def _restore_uncollected(self, at_once: bool) -> int:
+        """Restore without the garbage collector, which would look through all lines again and again."""
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return self._restore(at_once)
+        finally:
+            if collects:
+                gc.enable()
 
     def _restore(self, at_once: bool) -> int:
         """Read all commands first: the table is locked only while they are carried out."""

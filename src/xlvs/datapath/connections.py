@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
 
 from xlvs import model
 from xlvs.datapath.maps import SLOT_BYTES, Maps
@@ -18,10 +17,12 @@ from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xlvs.datapath.rows import ConnectionRow
 
-WINDOW = 16384
-"""Slots that are mapped, and looked through, at a time: 1 MiB."""
+WINDOW = 2048
+"""Slots that are mapped, and looked through, at a time: the first rows are there in milliseconds."""
 _ODD = abi.CONNECTION_REPLY | abi.CONNECTION_ASIDE
 """Flags of an entry that is not listed, or not as it stands: left to `Slot`."""
 

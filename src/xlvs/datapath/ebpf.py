@@ -11,11 +11,10 @@ the run, then the run's number, which makes all of it visible at once.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from struct import Struct
 
 from xlvs import errors, model
-from xlvs.datapath import loopback, runs
+from xlvs.datapath import runs
 from xlvs.datapath.connections import connection_rows
 from xlvs.datapath.describing import (
     NOTHING_SPECIAL,
@@ -44,6 +43,8 @@ from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xlvs.datapath.rows import ConnectionRow, ServiceRow, Table
     from xlvs.kernel import rtnetlink
 
@@ -223,7 +224,7 @@ class EbpfDatapath:
         run = runs.begin(runs.SCHEDULERS[service.scheduler], [])
         start = self._places.run(runs.size(run))
         if service.key.family == model.IPV6:
-            loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
+            self._enable_ipv6()
         run.binding = self._records.begin_service(index, service, self._is_local(service.key))
         runs.write(self._maps.pool(), start, run)
         record = self._maps.service(index)
@@ -272,6 +273,11 @@ class EbpfDatapath:
         self._places.free_service(index)
         self._places.free_run(start)
         self._count(before, record)
+
+    def _enable_ipv6(self) -> None:
+        from xlvs.datapath import loopback  # listings do without it
+
+        loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
 
     def _count(self, before: tuple[bool, ...], record: abi.Service) -> None:
         """Tell the packet path of a service that is of other kinds in `SPECIAL` than before."""
@@ -378,7 +384,7 @@ class EbpfDatapath:
         run = runs.change(old, [(NO_RECORD, destination.weight), *old.picks])
         start = self._scheduling.place_added(service, run, destination)
         if destination.family == model.IPV6:  # a tunnel's, maybe of an IPv4 service
-            loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
+            self._enable_ipv6()
         index = self._records.begin_destination(key, service, destination, route)
         run.picks[0] = (index, destination.weight)
         record = self._maps.destination(index)

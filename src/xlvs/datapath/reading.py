@@ -81,8 +81,11 @@ class Reader:
 
     def table(self, counted: str = NOTHING) -> list[ServiceRow]:
         """Every service; see `Datapath.table`."""
+        used = self._used()
+        if not used:
+            return []  # without mapping the rest for it
         read = self._row_reader(counted)
-        return [read(index) for index in self._used()]
+        return [read(index) for index in used]
 
     def services(self) -> list[model.ServiceEntry]:
         """Every service; see `Datapath.services`."""

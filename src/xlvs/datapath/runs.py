@@ -9,7 +9,6 @@ The tables of sh, dh and mh are in `hashing`.
 
 from __future__ import annotations
 
-from array import array
 from math import gcd
 
 from xlvs.datapath import hashing
@@ -149,6 +148,8 @@ def write(pool: memoryview, start: int, run: Run) -> None:
     for offset, (destination, weight) in enumerate(run.picks):
         pool[first + offset] = destination | weight << 32
     if width:
+        from array import array  # listings do without it, and what it imports
+
         first += len(run.picks)
         elements = hashing.pack(run.table, width)
         pool[first : first + len(elements)] = memoryview(array("Q", elements))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from xlvs.errors import Unavailable
 from xlvs.kernel.bpffs import make_run_folder, namespace_folder
 from xlvs.kernel.namespaces import network_cookie, outermost_process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 FOLDER = "/run/xlvs/lock"
 
@@ -48,6 +50,8 @@ def _acquire(path: str, operation: int) -> int:
 
 def forget(live_cookies: set[int]) -> None:
     """Remove the lock files of network namespaces that are gone."""
+    from contextlib import suppress
+
     folder = f"/proc/{outermost_process()}/root{FOLDER}"
     if not os.path.isdir(folder):
         return
@@ -65,26 +69,40 @@ def forget(live_cookies: set[int]) -> None:
                 os.close(descriptor)
 
 
-@contextmanager
-def table_lock(exclusive: bool) -> Iterator[None]:
-    """Hold the table's lock; waits for it.
+def table_lock(exclusive: bool) -> TableLock:
+    """The table's lock, to be held for a ``with`` block; entering waits for it.
 
-    Raises `Unavailable` where the lock file cannot be made.
+    Entering raises `Unavailable` where the lock file cannot be made.
     """
-    path = f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
-    try:
-        descriptor = _acquire(path, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-    except OSError as error:
-        raise Unavailable(
-            f"cannot open the lock file under {FOLDER}: {error.strerror}",
-            "xlvs keeps its lock and its table under /run/xlvs: /run must be writable.",
-        ) from error
-    try:
-        yield
-    finally:
-        if exclusive and not _is_loaded():
-            os.unlink(path)
-        os.close(descriptor)
+    return TableLock(exclusive)
+
+
+class TableLock:
+    """This network namespace's lock; see `table_lock`."""
+
+    def __init__(self, exclusive: bool) -> None:
+        self._exclusive = exclusive
+        self._path = ""
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        self._path = f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
+        try:
+            self._descriptor = _acquire(self._path, fcntl.LOCK_EX if self._exclusive else fcntl.LOCK_SH)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot open the lock file under {FOLDER}: {error.strerror}",
+                "xlvs keeps its lock and its table under /run/xlvs: /run must be writable.",
+            ) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._exclusive and not _is_loaded():
+                os.unlink(self._path)
+        finally:
+            os.close(self._descriptor)
 
 
 def _is_loaded() -> bool:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from xlvs.errors import Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -48,22 +51,32 @@ def set_namespace(fd: int, kind: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-@contextmanager
-def network_namespace(path: str) -> Iterator[None]:
-    """Be in another network namespace for a while; ``path`` is its file, as under /run/netns."""
-    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        there = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+class network_namespace:  # noqa: N801 - used like a function
+    """Be in another network namespace for a ``with`` block; ``path`` is its file, as under /run/netns."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._here = -1
+
+    def __enter__(self) -> None:
+        self._here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            set_namespace(there, CLONE_NEWNET)
-        finally:
-            os.close(there)
+            there = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                set_namespace(there, CLONE_NEWNET)
+            finally:
+                os.close(there)
+        except BaseException:
+            os.close(self._here)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            yield
+            set_namespace(self._here, CLONE_NEWNET)
         finally:
-            set_namespace(here, CLONE_NEWNET)
-    finally:
-        os.close(here)
+            os.close(self._here)
 
 
 def _parent_of(process: int) -> int:

@@ -63,6 +63,29 @@ def test_the_list_would_notice() -> None:
     assert "socket" in start("-L")
 
 
+OPEN_SCRIPT = f"""
+import sys
+sys.path.insert(0, {str(SOURCE)!r})
+from xlvs.cli import ipvsadm
+import xlvs.datapath, xlvs.datapath.ebpf, xlvs.kernel.bpffs, xlvs.kernel.lock, xlvs.kernel.privilege
+print(*sys.modules)
+"""
+"""What a listing of a loaded data plane imports, `socket` for names apart."""
+
+ALLOWED = {"ctypes", "struct"}
+"""Of the slow ones: there is no way to a map without them."""
+
+
+def test_a_loaded_data_plane_needs_little_more() -> None:
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", OPEN_SCRIPT], capture_output=True, text=True, check=True
+    )
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert imported & SLOW == ALLOWED
+    assert not imported & {"site", "contextlib", "functools", "collections", "array"}
+    assert "xlvs.kernel.rtnetlink" not in done.stdout.split()
+
+
 def test_starts_within_three_times_a_bare_interpreter() -> None:
     def seconds(*command: str) -> float:
         """Processor time of one run, which a busy machine disturbs less than the clock."""
