@@ -327,6 +327,14 @@ struct interface {
 	__u16 known;
 };
 
+/* A real server that may begin calls: what it sends from. */
+struct caller {
+	union address address;
+	__be16 port;
+	__u8 family;
+	__u8 pad;
+};
+
 /* Constants of one load, in .rodata.limits: the verifier folds them in. */
 struct limits {
 	__u64 hash_seed;
@@ -375,6 +383,7 @@ struct settings {
 	__u32 loopback_wanted;    /* bits as above: there is need of it */
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 	__u32 ftp_services;       /* how many there are at TCP port 21, */
+	__u32 callers;            /* real servers that may begin calls, */
 	__u32 any_port_services;  /* and without a port: look-ups ask for them only then */
 	__s32 sysctl[SYSCTL_COUNT];
 	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */

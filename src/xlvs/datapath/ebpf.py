@@ -135,6 +135,8 @@ class EbpfDatapath:
         self._maps = maps
         self._places = Places(maps)
         self._scheduling = Scheduling(maps, self._places)
+        self._in_change = False
+        self._callers_changed = False
 
     # --- reading -----------------------------------------------------------
 
@@ -263,12 +265,14 @@ class EbpfDatapath:
         if self._maps.settings.changing:
             self._repair()
         self._maps.settings.changing = 1
-        self._scheduling.may_wait = True
+        self._scheduling.may_wait = self._in_change = True
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
         self._scheduling.finish()
-        self._scheduling.may_wait = False
+        self._scheduling.may_wait = self._in_change = False
+        if self._callers_changed:
+            self._write_callers()
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -296,6 +300,7 @@ class EbpfDatapath:
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
         self._count_services_of_many_ports()
+        self._callers_changed = True
 
     # --- services ----------------------------------------------------------
 
@@ -331,6 +336,7 @@ class EbpfDatapath:
         runs.write(self._maps.pool(), start, run)
         record.run = start
         _describe_service(record, service)
+        self._note_engine(record.flags)
         settings = self._maps.settings
         settings.services_top = max(settings.services_top, index + 1)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
@@ -350,7 +356,9 @@ class EbpfDatapath:
             run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
             self._scheduling.switch(index, run, self._scheduling.place(index, run))
             record.binding = run.binding
+        before = record.flags
         _describe_service(record, service)
+        self._note_engine(before | record.flags)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -365,7 +373,8 @@ class EbpfDatapath:
             # If it comes back, then to another service, whose counts begin at 0
             # (kernel: __ip_vs_update_dest).
             self._reset_base("destination", destination)
-        record.flags = 0
+        before, record.flags = record.flags, 0
+        self._note_engine(before)
         self._places.free_run(start)
         if _takes_many_ports(key):
             self._count_services_of_many_ports()
@@ -377,6 +386,22 @@ class EbpfDatapath:
         keys = [self._maps.service(index).key for index, value in enumerate(flags) if value]
         settings.ftp_services = sum(key.port == _FTP and key.protocol == model.TCP for key in keys)
         settings.any_port_services = sum(key.port == 0 and key.fwmark == 0 for key in keys)
+
+    def _note_engine(self, flags: int) -> None:
+        """Note a change of a service with those flags, or of its real servers.
+
+        With a persistence engine, the packet path has to know who may begin calls.
+        """
+        if flags & abi.SERVICE_SIP:
+            self._callers_changed = True
+            if not self._in_change:
+                self._write_callers()
+
+    def _write_callers(self) -> None:
+        from xlvs.datapath import callers  # most do without it
+
+        callers.write(self._maps, self._scheduling)
+        self._callers_changed = False
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
@@ -470,6 +495,7 @@ class EbpfDatapath:
         record.last_weight = 0  # it may come back with another
         _describe(record, destination, route)
         self._scheduling.switch_added(service, run, start)
+        self._note_engine(self._maps.service(service).flags)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
@@ -490,6 +516,7 @@ class EbpfDatapath:
         start = self._scheduling.place(service, run)
         _describe(self._maps.destination(index), destination, route)
         self._scheduling.switch(service, run, start)
+        self._note_engine(self._maps.service(service).flags)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
         """See `Datapath.delete_destination`."""
@@ -502,6 +529,7 @@ class EbpfDatapath:
         run = runs.change(old, [*old.picks[:place], *old.picks[place + 1 :]])
         self._scheduling.switch(service, run, self._scheduling.place(service, run))
         self._places.discard(old.picks[place][0])
+        self._note_engine(self._maps.service(service).flags)
 
     def _check_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         if destination.method not in METHODS:

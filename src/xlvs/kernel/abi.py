@@ -384,6 +384,21 @@ class Interface(LittleEndianStructure):
     ]
 
 
+class Caller(LittleEndianStructure):
+    """``struct caller``, 24 bytes."""
+
+    address: Array[c_uint8]
+    port: int
+    family: int
+    pad: int
+    _fields_ = [
+        ("address", c_uint8 * 16),
+        ("port", c_uint16),
+        ("family", c_uint8),
+        ("pad", c_uint8),
+    ]
+
+
 class Limits(LittleEndianStructure):
     """``struct limits``, 32 bytes."""
 
@@ -406,7 +421,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 304 bytes."""
+    """``struct settings``, 312 bytes."""
 
     abi_version: int
     pad: int
@@ -425,6 +440,7 @@ class Settings(LittleEndianStructure):
     loopback_wanted: int
     changing: int
     ftp_services: int
+    callers: int
     any_port_services: int
     sysctl: Array[c_int32]
     mark_set: int
@@ -449,6 +465,7 @@ class Settings(LittleEndianStructure):
         ("loopback_wanted", c_uint32),
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
+        ("callers", c_uint32),
         ("any_port_services", c_uint32),
         ("sysctl", c_int32 * 12),
         ("mark_set", c_uint32),
