@@ -346,6 +346,14 @@ struct interface {
 	__u16 known;
 };
 
+/* A real server that may begin calls: what it sends from. */
+struct caller {
+	union address address;
+	__be16 port;
+	__u8 family;
+	__u8 pad;
+};
+
 /* Constants of one load, in .rodata.limits: the verifier folds them in. */
 struct limits {
 	__u64 hash_seed;
@@ -395,6 +403,7 @@ struct settings {
 	__u32 loopback_wanted;    /* bits as above: there is need of it */
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 	__u32 ftp_services;       /* how many there are at TCP port 21, */
+	__u32 callers;            /* real servers that may begin calls, */
 	__u32 any_port_services;  /* and without a port: look-ups ask for them only then */
 	__u32 idle_services;      /* how many there are with an idle timeout of their own, */
 	__u32 rehoming_services;  /* and whose UDP flows find another real server */

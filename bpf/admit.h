@@ -22,6 +22,8 @@
 /* What admit() returns for a packet that gets no connection: this, and the
  * index of the destination that was chosen for it. */
 #define ONE_PACKET 0x40000000
+#define ONE_ANSWER 0x20000000 /* and it comes from that destination */
+#define CHOSEN_DESTINATION 0x1fffffff
 
 static __always_inline int is_set(enum sysctl setting)
 {

@@ -43,6 +43,7 @@
 #include "fragment.h"
 #include "ftp.h"
 #include "answer.h"
+#include "outward.h"
 #include "related.h"
 #include "tunnel_error.h"
 #include "sweep.h"
@@ -193,11 +194,15 @@ static __always_inline int go_on(struct __sk_buff *skb, const struct packet *pac
 	if (reply_flags) {
 		if (reply_flags & CONNECTION_FTP)
 			ftp_answer(skb, packet, slot);
+		if (may_reach_out(packet) && is_stray(slot))
+			return reach_out(skb, packet, slot + 1);
 		return answer(skb, packet, slot);
 	}
 	choice = connection_for(skb, packet, slot);
 	if (packet->flow.virtual_port == bpf_htons(FTP_PORT) && choice >= 0)
 		ftp_request(skb, packet, choice);
+	if (choice == NOT_A_SERVICE && packet->own == FROM_OUTSIDE && may_reach_out(packet))
+		return reach_out(skb, packet, 0);
 	return serve(skb, packet, choice);
 }
 
@@ -243,8 +248,10 @@ int xlvs_tc_out(struct __sk_buff *skb)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
 	reply_flags = reply_flags_at(slot);
-	if (!reply_flags && (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX))
+	if (!reply_flags && note_local_answer(&packet))
 		return NOT_OURS;
+	if (!reply_flags && skb->ifindex != LOOPBACK_INDEX)
+		return may_reach_out(&packet) ? reach_out(skb, &packet, 0) : NOT_OURS;
 	return go_on(skb, &packet, slot, reply_flags);
 }
 

@@ -113,21 +113,19 @@ static __always_inline int forward_fragment(struct __sk_buff *skb, const struct 
 	return tc_to_destination(skb, packet->flow.family, destination);
 }
 
-/* A later fragment of a masqueraded real server's answer. */
+/* A later fragment of a masqueraded real server's answer, which leaves as the VIP's;
+ * `here` tells that its client is the director. */
 static __always_inline int answer_fragment(struct __sk_buff *skb, const struct packet *packet,
-					   const struct connection *entry)
+					   __u32 index, const union address *virtual, int here)
 {
-	int here = control_flags(load_control(entry)) & CONNECTION_CLIENT_HERE;
-	struct destination *destination;
-	__u32 index = entry->destination;
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
 
-	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return TC_ACT_SHOT;
 	if (!packet->own && !here && packet->ttl <= 1)
 		return TC_ACT_SHOT;
 	count_outbound(destination, index, packet->bytes);
-	if (translate_address(skb, packet, &entry->flow.virtual, NAT_SOURCE))
+	if (translate_address(skb, packet, virtual, NAT_SOURCE))
 		return TC_ACT_SHOT;
 	if (packet->own)
 		return NOT_OURS;
@@ -135,7 +133,26 @@ static __always_inline int answer_fragment(struct __sk_buff *skb, const struct p
 		return tc_to_self(skb);
 	if (take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
-	return tc_to(skb, &entry->flow.client, packet->flow.family);
+	return tc_to(skb, &packet->flow.virtual, packet->flow.family);
+}
+
+/* A later fragment of what has no entry. */
+static __always_inline int follow_one_packet(struct __sk_buff *skb, const struct packet *packet,
+					     __u32 choice)
+{
+	struct destination *destination;
+	struct service *service;
+	__u32 index = choice & CHOSEN_DESTINATION, service_index;
+
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination)
+		return TC_ACT_SHOT;
+	if (!(choice & ONE_ANSWER))
+		return forward_fragment(skb, packet, index, destination->method);
+	service_index = destination->service;
+	service = bpf_map_lookup_elem(&services, &service_index);
+	return service ? answer_fragment(skb, packet, index, &service->key.address, 0) :
+			 TC_ACT_SHOT;
 }
 
 /* A later fragment goes the way of its first. */
@@ -144,7 +161,7 @@ __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struc
 	struct connection *entry;
 	struct fragment_note *note;
 	struct datagram datagram;
-	__u32 choice, index;
+	__u32 choice;
 
 	if (!packet)
 		return NOT_OURS;
@@ -155,14 +172,8 @@ __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struc
 	choice = note->choice;
 	if (choice == GOES_ROUND)
 		return packet->own == OWN_LEAVING ? send_round(skb) : TC_ACT_SHOT;
-	if (choice & ONE_PACKET) {
-		struct destination *destination;
-
-		index = choice & ~ONE_PACKET;
-		destination = bpf_map_lookup_elem(&destinations, &index);
-		return destination ? forward_fragment(skb, packet, index, destination->method) :
-				     TC_ACT_SHOT;
-	}
+	if (choice & ONE_PACKET)
+		return follow_one_packet(skb, packet, choice);
 	entry = conn_at(choice);
 	if (!entry || !is_entry_of(entry, packet))
 		return TC_ACT_SHOT;
@@ -170,7 +181,10 @@ __attribute__((noinline)) int follow_fragment(struct __sk_buff *skb, const struc
 		return forward_fragment(skb, packet, entry->destination,
 					control_method(load_control(entry)));
 	entry = conn_of_reply(entry);
-	return entry ? answer_fragment(skb, packet, entry) : TC_ACT_SHOT;
+	return entry ? answer_fragment(skb, packet, entry->destination, &entry->flow.virtual,
+				       control_flags(load_control(entry)) &
+					       CONNECTION_CLIENT_HERE) :
+		       TC_ACT_SHOT;
 }
 
 #endif

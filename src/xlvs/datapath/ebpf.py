@@ -73,6 +73,8 @@ class EbpfDatapath:
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._forget_places()
+        self._in_change = False
+        self._callers_changed = False
         # What a change has found out already; nobody else changes services meanwhile.
         self._indices: dict[bytes, int] | None = None
         self._routes: dict[bytes, rtnetlink.Route] | None = None
@@ -165,14 +167,16 @@ class EbpfDatapath:
         if self._maps.settings.changing:
             self._repair()
         self._maps.settings.changing = 1
-        self._scheduling.may_wait = True
+        self._scheduling.may_wait = self._in_change = True
         self._indices, self._routes = {}, {}
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
         self._scheduling.finish()
-        self._scheduling.may_wait = False
+        self._scheduling.may_wait = self._in_change = False
         self._indices = self._routes = None
+        if self._callers_changed:
+            self._write_callers()
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -200,6 +204,7 @@ class EbpfDatapath:
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
         self._count_all()
+        self._callers_changed = True
 
     def _count_all(self) -> None:
         """Tell the packet path for what of `SPECIAL` there are services."""
@@ -230,6 +235,7 @@ class EbpfDatapath:
         record = self._maps.service(index)
         record.run = start
         describe_service(record, service)
+        self._note_engine(record.flags)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
         self._count(NOTHING_SPECIAL, record)
 
@@ -246,11 +252,12 @@ class EbpfDatapath:
             run = runs.begin(scheduler, old.picks, record.binding + 1 & 0xFFFFFFFF)
             self._scheduling.switch(index, run, self._scheduling.place(index, run))
             record.binding = run.binding
-        before = special(record)
+        before, old_flags = special(record), record.flags
         describe_service(record, service)
         for destination, _ in old.picks:
             hand_down(record, self._maps.destination(destination))
         self._count(before, record)
+        self._note_engine(old_flags | record.flags)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -269,7 +276,8 @@ class EbpfDatapath:
             # If it comes back, then to another service, whose counts begin at 0
             # (kernel: __ip_vs_update_dest).
             self._records.reset_base("destination", destination)
-        record.flags = 0
+        old_flags, record.flags = record.flags, 0
+        self._note_engine(old_flags)
         self._places.free_service(index)
         self._places.free_run(start)
         self._count(before, record)
@@ -285,6 +293,22 @@ class EbpfDatapath:
         for name, was, does in zip(SPECIAL, before, special(record), strict=True):
             if was != does:
                 setattr(settings, name, getattr(settings, name) + does - was)
+
+    def _note_engine(self, flags: int) -> None:
+        """Note a change of a service with those flags, or of its real servers.
+
+        With a persistence engine, the packet path has to know who may begin calls.
+        """
+        if flags & abi.SERVICE_SIP:
+            self._callers_changed = True
+            if not self._in_change:
+                self._write_callers()
+
+    def _write_callers(self) -> None:
+        from xlvs.datapath import callers  # most do without it
+
+        callers.write(self._maps, self._scheduling)
+        self._callers_changed = False
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
@@ -321,6 +345,7 @@ class EbpfDatapath:
 
         replacement.switch(delete_the_others)
         self._count_all()
+        self._note_engine(abi.SERVICE_SIP)
 
     def zero(self, key: model.ServiceKey | None = None) -> None:
         """See `Datapath.zero`."""
@@ -391,6 +416,7 @@ class EbpfDatapath:
         describe(record, destination, route)
         hand_down(self._maps.service(service), record)
         self._scheduling.switch_added(service, run, start)
+        self._note_engine(self._maps.service(service).flags)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
@@ -411,6 +437,7 @@ class EbpfDatapath:
         describe(record, destination, route)
         hand_down(self._maps.service(service), record)
         self._scheduling.switch(service, run, start)
+        self._note_engine(self._maps.service(service).flags)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
         """See `Datapath.delete_destination`."""
@@ -423,6 +450,7 @@ class EbpfDatapath:
         run = runs.change(old, [*old.picks[:place], *old.picks[place + 1 :]])
         self._scheduling.switch(service, run, self._scheduling.place(service, run))
         self._places.discard(old.picks[place][0])
+        self._note_engine(self._maps.service(service).flags)
 
     def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
         sought = padded(address) + port.to_bytes(2, "big")  # as they stand in the record, side by side

@@ -410,6 +410,21 @@ class Interface(LittleEndianStructure):
     ]
 
 
+class Caller(LittleEndianStructure):
+    """``struct caller``, 24 bytes."""
+
+    address: Array[c_uint8]
+    port: int
+    family: int
+    pad: int
+    _fields_ = [
+        ("address", c_uint8 * 16),
+        ("port", c_uint16),
+        ("family", c_uint8),
+        ("pad", c_uint8),
+    ]
+
+
 class Limits(LittleEndianStructure):
     """``struct limits``, 32 bytes."""
 
@@ -451,6 +466,7 @@ class Settings(LittleEndianStructure):
     loopback_wanted: int
     changing: int
     ftp_services: int
+    callers: int
     any_port_services: int
     idle_services: int
     rehoming_services: int
@@ -477,6 +493,7 @@ class Settings(LittleEndianStructure):
         ("loopback_wanted", c_uint32),
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
+        ("callers", c_uint32),
         ("any_port_services", c_uint32),
         ("idle_services", c_uint32),
         ("rehoming_services", c_uint32),

@@ -22,6 +22,7 @@ SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361
 _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
+_MAP_GET_NEXT_KEY = 4
 _OBJ_PIN = 6
 _OBJ_GET = 7
 _PROG_TEST_RUN = 10
@@ -114,6 +115,21 @@ def delete(fd: int, key: bytes) -> None:
     """Remove a key; raises `FileNotFoundError` where it is not there."""
     attributes, _alive = _element_attributes(fd, key, None, 0)
     _call(_MAP_DELETE_ELEM, attributes)
+
+
+def keys(fd: int, size: int) -> list[bytes]:
+    """Every key of a map that nobody changes meanwhile; each has ``size`` bytes."""
+    found: list[bytes] = []
+    following = ctypes.create_string_buffer(size)
+    while True:
+        attributes, _alive = _element_attributes(fd, found[-1] if found else b"", following, 0)
+        if not found:  # a null pointer asks for the first one
+            attributes = attributes[:8] + bytes(8) + attributes[16:]
+        try:
+            _call(_MAP_GET_NEXT_KEY, attributes)
+        except FileNotFoundError:
+            return found
+        found.append(following.raw)
 
 
 def run_program(
