@@ -140,8 +140,9 @@ static __always_inline int parse_transport(void *header, void *end, __s32 room,
 #define IPV4_FIXED_WORDS 5
 #define IPV4_MOST_WORDS 15
 
-/* RFC 791: a packet whose header's checksum is wrong is discarded (ip_rcv()). */
-static __always_inline int is_ipv4_header_sound(struct iphdr *ip, void *end, __u32 words)
+/* RFC 791: a packet whose header's checksum is wrong is discarded (ip_rcv()).
+ * A function of its own, for what it needs of the stack: callers have none to spare. */
+static __attribute__((noinline)) int is_ipv4_header_sound(struct iphdr *ip, void *end, __u32 words)
 {
 	__u32 *word = (__u32 *)ip;
 	__u64 sum = 0;
@@ -168,15 +169,14 @@ static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, stru
 	struct iphdr *ip = header;
 	__u32 length, total;
 
-	if ((void *)(ip + 1) > end || ip->version != 4)
+	if ((void *)(ip + 1) > end || ip->version != 4 || !is_ipv4_header_sound(ip, end, ip->ihl))
 		return -1;
 	length = ip->ihl * 4;
 	total = bpf_ntohs(ip->tot_len);
 	/* A super-packet for segmentation may be longer than the field can tell. */
 	if (total == 0 && bytes > LONGEST_TOLD)
 		total = bytes;
-	if (length < sizeof(*ip) || total < length || total > bytes ||
-	    !is_ipv4_header_sound(ip, end, ip->ihl))
+	if (length < sizeof(*ip) || total < length || total > bytes)
 		return -1;
 	packet->flow.family = AF_INET;
 	packet->flow.protocol = ip->protocol;

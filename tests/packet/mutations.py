@@ -67,6 +67,7 @@ from tests.packet.packets import (
     packed,
 )
 from xlvs.datapath.load import Capacity
+from xlvs.datapath.records import seconds_to_ticks
 from xlvs.kernel import abi
 from xlvs.model import MASQUERADE, ROUTE, TUNNEL, ServiceKey, Tunnel
 
@@ -205,6 +206,7 @@ class Ground:
 
     def __init__(self, director: Director) -> None:
         self.director = director
+        director.maps.settings.timeout[:] = [seconds_to_ticks(86_400)] * abi.TIMEOUT_COUNT
         self.planes = [
             Plane(director, method, protocol, family, kind)
             for method, kind in _METHODS

@@ -123,6 +123,8 @@ def _loaded(maps: Maps) -> dict[str, Any]:
         "attached": [_attachment(found) for found in attacher.attachments()],
         "own_clients": _attachment(own_clients) if own_clients else None,
         "not_attached": [link.name for link in attacher.fitting() if not attacher.is_attached(link.index)],
+        "misplaced": attacher.misplaced(),
+        "departed": attacher.departed(),
         "tables": {
             "connections": {
                 "used": connections,
@@ -173,6 +175,13 @@ def _page(report: dict[str, Any]) -> list[str]:
         )
     for name in report["not_attached"]:
         lines.append(f"{name:<16} none         (attach it: xlvs attach {name})")
+    for name, reason in report["misplaced"].items():
+        lines.append(f"{name} is attached, but now {reason}; then: xlvs detach {name}")
+    for index in report["departed"]:
+        lines.append(
+            f"Interface number {index} has gone to another network namespace, with the packet path on it: "
+            "xlvs attach takes it off"
+        )
     if not report["attached"] and not report["not_attached"]:
         lines.append("none: no Ethernet interface is up")
     lines += ["", "Table            Used         Capacity"]

@@ -44,6 +44,7 @@ def activate(
     try:
         _set_loopback_up(folder)
         attacher = Attacher(folder)
+        attacher.forget_departed()
         if interfaces is None:
             _attach_fitting(attacher, mode, activation)
             if activation.refused and not activation.attached:

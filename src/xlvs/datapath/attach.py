@@ -118,8 +118,39 @@ class Attacher:
 
     def detach_all(self) -> None:
         """Take every program of ours off every interface."""
-        for index in {int(name.rpartition("-")[2]) for name in self._pins.links() if "-" in name}:
+        for index in self._pinned():
             self.detach(index)
+
+    def _pinned(self) -> set[int]:
+        """The indices of interfaces that something was attached to."""
+        return {int(name.rpartition("-")[2]) for name in self._pins.links() if "-" in name}
+
+    def departed(self) -> list[int]:
+        """Interfaces that have taken the packet path with them into another network namespace.
+
+        The kernel leaves links attached there; packets would be served by this
+        namespace's table, and routed by the other's.
+        """
+        here = {link.index for link in self._links}
+        hooks = ("tc", "out", "xdp")
+        return sorted(
+            index
+            for index in self._pinned() - here
+            if any(self._pins.alive(f"{hook}-{index}") for hook in hooks)
+        )
+
+    def forget_departed(self) -> None:
+        """Take every program of ours off interfaces that are no longer in this namespace, or nowhere."""
+        for index in self._pinned() - {link.index for link in self._links}:
+            self.detach(index)
+
+    def misplaced(self) -> dict[str, str]:
+        """Interfaces that are attached and would be refused by now, with the reason."""
+        return {
+            link.name: unfit(link, self._links)
+            for link in self._links
+            if not link.loopback and self.is_attached(link.index) and unfit(link, self._links)
+        }
 
     def is_attached(self, index: int) -> bool:
         """Whether the complete path runs on an interface."""
