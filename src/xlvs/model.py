@@ -33,6 +33,9 @@ SCHEDULERS = (
 )  # fmt: skip
 """Every scheduler that IPVS knows; a data plane may not have them all."""
 
+NO_SCHEDULER = "none"
+"""What IPVS accepts in place of a scheduler: such a service takes no new connection."""
+
 DEFAULT_SCHEDULER = "wlc"
 
 # Forwarding methods, named as `ipvsadm -L` prints them, lower case.

@@ -425,7 +425,7 @@ class EbpfDatapath:
 
     def _check_service(self, service: model.Service) -> None:
         key = service.key
-        if service.scheduler not in model.SCHEDULERS:
+        if service.scheduler not in runs.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
         if service.engine:
             raise errors.NotSupported("xlvs does not have persistence engines yet")

@@ -21,6 +21,7 @@ from xlvs.errors import (
 )
 from xlvs.model import (
     IPV6,
+    NO_SCHEDULER,
     SCHEDULERS,
     TUNNEL,
     Destination,
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
     from xlvs.model import Connection, MarkRule
 
-NO_SCHEDULER = "none"
-"""What the kernel accepts for a service that schedules nothing."""
 ENGINES = ("sip",)
 """The persistence engines of the kernel."""
 

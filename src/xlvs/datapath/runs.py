@@ -16,6 +16,7 @@ from xlvs.datapath import hashing
 from xlvs.kernel import abi
 
 SCHEDULERS = {
+    "none": abi.SCHEDULER_NONE,
     "rr": abi.SCHEDULER_RR,
     "wrr": abi.SCHEDULER_WRR,
     "lc": abi.SCHEDULER_LC,
