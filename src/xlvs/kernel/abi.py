@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 3
+ABI_VERSION = 4
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -126,8 +126,10 @@ SYSCTL_DROP_PACKET = 7
 SYSCTL_SECURE_TCP = 8
 SYSCTL_AMEMTHRESH = 9
 SYSCTL_AM_DROPRATE = 10
-SYSCTL_IGNORE_TUNNELED = 11
-SYSCTL_COUNT = 12
+SYSCTL_SCHEDULE_ICMP = 11
+SYSCTL_PMTU_DISC = 12
+SYSCTL_IGNORE_TUNNELED = 13
+SYSCTL_COUNT = 14
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -397,7 +399,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 312 bytes."""
+    """``struct settings``, 320 bytes."""
 
     abi_version: int
     pad: int
@@ -445,7 +447,7 @@ class Settings(LittleEndianStructure):
         ("any_port_services", c_uint32),
         ("idle_services", c_uint32),
         ("rehoming_services", c_uint32),
-        ("sysctl", c_int32 * 12),
+        ("sysctl", c_int32 * 14),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
