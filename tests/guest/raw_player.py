@@ -104,6 +104,14 @@ class Director:
             status = ipvsadm.run(list(words), io.StringIO(stdin), stdout, stderr, open_datapath)
         return without_size(format_answer(stdout.getvalue(), stderr.getvalue(), status))
 
+    def sysctl(self, name: str, value: str) -> None:
+        """Set one of the settings of net.ipv4.vs."""
+        if self.name != KERNEL:
+            self._xlvs("sysctl", f"{name}={value}")
+            return
+        with self.wire.at_director():
+            Path("/proc/sys/net/ipv4/vs", name).write_text(value)
+
     def keep_hooks(self) -> None:
         """See to a service of each family that no scenario has.
 
@@ -243,7 +251,10 @@ class RawPlay:
                 )
                 for side in self._sides
             ]  # fmt: skip
-        if verb == "wait":
+        if verb == "sysctl":
+            for side in self._sides:
+                side.director.sysctl(*words)
+        if verb in ("wait", "sysctl"):
             return [Observation(step, "") for _ in self._sides]
         raise ValueError(f"not a step of a scenario of raw packets: {step}")
 
@@ -289,9 +300,9 @@ def play_all(plays: Sequence[RawPlay], steady: SteadyClock | None) -> None:
 
 
 def is_about_whole_table(scenario: Scenario) -> bool:
-    """Whether a scenario must be played alone."""
+    """Whether a scenario must be played alone: settings are every service's, too."""
     lines = [step.removeprefix("<").removeprefix("ipvsadm") for step in scenario.steps]
-    return any(tuple(line.split()) in WHOLE_TABLE for line in lines)
+    return any(tuple(line.split()) in WHOLE_TABLE or line.startswith("sysctl ") for line in lines)
 
 
 def own_services(answer: str, virtual: Sequence[str]) -> str:
