@@ -260,7 +260,7 @@ RAW = (
         packet udp {client1}:40000 {vip}:53 data=100
         packet udp {client1}:40000 {vip}:54 df data=100
         packet udp [{client1_6}]:40000 [{vip6}]:53 data=100
-        packet udp [{client1_6}]:40000 [{vip6}]:53 data=1450
+        packet udp [{client1_6}]:40000 [{vip6}]:53 data=1440
         sysctl pmtu_disc 1
         packet udp {client1}:40000 {vip}:53 df data=100
         packet udp {client1}:40000 {vip}:53 df data=1460
