@@ -379,6 +379,8 @@ enum sysctl {
 	SYSCTL_SECURE_TCP,
 	SYSCTL_AMEMTHRESH,
 	SYSCTL_AM_DROPRATE,
+	SYSCTL_SCHEDULE_ICMP,
+	SYSCTL_PMTU_DISC,
 	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
 	SYSCTL_RUN_ESTIMATION,
 	SYSCTL_COUNT,

@@ -15,6 +15,7 @@
 #include "sched.h"
 #include "state.h"
 #include "stats.h"
+#include "sysctl.h"
 
 #define FTP_DATA_PORT 20
 #define FIRST_UNPRIVILEGED_PORT 1024
@@ -25,20 +26,14 @@
 #define ONE_ANSWER 0x20000000 /* and it comes from that destination */
 #define CHOSEN_DESTINATION 0x1fffffff
 
-static __always_inline int is_set(enum sysctl setting)
-{
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current && current->sysctl[setting];
-}
-
 static __always_inline int may_be_scheduled(const struct packet *packet)
 {
 	/* From port 0 come no connections: it is that of templates. */
 	if (packet->flow.client_port == bpf_htons(FTP_DATA_PORT) || packet->flow.client_port == 0)
 		return 0;
+	/* Whatever it says of its state (kernel: tcp_conn_schedule(), sctp_conn_schedule()). */
+	if (packet->quoted)
+		return 1;
 	if (packet->flow.protocol == PROTOCOL_SCTP)
 		return asks(packet) || (packet->sctp_event != SCTP_NO_CHUNK &&
 					is_set(SYSCTL_SLOPPY_SCTP));
@@ -364,6 +359,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	one_packet = service->flags & SERVICE_ONE_PACKET && packet->flow.protocol == PROTOCOL_UDP;
 	if (one_packet && packet->own == OWN_LEAVING)
 		return NOT_YET;
+	if (one_packet && packet->quoted)
+		return NOT_A_SERVICE; /* the error would find no entry that says where it belongs */
 	if (is_dropped_in_defense()) {
 		COUNT_EVENT(defended);
 		return REFUSED;

@@ -206,10 +206,27 @@ static __always_inline int go_on(struct __sk_buff *skb, const struct packet *pac
 	return serve(skb, packet, choice);
 }
 
-/* A frame that is no TCP, UDP or SCTP packet; it may be an error about one, or about a tunnel's. */
-static __always_inline int follow_error_of_any(struct __sk_buff *skb)
+/* Whether an ICMP error that belongs to a service, but to no connection, is to be dropped: it
+ * has none that it could begin (kernel: ip_vs_leave(), which answers no error with another). */
+static __always_inline int schedule_error(struct __sk_buff *skb, struct packet *packet)
 {
-	int verdict = follow_error(skb, FROM_OUTSIDE);
+	int choice, slot = quoted_packet(skb, packet);
+
+	if (slot == NOTHING_TO_SCHEDULE)
+		return 0;
+	choice = connection_for(skb, packet, slot);
+	return choice < 0 && choice != NOT_A_SERVICE;
+}
+
+/* A frame that is no TCP, UDP or SCTP packet; it may be an error about one, or about a tunnel's.
+ * `packet` is to be used at will. */
+static __always_inline int follow_error_of_any(struct __sk_buff *skb, struct packet *packet)
+{
+	int verdict;
+
+	if (is_set(SYSCTL_SCHEDULE_ICMP) && schedule_error(skb, packet))
+		return TC_ACT_SHOT;
+	verdict = follow_error(skb, FROM_OUTSIDE);
 
 	return verdict == NOT_OURS ? follow_tunnel_error(skb) : verdict;
 }
@@ -224,7 +241,7 @@ int xlvs_tc(struct __sk_buff *skb)
 		return NOT_OURS;
 	make_readable(skb);
 	if (parse_skb(skb, &packet))
-		return follow_error_of_any(skb);
+		return follow_error_of_any(skb, &packet);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);

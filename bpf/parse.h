@@ -92,6 +92,7 @@ struct packet {
 	__u8 whole;       /* must not be fragmented: DF, or IPv6 */
 	__u8 own;         /* enum own_packet */
 	__u8 sctp_event;  /* enum sctp_event */
+	__u8 quoted;      /* this is what an ICMP error quotes, turned round: see related.h */
 };
 
 static __always_inline int has_ports(__u8 protocol)

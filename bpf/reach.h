@@ -19,6 +19,7 @@
 #include "clock.h"
 #include "maps.h"
 #include "parse.h"
+#include "sysctl.h"
 
 #define LOOPBACK_INDEX 1
 #define FIB_LOOKUP_SOURCE 16 /* BPF_FIB_LOOKUP_SRC, since Linux 6.7 */
@@ -101,6 +102,14 @@ static __always_inline void learn_interface(struct __sk_buff *skb)
 	interface->known = 1;
 }
 
+/* Whether routers on the way may fragment a tunnel's packets: with pmtu_disc 0 those of
+ * IPv4 clients leave without DF (kernel: ensure_mtu_is_adequate()). */
+static __always_inline int may_be_fragmented(const struct destination *destination)
+{
+	return destination->method == METHOD_TUNNEL && destination->owner.family == AF_INET &&
+	       !is_set(SYSCTL_PMTU_DISC);
+}
+
 /* The MTU of the way that `query` found: asked for more than any way takes,
  * bpf_fib_lookup() says how much it does.  A router may have said that it is less. */
 static __always_inline __u32 mtu_of(struct __sk_buff *skb, struct bpf_fib_lookup *query,
@@ -111,7 +120,8 @@ static __always_inline __u32 mtu_of(struct __sk_buff *skb, struct bpf_fib_lookup
 	if (look_up_route_for(skb, query, &destination->address, destination->family, 0xffff) ==
 	    BPF_FIB_LKUP_RET_FRAG_NEEDED)
 		mtu = query->mtu_result;
-	if (path && !has_passed(destination->path_mtu_until, now) && (!mtu || path < mtu))
+	if (path && !has_passed(destination->path_mtu_until, now) && (!mtu || path < mtu) &&
+	    !may_be_fragmented(destination))
 		return path;
 	return mtu;
 }

@@ -143,6 +143,36 @@ static __always_inline int parse_error(void *data, void *end, __u32 length,
 	return packet_end > length || related->ports + sizeof(struct ports) > packet_end ? -1 : 0;
 }
 
+/*
+ * The setting schedule_icmp: an error from the client's side about an answer of no
+ * connection that is known here begins one, so that it comes to the real server that
+ * a hash names for the client, as it does on the director that the connection is on
+ * (kernel: ip_vs_in_icmp(), ip_vs_try_to_schedule()).  Fills in `packet` for
+ * connection_for(), and returns the slot of what is left of an entry of
+ * its flow, or NOT_FOUND; or NOTHING_TO_SCHEDULE.
+ */
+#define NOTHING_TO_SCHEDULE (-2)
+
+__attribute__((noinline)) int quoted_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	struct related related = {};
+	struct connection *entry;
+	int slot;
+
+	if (!packet || parse_error((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len,
+				   &related))
+		return NOTHING_TO_SCHEDULE;
+	slot = conn_find(&related.flow);
+	entry = slot >= 0 ? conn_at(slot) : 0;
+	if (entry && (is_reply(entry) || is_template(entry) || !has_ended(entry, ticks_now())))
+		return NOTHING_TO_SCHEDULE;
+	__builtin_memset(packet, 0, sizeof(*packet));
+	packet->flow = related.flow;
+	packet->bytes = related.outer.bytes;
+	packet->quoted = 1;
+	return slot;
+}
+
 /* The kernel translates no damaged ICMP error; it forwards one as it came. */
 static __always_inline int is_damaged(struct __sk_buff *skb, const struct related *related)
 {

@@ -11,6 +11,7 @@
 #include "forward.h"
 #include "maps.h"
 #include "parse.h"
+#include "sysctl.h"
 #include "tunnel_checksum.h"
 
 #define PROTOCOL_IPIP 4
@@ -198,7 +199,7 @@ static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct 
 		.daddr = destination->address.v4,
 	};
 
-	if (packet->whole && packet->flow.family == AF_INET)
+	if (packet->whole && packet->flow.family == AF_INET && is_set(SYSCTL_PMTU_DISC))
 		ip.frag_off = bpf_htons(IPV4_DONT_FRAGMENT);
 	ip.check = ~fold((__u32)bpf_csum_diff(0, 0, (__be32 *)&ip, sizeof(ip), 0));
 	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),

@@ -34,7 +34,7 @@ SCHEDULERS = (
 """Every scheduler that IPVS knows; a data plane may not have them all."""
 
 NO_SCHEDULER = "none"
-"""What IPVS calls the scheduler of a service that schedules nothing."""
+"""What IPVS accepts in place of a scheduler: such a service takes no new connection."""
 
 SIP = "sip"
 PERSISTENCE_ENGINES = (SIP,)

@@ -93,6 +93,10 @@ class Director:
         """A command's whole answer."""
         return without_size(self.operator.ipvsadm(words, stdin))
 
+    def sysctl(self, name: str, value: str) -> str:
+        """Set one of the settings of net.ipv4.vs; what the command answers."""
+        return self.operator.sysctl(name, value)
+
     def keep_hooks(self) -> None:
         """See to a service of each family that no scenario has.
 
@@ -228,6 +232,8 @@ class RawPlay:
                 )
                 for side in self._sides
             ]  # fmt: skip
+        if verb == "sysctl":
+            return [Observation(step, side.director.sysctl(*words)) for side in self._sides]
         if verb == "wait":
             return [Observation(step, "") for _ in self._sides]
         raise ValueError(f"not a step of a scenario of raw packets: {step}")
@@ -274,9 +280,9 @@ def play_all(plays: Sequence[RawPlay], steady: SteadyClock | None) -> None:
 
 
 def is_about_whole_table(scenario: Scenario) -> bool:
-    """Whether a scenario must be played alone."""
+    """Whether a scenario must be played alone: settings are every service's, too."""
     lines = [step.removeprefix("<").removeprefix("ipvsadm") for step in scenario.steps]
-    return any(tuple(line.split()) in WHOLE_TABLE for line in lines)
+    return any(tuple(line.split()) in WHOLE_TABLE or line.startswith("sysctl ") for line in lines)
 
 
 def own_services(answer: str, virtual: Sequence[str]) -> str:

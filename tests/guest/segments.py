@@ -17,6 +17,11 @@ that answers through the director.
 is an ICMP error from that address about an answer of this flow; with
 ``server`` for the address it is one from the flow's real server about what it got.
 
+    sysctl schedule_icmp 1
+
+sets one of the settings of net.ipv4.vs on every director; a scenario puts back
+what it changes.
+
 Words: ``data`` the length of the payload, ``options`` those of IPv4 or the
 content of a hop-by-hop header of IPv6, ``tos``, ``df``, ``checksum`` (good,
 bad, or zero for UDP); ``fragments=3`` cuts the datagram up, and ``order=20``

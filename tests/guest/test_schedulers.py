@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.guest import scenario
 from tests.guest.oracle import disagreements, play
 from tests.guest.runner import Guest
-from tests.guest.scenario import KERNEL, XLVS, Scenario
+from tests.guest.scenario import KERNEL, XLVS, Scenario, differences
 
 HASHES = (
     "sh", "sh -b sh-port", "sh -b sh-fallback", "sh -b sh-port,sh-fallback",
@@ -162,3 +163,49 @@ def test_by_load(fast_guest: Guest) -> None:
 
 def test_by_destination(fast_guest: Guest) -> None:
     _compare(fast_guest, {f"dh {number}": _destination_story(number) for number in range(5)})
+
+
+NONE = Scenario.parse(
+    "no scheduler: what there is goes on, nothing new begins",
+    """
+    ipvsadm -A -t {vip}:80 -s none
+    ipvsadm -a -t {vip}:80 -r {rs1} -g
+    ipvsadm -A -t {vip}:81 -s rr
+    ipvsadm -a -t {vip}:81 -r {rs1} -g
+    ipvsadm -a -t {vip}:81 -r {rs2} -g
+    ipvsadm -A -t {vip}:82 -s rr -p 50
+    ipvsadm -a -t {vip}:82 -r {rs1} -g
+    ipvsadm -a -t {vip}:82 -r {rs2} -g
+    ipvsadm -A -f 7 -s none -b flag-2
+    ipvsadm -A -t {vip}:83 -s None
+    ipvsadm -L -n
+    ipvsadm -S -n
+    open never tcp {vip}:80 from 10.0.0.201:1001
+    open a tcp {vip}:81 from 10.0.0.201:1002
+    open b tcp {vip}:82 from 10.0.0.201:1003
+    ipvsadm -E -t {vip}:81 -s none
+    ipvsadm -E -t {vip}:82 -s none -p 50
+    send a 10
+    send b 10
+    open c tcp {vip}:81 from 10.0.0.201:1004
+    open d tcp {vip}:82 from 10.0.0.201:1005
+    open e tcp {vip}:82 from 10.0.0.202:1005
+    connections
+    ipvsadm -a -t {vip}:81 -r 10.0.0.99 -g -w 3
+    ipvsadm -e -t {vip}:81 -r {rs2} -g -w 2
+    ipvsadm -d -t {vip}:81 -r 10.0.0.99
+    ipvsadm -E -t {vip}:81 -s rr
+    open f tcp {vip}:81 from 10.0.0.201:1006
+    open g tcp {vip}:81 from 10.0.0.201:1007
+    ipvsadm -E -t {vip}:80 -s wlc
+    open h tcp {vip}:80 from 10.0.0.201:1008
+    ipvsadm -L -n
+    connections
+    """,
+    servers=2,
+)
+
+
+def test_none(fast_guest: Guest) -> None:
+    told = differences(scenario.play(fast_guest, [NONE], (KERNEL, XLVS), timeout=200))
+    assert not told, "\n".join(told)

@@ -152,12 +152,62 @@ PERSISTENT = Scenario.parse(
     servers=2,
 )
 
+# IPVS gets its marks from netfilter, xlvs from rules of its own; /proc tells who has the services.
+_MARK = (
+    "set -e; if grep -q FWM /proc/net/ip_vs; then for each in iptables ip6tables; do "
+    "$each -t mangle -A PREROUTING -p sctp -m multiport --dports 80,8000:8100 -j MARK --set-mark 1; "
+    "$each -t mangle -A PREROUTING -p tcp -m multiport --dports 80 -j MARK --set-mark 1; done; "
+    "else for all in 0.0.0.0/0 ::/0; do "
+    "echo add 1 --dst $all --proto sctp --port 80,8000-8100; echo add 1 --dst $all --proto tcp --port 80; "
+    f"done | {PROGRAMS}/xlvs mark restore; fi"
+)
+MARKED = Scenario.parse(
+    "services of firewall marks",
+    """
+    ipvsadm -R
+    < -A -f 1 -s rr
+    < -a -f 1 -r {rs1} -g
+    < -a -f 1 -r {rs2} -g
+    < -A -f 1 -6 -s wrr
+    < -a -f 1 -6 -r {rs1_6} -g -w 2
+    < -a -f 1 -6 -r {rs2_6} -g -w 1
+    < -A --sctp-service {vip}:8000 -s rr
+    < -a --sctp-service {vip}:8000 -r {rs1} -g
+    open unmarked sctp {vip}:8000
+    """
+    + f"run director sh -c {shlex.quote(_MARK)}"
+    + """
+    open a sctp {vip}:80
+    open b sctp {vip}:8000
+    open c sctp {vip}:8100
+    open e tcp {vip}:80
+    open g sctp [{vip6}]:80
+    open h sctp [{vip6}]:80
+    send unmarked 10
+    send a 700
+    send g 20
+    ipvsadm -L -n
+    connections
+    close a
+    reset b
+    connections
+    ipvsadm -L -n -f 1
+    wait 3
+    ipvsadm -L -n --stats
+    ipvsadm -D -f 1
+    open m sctp {vip}:8000
+    connections
+    """,
+    servers=2,
+)
+
 SCENARIOS = (
     ROUTED,
     _masqueraded("masqueraded, checksums left to the card", ""),
     _masqueraded("masqueraded, checksums finished", WHOLE_CHECKSUMS),
     REFUSED,
     PERSISTENT,
+    MARKED,
 )
 
 

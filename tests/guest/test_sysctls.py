@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.guest import oracle
+from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, XLVS, Play, Scenario, differences
 
 
@@ -199,3 +201,79 @@ def test_as_in_kernel_ipvs(scenario: Scenario, played: dict[str, list[Play]]) ->
     assert [each.director for each in plays] == [KERNEL, XLVS]
     told = differences(plays)
     assert not told, "\n".join(told)
+
+
+RAW = (
+    Scenario.parse(
+        "schedule_icmp: an error about a connection that the director does not know",
+        """
+        ipvsadm -R
+        < -A -t {vip}:80 -s sh
+        < -a -t {vip}:80 -r {rs1} -g
+        < -a -t {vip}:80 -r {rs2} -g
+        < -A -t {vip}:81 -s rr
+        < -a -t {vip}:81 -r {rs1}:8080 -m
+        < -a -t {vip}:81 -r {rs2}:8080 -m
+        < -A -u {vip}:53 -s rr
+        < -a -u {vip}:53 -r {rs1} -i
+        < -A -t [{vip6}]:80 -s rr
+        < -a -t [{vip6}]:80 -r [{rs1_6}]:8080 -m
+        < -A -t {vip}:82 -s rr
+        < -A -t {vip}:83 -s rr -p 50
+        < -a -t {vip}:83 -r {rs1} -g
+        < -a -t {vip}:83 -r {rs2} -g
+        sysctl schedule_icmp 1
+        packet tcp {client1}:40000 {vip}:80 S
+        icmp {router} tcp {client1}:40001 {vip}:80 3/4 mtu=1300
+        icmp {router} tcp {client2}:40001 {vip}:80 3/1
+        icmp {router} tcp {client1}:40002 {vip}:81 3/4 mtu=1300 quote=200 data=300
+        icmp {router} tcp {client1}:40002 {vip}:81 3/4 mtu=1300
+        icmp {router} tcp {client2}:40002 {vip}:81 11/0
+        icmp {client1} udp {client1}:40003 {vip}:53 3/3
+        icmp [{router_6}] tcp [{client1_6}]:40004 [{vip6}]:80 2/0 mtu=1300
+        icmp {router} tcp {client1}:40005 {vip}:82 3/4 mtu=1300
+        icmp {router} tcp {client1}:40006 {vip}:83 3/4 mtu=1300
+        icmp {router} tcp {client1}:40007 {vip}:84 3/4 mtu=1300
+        icmp {router} tcp {client1}:20 {vip}:80 3/4 mtu=1300
+        connections
+        ipvsadm -L -n
+        packet tcp {client1}:40001 {vip}:80 S
+        packet tcp {client1}:40007 {vip}:83 S
+        packet tcp {client1}:40002 {vip}:81 A
+        connections
+        ipvsadm -L -n
+        wait 70
+        connections
+        ipvsadm -L -n --stats
+        sysctl schedule_icmp 0
+        """,
+    ),
+    Scenario.parse(
+        "pmtu_disc 0: the outer header of a tunnel has no DF",
+        """
+        ipvsadm -R
+        < -A -u {vip}:53 -s rr
+        < -a -u {vip}:53 -r {rs1} -i
+        < -A -u {vip}:54 -s rr
+        < -a -u {vip}:54 -r {rs1} -i --tun-type gre
+        < -A -u [{vip6}]:53 -s rr
+        < -a -u [{vip6}]:53 -r {rs1} -i
+        sysctl pmtu_disc 0
+        packet udp {client1}:40000 {vip}:53 df data=100
+        packet udp {client1}:40000 {vip}:53 data=100
+        packet udp {client1}:40000 {vip}:54 df data=100
+        packet udp [{client1_6}]:40000 [{vip6}]:53 data=100
+        packet udp [{client1_6}]:40000 [{vip6}]:53 data=1440
+        sysctl pmtu_disc 1
+        packet udp {client1}:40000 {vip}:53 df data=100
+        packet udp {client1}:40000 {vip}:53 df data=1460
+        ipvsadm -L -n
+        """,
+    ),
+)
+
+
+@pytest.mark.timeout(300)
+def test_packets_like_the_kernels(fast_guest: Guest) -> None:
+    told = oracle.disagreements(oracle.play(fast_guest, list(RAW), (KERNEL, XLVS)))
+    assert not told, "\n".join(told.values())

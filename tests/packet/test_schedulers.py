@@ -341,3 +341,22 @@ def test_more_real_servers_than_mh_has_slots() -> None:
     with pytest.raises(InvalidOperation, match="4093"):
         check_maglev(Run(abi.SCHEDULER_MH, [(n, 1) for n in range(4094)]))
     check_maglev(Run(abi.SCHEDULER_MH, [(n, 1) for n in range(4093)]))
+
+
+def test_none_takes_nothing_new(director: Director) -> None:
+    """IPVS accepts the name, and so there may be no scheduler."""
+    key = director.service(1, scheduler="none")
+    frame = director.segment(key, director.unused_port(), SYN)
+    verdict, answer = director.tc(frame)
+    assert (verdict, answer) == (SENT, error_about(frame, PORT_UNREACHABLE, answer))
+    director.table.edit_service(Service(key, "rr"))
+    port = director.open(key, ACK)
+    director.table.edit_service(Service(key, "none"))
+    director.another_command()
+    assert director.listing(key).service.scheduler == "none"
+    assert director.tc(director.segment(key, port, ACK))[0] == SENT
+    assert director.connection(key, port) is not None
+    refused = director.segment(key, director.unused_port(), SYN)
+    verdict, answer = director.tc(refused)
+    assert (verdict, answer) == (SENT, error_about(refused, PORT_UNREACHABLE, answer))
+    assert director.listing(key).stats.connections == 1

@@ -11,15 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.packet import packets
-from tests.packet.director import CLIENT, DROPPED, SENT, UNTOUCHED, VIP, Director, real_server
+from tests.packet.director import (
+    CLIENT,
+    CLIENT6,
+    DROPPED,
+    FAR_SERVER,
+    SENT,
+    UNTOUCHED,
+    VIP,
+    VIP6,
+    Director,
+    real_server,
+    real_server6,
+)
 from tests.packet.kernel_model import INPUT, INPUT_ONLY, OUTPUT, next_state, takes_over
 from tests.packet.packets import ACK, FIN, RST, SCTP, SYN, TCP, UDP, ipv4, packed, tcp, udp
 from tests.packet.translated import Masqueraded
 from xlvs.datapath import sysctls
-from xlvs.datapath.records import seconds_to_ticks
+from xlvs.datapath.records import seconds_to_ticks, ticks_now
 from xlvs.errors import NotSupported, OutOfRange
 from xlvs.kernel import abi
-from xlvs.model import IPV4, MASQUERADE, ROUTE, Destination, Service, ServiceKey
+from xlvs.model import IPV4, MASQUERADE, ROUTE, TUNNEL, Destination, Service, ServiceKey
 
 MANY = 600
 """Entries among which drop_entry, that looks at one in 32 each second, soon finds some."""
@@ -343,3 +355,151 @@ def test_without_a_cache_a_packet_goes_to_where_it_was_sent(
         assert director.tc(director.frame(ipv4(CLIENT, ours, protocol, transport)), mark=77)[0] == SENT
     finally:
         director.table.delete_service(ServiceKey(IPV4, fwmark=77))
+
+
+# schedule_icmp
+
+
+def _stray_error(
+    address: bytes,
+    key: ServiceKey,
+    protocol: int,
+    port: int,
+    flags: int = SYN | ACK,
+    router: bytes | None = None,
+) -> bytes:
+    """An ICMP error from the client's side about an answer that no connection here has given."""
+    v4 = len(address) == 4
+    client = CLIENT if v4 else CLIENT6
+    build = ipv4 if v4 else packets.ipv6
+    content = {
+        TCP: lambda: tcp(key.port, port, flags),
+        UDP: lambda: udp(key.port, port, b"word"),
+        SCTP: lambda: packets.sctp(key.port, port, packets.chunk(packets.DATA, b"word")),
+    }[protocol]()
+    quoted = build(address, client, protocol, content)
+    kind, code, detail = (3, 4, 1400) if v4 else (2, 0, 1400)
+    return packets.icmp(router or client, address, kind, code, detail, quoted)
+
+
+@pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
+@pytest.mark.parametrize("method", [ROUTE, MASQUERADE])
+def test_an_error_begins_a_connection(
+    director: Director, address: bytes, protocol: int, method: str
+) -> None:
+    """Whatever state the quoted packet speaks of; the connection stays in the first one, for 3 seconds."""
+    key = director.service(1, protocol=protocol, address=address, method=method, server_port=8080)
+    port = director.unused_port()
+    frame = director.frame(_stray_error(address, key, protocol, port))
+    assert director.tc(frame) == (UNTOUCHED, frame)
+    assert director.connection(key, port) is None
+    director.table.set_sysctls({"schedule_icmp": "1"})
+    verdict, after = director.tc(frame)
+    assert verdict == SENT
+    if method == ROUTE:
+        assert after == packets.with_one_hop_less(frame)
+    else:
+        server = (real_server if address == VIP else real_server6)(1)
+        offset = 16 if address == VIP else 24
+        start = packets.ETHERNET_SIZE + offset
+        assert after[start : start + len(server)] == server
+        assert (8080).to_bytes(2, "big") in after
+    found = director.connection(key, port)
+    assert found is not None
+    assert (found.state, found.expires <= 3) == ("UDP" if protocol == UDP else "NONE", True)
+    entry = director.listing(key).destinations[0]
+    assert (entry.active, entry.inactive, entry.stats.connections, entry.stats.in_packets) == (0, 1, 1, 1)
+    assert director.tc(frame)[0] == SENT
+    assert director.listing(key).stats.connections == 1
+
+
+def test_an_error_goes_where_a_hash_sends_its_client(director: Director) -> None:
+    """So that of several directors each takes those of the others' connections to the same real server."""
+    director.table.set_sysctls({"schedule_icmp": "1"})
+    key = director.service(1, 1, 1, scheduler="sh")
+    for number in range(1, 9):
+        client = packed(f"10.0.0.{200 + number}")
+        assert director.tc(director.segment(key, 3000, SYN, client=client))[0] == SENT
+        quoted = ipv4(VIP, client, TCP, tcp(key.port, 3001, ACK))
+        assert director.tc(director.frame(packets.icmp(client, VIP, 3, 1, 0, quoted)))[0] == SENT
+        first, second = (
+            next(one.destination for one in director.table.connections()
+                 if (one.client, one.client_port, one.virtual_port) == (client, port, key.port))
+            for port in (3000, 3001)
+        )  # fmt: skip
+        assert first == second
+
+
+def test_what_begins_nothing(director: Director) -> None:
+    director.table.set_sysctls({"schedule_icmp": "1"})
+    key = director.service(1)
+    other = director.unused_key()
+    before = director.snapshot()
+    strange = director.frame(_stray_error(VIP, other, TCP, 4000))
+    assert director.tc(strange) == (UNTOUCHED, strange), "no service"
+    assert director.snapshot() == before
+    # No real server: an error is not answered.
+    director.table.delete_destination(key, real_server(1), key.port)
+    assert director.tc(director.frame(_stray_error(VIP, key, TCP, 4000)))[0] == DROPPED
+    # One-packet scheduling has no connections that errors could be about.
+    single = director.unused_key(UDP)
+    director.table.add_service(Service(single, "rr", one_packet=True))
+    director.table.add_destination(single, Destination(real_server(1), single.port, ROUTE))
+    frame = director.frame(_stray_error(VIP, single, UDP, 4000))
+    assert director.tc(frame) == (UNTOUCHED, frame)
+    assert director.listing(single).stats.connections == 0
+
+
+def test_the_error_of_a_connection_begins_no_other(director: Director) -> None:
+    director.table.set_sysctls({"schedule_icmp": "1"})
+    key = director.service(1, 1)
+    port = director.open(key, ACK)
+    served = director.connection(key, port)
+    assert served is not None
+    for _ in range(3):
+        assert director.tc(director.frame(_stray_error(VIP, key, TCP, port)))[0] == SENT
+    found = director.connection(key, port)
+    assert found is not None
+    assert (found.state, found.destination) == ("ESTABLISHED", served.destination)
+    assert director.listing(key).stats.connections == 1
+
+
+# pmtu_disc
+
+
+@pytest.mark.parametrize("value", ["1", "0"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_pmtu_disc_says_whether_a_tunnel_has_df(director: Director, value: str, whole: bool) -> None:
+    director.table.set_sysctls({"pmtu_disc": value})
+    key = director.service(1, method=TUNNEL, servers=(FAR_SERVER,))
+    content = tcp(director.unused_port(), key.port, SYN)
+    packet = ipv4(CLIENT, VIP, TCP, content, fragment=packets.DONT_FRAGMENT * whole)
+    verdict, after = director.tc(director.frame(packet))
+    assert verdict == SENT
+    outer = int.from_bytes(after[20:22], "big") & packets.DONT_FRAGMENT
+    inner = int.from_bytes(after[40:42], "big") & packets.DONT_FRAGMENT
+    assert bool(inner) == whole
+    assert bool(outer) == (whole and value == "1")
+    assert packets.checksum(after[14:34]) == 0
+
+
+def test_without_pmtu_disc_a_path_may_be_narrow(director: Director) -> None:
+    """Routers fragment what has no DF; what the director's own interface does not take is refused still."""
+    key = director.service(1, method=TUNNEL, servers=(FAR_SERVER,))
+
+    def verdict(size: int) -> int:
+        content = tcp(director.unused_port(), key.port, SYN, bytes(size - 40))
+        packet = ipv4(CLIENT, VIP, TCP, content, fragment=packets.DONT_FRAGMENT)
+        before = director.maps.events()["too_big"]
+        director.tc(director.frame(packet))
+        return director.maps.events()["too_big"] - before
+
+    record = director.record(key)
+    for value, refused in (("1", 1), ("0", 0)):
+        director.table.set_sysctls({"pmtu_disc": value})
+        record.path_mtu, record.path_mtu_until = 1300, (ticks_now() + seconds_to_ticks(60)) & 0xFFFFFFFF
+        record.refreshed = 0
+        assert verdict(1400) == refused
+        assert verdict(1280) == 0
+        assert verdict(1481) == 1

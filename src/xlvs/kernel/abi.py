@@ -134,9 +134,11 @@ SYSCTL_DROP_PACKET = 7
 SYSCTL_SECURE_TCP = 8
 SYSCTL_AMEMTHRESH = 9
 SYSCTL_AM_DROPRATE = 10
-SYSCTL_IGNORE_TUNNELED = 11
-SYSCTL_RUN_ESTIMATION = 12
-SYSCTL_COUNT = 13
+SYSCTL_SCHEDULE_ICMP = 11
+SYSCTL_PMTU_DISC = 12
+SYSCTL_IGNORE_TUNNELED = 13
+SYSCTL_RUN_ESTIMATION = 14
+SYSCTL_COUNT = 15
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -447,7 +449,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 320 bytes."""
+    """``struct settings``, 328 bytes."""
 
     abi_version: int
     pad: int
@@ -497,7 +499,7 @@ class Settings(LittleEndianStructure):
         ("any_port_services", c_uint32),
         ("idle_services", c_uint32),
         ("rehoming_services", c_uint32),
-        ("sysctl", c_int32 * 13),
+        ("sysctl", c_int32 * 15),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),

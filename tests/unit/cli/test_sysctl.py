@@ -108,7 +108,7 @@ def test_json(type_sysctl: Type) -> None:
         (("am_droprate=2147483648",), 1, "am_droprate is -2147483648 to 2147483647"),
         (("lblc_expiration=-1",), 1, "lblc_expiration is 0 to 8589934"),
         (("conntrack=1",), 1, "conntrack stays '0': the packet path runs before connection tracking"),
-        (("pmtu_disc=0",), 1, "pmtu_disc stays '1': a packet that does not fit a tunnel"),
+        (("snat_reroute=0",), 1, "snat_reroute stays '1': answers are always routed"),
         (("sync_ports=2",), 1, "sync_ports stays '1': xlvs has no sync daemon yet"),
         (("est_cpulist=0",), 1, "est_cpulist cannot be set: rates are estimated by a timer"),
         (("est_cpulist",), 1, "est_cpulist has no value here"),

@@ -36,10 +36,10 @@ def test_sizes_that_the_packet_path_counts_on() -> None:
 
 
 def test_numbers_that_two_worlds_share() -> None:
-    """Schedulers are numbered in the model's order, after none; timeouts have room for every state."""
+    """Schedulers are numbered from 1 in the model's order, 0 is none; timeouts have room for every state."""
     for name, number in runs.SCHEDULERS.items():
         assert getattr(abi, f"SCHEDULER_{name.upper()}") == number
-        assert ("none", *model.SCHEDULERS)[number] == name
+        assert (model.NO_SCHEDULER, *model.SCHEDULERS)[number] == name
     assert len(model.TCP_STATES) == abi.TIMEOUT_UDP
     assert abi.TIMEOUT_UDP < abi.TIMEOUT_SCTP
     assert abi.TIMEOUT_SCTP + len(model.SCTP_STATES) <= abi.TIMEOUT_COUNT

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The settings of /proc/sys/net/ipv4/vs that are on or off. */
+#ifndef XLVS_SYSCTL_H
+#define XLVS_SYSCTL_H
+
+#include "maps.h"
+
+/* Whether a setting is anything but 0. */
+static __always_inline int is_set(enum sysctl setting)
+{
+	struct settings *current;
+	__u32 zero = 0;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current && current->sysctl[setting];
+}
+
+#endif
