@@ -24,7 +24,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 2,
+	ABI_VERSION = 3,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -347,6 +347,7 @@ struct settings {
 	__u32 sysctl[SYSCTL_COUNT];
 	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */
 	__u32 mark_set_changed;   /* tick of its last change */
+	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 
 /* Events that nobody else counts, a row for each CPU like `traffic`. */

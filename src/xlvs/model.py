@@ -16,7 +16,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from collections.abc import Iterable
+    from typing import Any, Self, TypeVar
+
+    _Counters = TypeVar("_Counters", "Stats", "Rates")
 
 IPV4 = 2
 """Address family of IPv4 (``AF_INET``)."""
@@ -211,10 +214,30 @@ class Stats(Value):
         self.out_bytes = out_bytes
 
 
-class DestinationEntry(Value):
-    """A destination as the data plane holds it: definition, live connections, counters."""
+class Rates(Value):
+    """What a service or destination has a second, estimated over the last few seconds."""
 
-    __slots__ = ("active", "destination", "inactive", "persistent", "stats")
+    __slots__ = ("connections", "in_bytes", "in_packets", "out_bytes", "out_packets")
+
+    def __init__(
+        self,
+        connections: int = 0,
+        in_packets: int = 0,
+        out_packets: int = 0,
+        in_bytes: int = 0,
+        out_bytes: int = 0,
+    ) -> None:
+        self.connections = connections
+        self.in_packets = in_packets
+        self.out_packets = out_packets
+        self.in_bytes = in_bytes
+        self.out_bytes = out_bytes
+
+
+class DestinationEntry(Value):
+    """A destination as the data plane holds it: definition, live connections, counters, rates."""
+
+    __slots__ = ("active", "destination", "inactive", "persistent", "rates", "stats")
 
     def __init__(
         self,
@@ -223,12 +246,14 @@ class DestinationEntry(Value):
         inactive: int = 0,
         persistent: int = 0,
         stats: Stats | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.destination = destination
         self.active = active
         self.inactive = inactive
         self.persistent = persistent
         self.stats = stats or Stats()
+        self.rates = rates or Rates()
 
 
 class ServiceEntry(Value):
@@ -238,17 +263,40 @@ class ServiceEntry(Value):
     gives them: the newest first.
     """
 
-    __slots__ = ("destinations", "service", "stats")
+    __slots__ = ("destinations", "rates", "service", "stats")
 
     def __init__(
         self,
         service: Service,
         destinations: tuple[DestinationEntry, ...] = (),
         stats: Stats | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.service = service
         self.destinations = destinations
         self.stats = stats or Stats()
+        self.rates = rates or Rates()
+
+
+def added(kind: type[_Counters], parts: Iterable[_Counters]) -> _Counters:
+    """The sum of `Stats`, or of `Rates`."""
+    total = kind()
+    for part in parts:
+        for name in kind.__slots__:
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+    return total
+
+
+class Totals(Value):
+    """What all services together have had: ``stats`` since all were zeroed last, rates,
+    and ``by_cpu`` since loading, which nothing zeroes."""
+
+    __slots__ = ("by_cpu", "rates", "stats")
+
+    def __init__(self, stats: Stats, by_cpu: tuple[Stats, ...], rates: Rates) -> None:
+        self.stats = stats
+        self.by_cpu = by_cpu
+        self.rates = rates
 
 
 class Connection(Value):
@@ -257,11 +305,12 @@ class Connection(Value):
     ``expires`` is the seconds left, rounded down.  ``state`` is a name of
     `TCP_STATES`, or ``UDP``.  A persistence template has the client's network and
     port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
-    protocol 0 and the mark for the virtual address.
+    protocol 0 and the mark for the virtual address.  ``fwmark`` is that of the service
+    which took it, 0 for a service of an address.
     """
 
     __slots__ = (
-        "client", "client_port", "destination", "destination_port", "expires", "family",
+        "client", "client_port", "destination", "destination_port", "expires", "family", "fwmark",
         "protocol", "state", "virtual", "virtual_port",
     )  # fmt: skip
 
@@ -277,6 +326,7 @@ class Connection(Value):
         destination_port: int,
         state: str,
         expires: int,
+        fwmark: int = 0,
     ) -> None:
         self.family = family
         self.protocol = protocol
@@ -288,6 +338,7 @@ class Connection(Value):
         self.destination_port = destination_port
         self.state = state
         self.expires = expires
+        self.fwmark = fwmark
 
 
 class Prefix(Value):

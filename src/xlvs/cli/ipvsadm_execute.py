@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from xlvs.cli.ipvsadm_request import Request
     from xlvs.datapath.interface import Datapath
+    from xlvs.model import Connection
 
 EXIT_LISTING = 1
 """ipvsadm's status when what was to be listed is not there."""
@@ -141,6 +142,8 @@ def _listing_style(request: Request) -> str:
 
 def _list(request: Request, datapath: Datapath) -> Iterable[str]:
     options = request.options
+    if "json" in options:
+        return _list_as_json(request, datapath)
     form = listing.Format(
         _listing_style(request),
         numeric="numeric" in options,
@@ -148,13 +151,42 @@ def _list(request: Request, datapath: Datapath) -> Iterable[str]:
         sort="nosort" not in options,
     )
     if "connection" in options:
-        return listing.connections(datapath.connections(), form)
+        return listing.connections(_connections(request, datapath), form)
     if request.has_service():
         return listing.table([datapath.service(request.service_key())], form)
     if "timeout" in options:
         return (listing.timeouts_line(datapath.timeouts()),)
     version_line = listing.version_line(datapath.version(), datapath.size())
     return _after(version_line, listing.table(datapath.services(), form))
+
+
+def _connections(request: Request, datapath: Datapath) -> Iterable[Connection]:
+    if not request.connection_tests:
+        return datapath.connections()
+    from xlvs.cli.connection_filter import chosen
+
+    return chosen(datapath.connections(), request.connection_tests)
+
+
+def _list_as_json(request: Request, datapath: Datapath) -> Iterable[str]:
+    from xlvs.cli import listing_json
+
+    options = request.options
+    if "connection" in options:
+        return listing_json.connections(_connections(request, datapath))
+    if "timeout" in options:
+        return listing_json.timeouts(datapath.timeouts())
+    if "daemon" in options:
+        return listing_json.daemons()
+    one = request.has_service()
+    return listing_json.table(
+        [datapath.service(request.service_key())] if one else datapath.services(),
+        datapath.version(),
+        datapath.size(),
+        stats="stats" in options,
+        rates="rate" in options,
+        sort="nosort" not in options,
+    )
 
 
 def _after(first: str, rest: Iterable[str]) -> Iterable[str]:

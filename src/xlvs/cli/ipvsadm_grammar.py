@@ -117,6 +117,11 @@ OPTIONS = OptionTable(
         Option("tun-nocsum"),
         Option("tun-csum"),
         Option("tun-remcsum"),
+        # Extensions: long, so that they can be none of ipvsadm's letters.
+        Option("json"),
+        Option("only-service", "", REQUIRED_ARGUMENT),
+        Option("only-server", "", REQUIRED_ARGUMENT),
+        Option("only-client", "", REQUIRED_ARGUMENT),
     )
 )
 
@@ -140,6 +145,7 @@ OPTION_ORDER = (
     "daemon", "stats", "rate", "thresholds", "persistent-conn", "nosort", "syncid", "exact", "ops",
     "pe", "sched-flags", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen", "tun-info",
     "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum",
+    "json", "only-service", "only-server", "only-client",
 )  # fmt: skip
 """The order in which faults are looked for, and so which of several is reported."""
 
@@ -181,7 +187,8 @@ COMMAND_RULES = {
     DELETE_SERVICE: Rules("service-address"),
     FLUSH: Rules(),
     LIST: Rules(
-        optional="numeric stats rate thresholds persistent-conn nosort syncid exact tun-info",
+        optional="numeric stats rate thresholds persistent-conn nosort syncid exact tun-info"
+        " json only-service only-server only-client",
         exclusive="connection service-address timeout daemon",
     ),
     ADD_SERVER: Rules("service-address real-server", _SERVER_OPTIONS),

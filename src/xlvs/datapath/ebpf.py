@@ -167,6 +167,18 @@ class EbpfDatapath:
                 yield connection
             place = phases.find(abi.PHASE_LIVE, place + 1)
 
+    def totals(self) -> model.Totals:
+        """See `Datapath.totals`."""
+        by_cpu = [model.Stats(*row) for row in self._maps.traffic_of_cpus(
+            "service_traffic", self._maps.settings.services_top, self._maps.limits.services
+        )]  # fmt: skip
+        base = self._maps.settings.total_base
+        stats = model.added(model.Stats, by_cpu)
+        for name in model.Stats.__slots__:
+            setattr(stats, name, getattr(stats, name) - getattr(base, name))
+        rates = model.added(model.Rates, [entry.rates for entry in self.services()])
+        return model.Totals(stats, tuple(by_cpu), rates)
+
     def timeouts(self) -> model.Timeouts:
         """See `Datapath.timeouts`."""
         ticks = self._maps.settings.timeout
@@ -240,7 +252,7 @@ class EbpfDatapath:
         return model.Connection(
             slot.family, slot.protocol, slot.client, slot.client_port, slot.virtual,
             slot.virtual_port, address(destination.address, destination.family),
-            slot.destination_port, slot.state(), left,
+            slot.destination_port, slot.state(), left, destination.owner.fwmark,
         )  # fmt: skip
 
     # --- changing ----------------------------------------------------------
@@ -378,6 +390,18 @@ class EbpfDatapath:
             self._reset_base("service", index)
             for destination, _ in self._scheduling.run(index).picks:
                 self._reset_base("destination", destination)
+        if key is None:
+            self._reset_total_base()
+
+    def _reset_total_base(self) -> None:
+        """Let the counters of all services together begin at 0 from here."""
+        settings = self._maps.settings
+        rows = self._maps.traffic_of_cpus(
+            "service_traffic", settings.services_top, self._maps.limits.services
+        )
+        total = model.added(model.Stats, [model.Stats(*row) for row in rows])
+        for name in model.Stats.__slots__:
+            setattr(settings.total_base, name, getattr(total, name))
 
     def set_timeouts(self, timeouts: model.Timeouts) -> None:
         """See `Datapath.set_timeouts`."""

@@ -19,6 +19,7 @@ from xlvs.model import (
     ServiceEntry,
     ServiceKey,
     Timeouts,
+    Totals,
 )
 
 
@@ -68,6 +69,9 @@ class Datapath(Protocol):
 
     def connections(self) -> Iterator[Connection]:
         """Every live connection, in table order."""
+
+    def totals(self) -> Totals:
+        """What all services together have had, those that are gone included."""
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

@@ -25,11 +25,14 @@ from xlvs.model import (
     TUNNEL,
     Destination,
     DestinationEntry,
+    Rates,
     Service,
     ServiceEntry,
     ServiceKey,
     Stats,
     Timeouts,
+    Totals,
+    added,
     is_unicast,
 )
 
@@ -141,6 +144,12 @@ class MemoryDatapath:
     def connections(self) -> Iterator[Connection]:
         """The connections that it was made with."""
         return iter(self._connections)
+
+    def totals(self) -> Totals:
+        """The counters of the services, as if one processor had counted them."""
+        entries = self.services()
+        stats = added(Stats, [entry.stats for entry in entries])
+        return Totals(stats, (stats,), added(Rates, [entry.rates for entry in entries]))
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

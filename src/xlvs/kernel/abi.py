@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 2
+ABI_VERSION = 3
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -374,7 +374,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 200 bytes."""
+    """``struct settings``, 240 bytes."""
 
     abi_version: int
     pad: int
@@ -397,6 +397,7 @@ class Settings(LittleEndianStructure):
     sysctl: Array[c_uint32]
     mark_set: int
     mark_set_changed: int
+    total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
         ("pad", c_uint32),
@@ -419,6 +420,7 @@ class Settings(LittleEndianStructure):
         ("sysctl", c_uint32 * 4),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
+        ("total_base", Traffic),
     ]
 
 
