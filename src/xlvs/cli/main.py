@@ -30,7 +30,11 @@ NOUNS = {
     "lab": ("xlvs.cli.lab", "a cluster of network namespaces to learn and test in"),
     "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
     "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
+    "save": ("xlvs.cli.saved", "write the table to a file, for the next boot"),
+    "load": ("xlvs.cli.saved", "bring the table to what a file says, and attach the data plane"),
+    "run": ("xlvs.cli.saved", "load, wait for a signal, save and detach: for containers"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
+    "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
 }
 """Every noun: the module that registers it, and its line in the list of ``xlvs --help``."""
