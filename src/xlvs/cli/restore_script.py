@@ -20,6 +20,7 @@ def main() -> int:
     kept = [line for line in stdin.split(b"\n") if not line.startswith(b"#")]
     # $(...) in the script: no newlines at the end, but one of echo's.
     commands = b"\n".join(kept).replace(b"\0", b"").rstrip(b"\n") + b"\n"
+    sys.argv[0] = sys.argv[0].removesuffix("-restore")  # what the script runs speaks under its own name
     ipvsadm.main(["-C"])
     sys.stdin = io.TextIOWrapper(io.BytesIO(commands))
     return ipvsadm.main(["-R"])

@@ -26,6 +26,7 @@ def main() -> int:
             print(f"{program}: Script to save the IPVS table to stdout.", file=sys.stderr)
             print("   With the -n option, prints out the table in numeric format.", file=sys.stderr)
             return EXIT_HELP
+    sys.argv[0] = sys.argv[0].removesuffix("-save")  # what the script runs speaks under its own name
     return ipvsadm.main(command)
 
 
