@@ -17,8 +17,11 @@ T ?=
 # How many random histories `make oracle` plays, and which: any number is a seed.
 COUNT ?= 2000
 SEED ?= $(shell date +%s)
+# Where the programs are that `make install` tells the system about, and what stands before every path.
+BINDIR ?= $(CURDIR)/$(VENV)/bin
+DESTDIR ?=
 
-.PHONY: help build demo test oracle check format abi clean packages test-packages
+.PHONY: help build demo test oracle check format abi install clean packages test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -45,6 +48,9 @@ format: build ## let ruff put imports and layout in order
 
 abi: packages ## write Python's view of bpf/abi.h anew
 	python3 scripts/generate_abi.py
+
+install: build ## the unit of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
+	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"
 
 clean: ## remove everything that make has made in this tree
 	rm -rf $(VENV) dist src/xlvs/bpf/*.o .hypothesis .mypy_cache .pytest_cache .ruff_cache

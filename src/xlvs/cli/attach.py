@@ -21,8 +21,20 @@ The first `xlvsadm -A` does the same by itself."""
 _DETACH_HELP = """\
 Without an interface: end the data plane of this network namespace. Its
 services, real servers, connections, counters and mark rules are forgotten;
-save them first with `xlvsadm -Sn` and `xlvs mark save`. With interfaces: only
+save them first with `xlvs save`. With interfaces: only
 stop serving packets that come in by those."""
+
+_ATTACH_EPILOG = """\
+examples:
+  xlvs attach                              every Ethernet interface that is up
+  xlvs attach --connections 2000000        sizes can be chosen when loading only
+  xlvs attach --mode xdp-generic eth0      XDP as well as TC
+  xlvs attach --mode tc eth0               TC alone again"""
+
+_DETACH_EPILOG = """\
+examples:
+  xlvs save; xlvs detach                   `xlvs load` brings it back
+  xlvs detach eth1                         stop serving what comes in by eth1"""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +43,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "attach",
         help="attach the data plane to interfaces",
         description=_ATTACH_HELP,
+        epilog=_ATTACH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -53,6 +66,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "detach",
         help="take the data plane off, with everything it holds",
         description=_DETACH_HELP,
+        epilog=_DETACH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
