@@ -14,7 +14,7 @@ import sys
 from xlvs.cli import saved_file
 from xlvs.datapath import open_datapath
 from xlvs.datapath.attach import MODES
-from xlvs.errors import NotLoaded, UsageError, XlvsError
+from xlvs.errors import NotLoaded, TableError, UsageError, XlvsError
 
 DEFAULT_FILE = "/var/lib/xlvs/table"
 
@@ -154,22 +154,33 @@ def _private(path: str, flags: int) -> int:
 
 def _load(arguments: argparse.Namespace) -> int:
     from xlvs.datapath.activate import activate
+    from xlvs.kernel import bpffs
     from xlvs.kernel.lock import table_lock
     from xlvs.kernel.privilege import require_root
 
     require_root()
     wanted = _read(arguments)
+    loaded_before = bpffs.namespace_folder() is not None
     with table_lock(exclusive=True):
         activation = activate(None, arguments.interfaces or None, arguments.mode)
-    for error in activation.refused:
-        print(f"xlvs: {error}", file=sys.stderr)
+    for refusal in activation.refused:
+        print(f"xlvs: {refusal}", file=sys.stderr)
+    if wanted is not None:
+        try:
+            with open_datapath(write=True, load=True) as datapath:
+                saved_file.bring_about(wanted, datapath)
+        except TableError as error:
+            if not loaded_before:
+                _detach()
+            raise XlvsError(
+                f"the table cannot be brought to what {arguments.file} says: {error.message}",
+                error.hint or "Nothing was changed.",
+            ) from error
     for link, hook in activation.attached:
         print(f"{link.name}: {hook}" if link.up else f"{link.name}: {hook}, but the interface is down")
     if not activation.attached:
         print("No Ethernet interface is up; later: xlvs attach INTERFACE")
     if wanted is not None:
-        with open_datapath(write=True, load=True) as datapath:
-            saved_file.bring_about(wanted, datapath)
         services = wanted.services()
         servers = sum(len(entry.destinations) for entry in services)
         print(f"services: {len(services)}, real servers: {servers}, mark rules: {len(wanted.mark_rules())}")

@@ -8,6 +8,7 @@ could not be loaded is found out before anything is touched.
 from __future__ import annotations
 
 from xlvs.cli import ipvsadm_grammar as grammar
+from xlvs.cli.address import format_endpoint
 from xlvs.cli.ipvsadm_execute import execute, refusal
 from xlvs.cli.ipvsadm_grammar import CommandLineError
 from xlvs.cli.ipvsadm_parse import parse
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xlvs.datapath.interface import Datapath
-    from xlvs.model import ServiceEntry
+    from xlvs.model import ServiceEntry, ServiceKey
 
     Wanted = MemoryDatapath
 
@@ -113,12 +114,19 @@ def bring_about(wanted: MemoryDatapath, datapath: Datapath) -> None:
 def _bring_about(wanted: MemoryDatapath, datapath: Datapath) -> None:
     there = {entry.service.key: entry for entry in datapath.services()}
     for entry in wanted.services():
-        _bring_service_about(entry, there.pop(entry.service.key, None), datapath)
+        try:
+            _bring_service_about(entry, there.pop(entry.service.key, None), datapath)
+        except TableError as error:
+            raise type(error)(f"{_name(entry.service.key)}: {error.message}", error.hint) from error
     for key in there:
         datapath.delete_service(key)
     datapath.set_timeouts(wanted.timeouts())
     if datapath.mark_rules() != wanted.mark_rules():
         datapath.set_mark_rules(wanted.mark_rules())
+
+
+def _name(key: ServiceKey) -> str:
+    return f"mark {key.fwmark}" if key.fwmark else format_endpoint(key.address, key.port)
 
 
 def _bring_service_about(wanted: ServiceEntry, there: ServiceEntry | None, datapath: Datapath) -> None:
@@ -136,9 +144,13 @@ def _bring_service_about(wanted: ServiceEntry, there: ServiceEntry | None, datap
     for entry in reversed(wanted.destinations):
         destination = entry.destination
         known = old.pop((destination.address, destination.port), None)
-        if known is None:
-            datapath.add_destination(key, destination)
-        elif known != destination:
-            datapath.edit_destination(key, destination)
+        try:
+            if known is None:
+                datapath.add_destination(key, destination)
+            elif known != destination:
+                datapath.edit_destination(key, destination)
+        except TableError as error:
+            server = format_endpoint(destination.address, destination.port)
+            raise type(error)(f"real server {server}: {error.message}", error.hint) from error
     for address, port in old:
         datapath.delete_destination(key, address, port)

@@ -71,6 +71,19 @@ def test_a_wrong_file_changes_nothing(site: Site, tmp_path: Path) -> None:
     assert "eth0" in director.xlvs(f"load --if-saved --file {tmp_path}/none")
 
 
+def test_what_the_data_plane_refuses_changes_nothing(site: Site, tmp_path: Path) -> None:
+    director, file = site.director, tmp_path / "table"
+    # The kernel's rules allow it; the routes of this machine do not.
+    file.write_text(f"-A -t {VIP}:81\n-A -t {VIP}:80\n-a -t {VIP}:80 -r 192.0.2.255\n")
+    said = director.xlvs(f"load --file {file}", code=1)
+    assert f"{VIP}:80: real server 192.0.2.255:80: the real server's address is not a unicast" in said
+    assert not director.pins()
+    site.serve(f"{VIP}:80", 1)
+    before = director.xlvsadm("-Sn"), director.state()
+    director.xlvs(f"load --file {file}", code=1)
+    assert (director.xlvsadm("-Sn"), director.state()) == before
+
+
 def test_run_is_one_command_for_all_of_it(site: Site, tmp_path: Path) -> None:
     director, file = site.director, tmp_path / "table"
     file.write_text(TABLE)
