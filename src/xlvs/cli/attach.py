@@ -54,12 +54,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="tc: TC ingress, complete; xdp-generic: also XDP, run by the network stack "
         "(default: what the interface has, a new one tc)",
     )
-    for name, what in (
-        ("connections", "connections that certainly fit"),
-        ("services", "virtual services"),
-        ("destinations", "real servers, those of all services together"),
-    ):
-        attach.add_argument(f"--{name}", type=_size, metavar="N", help=f"when loading: {what}")
+    add_sizes(attach)
     attach.set_defaults(run=_attach)
 
     detach = subparsers.add_parser(
@@ -74,13 +69,24 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     detach.set_defaults(run=_detach)
 
 
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much the table can hold."""
+    for name, what in (
+        ("connections", "connections that certainly fit"),
+        ("services", "virtual services"),
+        ("destinations", "real servers, those of all services together"),
+    ):
+        parser.add_argument(f"--{name}", type=_size, metavar="N", help=f"when loading: {what}")
+
+
 def _size(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1 << 26:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {1 << 26}")
     return int(text)
 
 
-def _capacity(arguments: argparse.Namespace) -> Capacity | None:
+def capacity_of(arguments: argparse.Namespace) -> Capacity | None:
+    """The sizes given; None where none was."""
     from xlvs.datapath.load import Capacity
 
     sizes = {
@@ -97,7 +103,7 @@ def _attach(arguments: argparse.Namespace) -> int:
     from xlvs.kernel.privilege import require_root
 
     require_root()
-    capacity = _capacity(arguments)
+    capacity = capacity_of(arguments)
     with table_lock(exclusive=True):
         loaded = bpffs.namespace_folder() is not None
         if loaded and capacity:

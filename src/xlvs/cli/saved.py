@@ -12,6 +12,7 @@ import os
 import sys
 
 from xlvs.cli import saved_file
+from xlvs.cli.attach import add_sizes, capacity_of
 from xlvs.datapath import open_datapath
 from xlvs.datapath.attach import MODES
 from xlvs.errors import NotLoaded, TableError, UsageError, XlvsError
@@ -98,6 +99,7 @@ def _parser(
 def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("interfaces", nargs="*", metavar="INTERFACE", help="default: every one that is up")
     parser.add_argument("--mode", choices=MODES, help="as in `xlvs attach`")
+    add_sizes(parser)
     parser.add_argument(
         "--file", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}; - for standard input"
     )
@@ -162,7 +164,9 @@ def _load(arguments: argparse.Namespace) -> int:
     wanted = _read(arguments)
     loaded_before = bpffs.namespace_folder() is not None
     with table_lock(exclusive=True):
-        activation = activate(None, arguments.interfaces or None, arguments.mode)
+        # What is loaded keeps its sizes: the same command loads at boot, and anew later.
+        capacity = None if bpffs.namespace_folder() is not None else capacity_of(arguments)
+        activation = activate(capacity, arguments.interfaces or None, arguments.mode)
     for refusal in activation.refused:
         print(f"xlvs: {refusal}", file=sys.stderr)
     if wanted is not None:

@@ -55,6 +55,15 @@ def test_loading_leaves_what_stays_alone(site: Site, tmp_path: Path) -> None:
     assert f"-r {rip(2)}" in director.xlvsadm("-Sn")
 
 
+def test_sizes_are_chosen_when_loading_and_kept_later(site: Site, tmp_path: Path) -> None:
+    director, file = site.director, tmp_path / "table"
+    file.write_text("")
+    for services in (50, 60):
+        director.xlvs(f"load --connections 1000 --services {services} --mode xdp-generic --file {file} eth0")
+        assert director.status()["tables"]["services"]["capacity"] == 50
+    assert "xdp-generic" in director.hooks()["eth0"]
+
+
 def test_a_wrong_file_changes_nothing(site: Site, tmp_path: Path) -> None:
     director, wrong = site.director, tmp_path / "table"
     wrong.write_text(f"-A -t {VIP}:80\n-a -t {VIP}:81 -r {rip(1)}\n")
