@@ -32,8 +32,10 @@ enum abi {
 	RUN_HEADER = 4,           /* pool elements before a run's first pick */
 	HASH_SLOTS = 256,         /* of the tables of sh and dh */
 	MH_SLOTS = 4093,          /* of mh's: the kernel's default, CONFIG_IP_VS_MH_TAB_INDEX=12 */
-	TIMEOUT_COUNT = 16,       /* a power of two: indices are masked */
+	IN_PACKETS_LIMIT = 9,     /* that nobody counts further: see defense.h */
+	TIMEOUT_COUNT = 32,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
+	TIMEOUT_SCTP = 16,        /* of its first state; 14 there are */
 	SWEEPS_PER_SECOND = 64,   /* the sweeper takes a 64th of the table each time */
 	MARK_RULES = 2048,        /* rules that a set may have */
 	MARK_RANGES = 20,         /* port ranges of a rule, destination and source together */
@@ -54,7 +56,7 @@ struct flow {
 	__be16 virtual_port;
 	__u8 protocol;
 	__u8 family;              /* AF_INET or AF_INET6 */
-	__u16 pad;
+	__u16 expected;           /* 1: FTP data from a client port that is not known yet, 0 */
 };
 
 /* A connection's `control` word: phase, TCP state, flags and generation
@@ -75,6 +77,8 @@ enum connection_flag {
 	CONNECTION_CLIENT_HERE = 16, /* the client is the director itself */
 	CONNECTION_TEMPLATE = 32, /* a persistence template: no packet is of its flow */
 	CONNECTION_ASIDE = 64,    /* a template whose real server is gone: never found again */
+	CONNECTION_FTP = 2048,    /* a reply: of an FTP control connection */
+	CONNECTION_PASSIVE = 4096, /* FTP: the client asked for a port to connect to */
 };
 
 /* In the same flags: the forwarding method that it began with, and keeps. */
@@ -88,6 +92,8 @@ enum connection_control {
 	CONTROL_STATE_SHIFT = 8,
 	CONTROL_FLAGS_SHIFT = 16,
 	CONTROL_GENERATION_SHIFT = 32,
+	/* An FTP control connection lives as long as the data connections counted here. */
+	CONTROL_FTP_DATA_SHIFT = 48,
 	/* A template's upper half counts the connections that it controls. */
 	CONTROL_CONTROLLED_SHIFT = 32,
 };
@@ -98,15 +104,20 @@ enum template_state {
 	TEMPLATE_ASSURED,         /* a connection of its was established */
 };
 
+/* In `link` of a connection. */
+#define LINK_TO_FTP 0x80000000u
+
 struct connection {
 	__u64 control;
 	struct flow flow;
 	__u32 expires;            /* tick at which it is forgotten, or was */
 	__u32 destination;        /* index into `destinations` */
 	__be16 destination_port;
-	__u16 reserved;
-	/* Of a connection: 1 + the slot of its template, 0 = none.  Of a reply: 1 + the
-	 * slot of its connection.  Of a template: the ticks that it lives on. */
+	__u8 in_packets;          /* from the client, up to IN_PACKETS_LIMIT */
+	__u8 reserved;
+	/* Of a connection: 1 + the slot of its template, 0 = none; of FTP data: LINK_TO_FTP and
+	 * 1 + the slot of its control connection.  Of a reply: 1 + the slot of its connection.
+	 * Of a template: the ticks that it lives on. */
 	__u32 link;
 };
 
@@ -321,6 +332,14 @@ enum sysctl {
 	SYSCTL_EXPIRE_NODEST_CONN,
 	SYSCTL_EXPIRE_QUIESCENT_TEMPLATE,
 	SYSCTL_SLOPPY_TCP,
+	SYSCTL_SLOPPY_SCTP,
+	SYSCTL_CACHE_BYPASS,
+	SYSCTL_DROP_ENTRY,
+	SYSCTL_DROP_PACKET,
+	SYSCTL_SECURE_TCP,
+	SYSCTL_AMEMTHRESH,
+	SYSCTL_AM_DROPRATE,
+	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
 	SYSCTL_COUNT,
 };
 
@@ -331,7 +350,7 @@ struct settings {
 	struct limits limits;
 	__u8 program_version[16]; /* of the xlvs that loaded it, as text */
 	__u64 loaded_at;          /* seconds since the epoch */
-	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, then TIMEOUT_UDP */
+	__u32 timeout[TIMEOUT_COUNT]; /* ticks, by TCP state, TIMEOUT_UDP, by SCTP state */
 	__u32 icmp_interval;      /* ticks between ICMP errors to one client; 0: no limit */
 	__u32 loopback_set;       /* settings of lo that we turned on: bits as in loopback.py */
 	__u32 lblc_expiration;    /* ticks: an entry unused for so long is forgotten */
@@ -344,9 +363,11 @@ struct settings {
 	__u32 changing;           /* set while a command changes the table; if none does, one died */
 	__u32 ftp_services;       /* how many there are at TCP port 21, */
 	__u32 any_port_services;  /* and without a port: look-ups ask for them only then */
-	__u32 sysctl[SYSCTL_COUNT];
+	__s32 sysctl[SYSCTL_COUNT];
 	__u32 mark_set;           /* see `struct mark_rule`; 0: no rules */
 	__u32 mark_set_changed;   /* tick of its last change */
+	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
+	__u32 drop_counter;       /* live: packets that drop_packet has seen */
 	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 
@@ -361,6 +382,7 @@ struct events {
 	__u64 expired;            /* connections that timed out */
 	__u64 xdp_forwarded;      /* packets finished at XDP */
 	__u64 forwarded;          /* packets finished at TC */
+	__u64 defended;           /* drop_packet: a packet that would have begun a connection: dropped */
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 };
 

@@ -7,6 +7,7 @@
 #define XLVS_ADMIT_H
 
 #include "conn.h"
+#include "defense.h"
 #include "mark.h"
 #include "parse.h"
 #include "persist.h"
@@ -22,20 +23,28 @@
  * index of the destination that was chosen for it. */
 #define ONE_PACKET 0x40000000
 
-static __always_inline int may_be_scheduled(const struct packet *packet)
+static __always_inline int is_set(enum sysctl setting)
 {
 	struct settings *current;
 	__u32 zero = 0;
 
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current && current->sysctl[setting];
+}
+
+static __always_inline int may_be_scheduled(const struct packet *packet)
+{
 	/* From port 0 come no connections: it is that of templates. */
 	if (packet->flow.client_port == bpf_htons(FTP_DATA_PORT) || packet->flow.client_port == 0)
 		return 0;
+	if (packet->flow.protocol == PROTOCOL_SCTP)
+		return asks(packet) || (packet->sctp_event != SCTP_NO_CHUNK &&
+					is_set(SYSCTL_SLOPPY_SCTP));
 	if (packet->flow.protocol != PROTOCOL_TCP)
 		return 1;
 	if (packet->tcp_flags & TCP_RST)
 		return 0;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return packet->tcp_flags & TCP_SYN || (current && current->sysctl[SYSCTL_SLOPPY_TCP]);
+	return packet->tcp_flags & TCP_SYN || is_set(SYSCTL_SLOPPY_TCP);
 }
 
 static __always_inline int may_be_ftp_data(const struct packet *packet)
@@ -103,6 +112,7 @@ enum admission {
 	NOT_A_SERVICE = -2,
 	NO_SERVER = -3, /* drop it, and tell the client */
 	NOT_YET = -4,   /* when it was sent round: it gets no entry that would remember the choice */
+	NO_CACHE = -5,  /* NO_SERVER, and cache_bypass is on: to where it was sent in the first place */
 };
 
 /* Enter the way back of the masqueraded connection in `slot`, which `new` was: it
@@ -110,6 +120,7 @@ enum admission {
 static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 				       const struct destination *destination)
 {
+	int is_ftp = new->flow.virtual_port == bpf_htons(FTP_PORT);
 	struct connection *reply;
 	int found;
 
@@ -118,7 +129,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 	new->flow.client = destination->address;
 	new->flow.client_port = new->destination_port;
 	new->destination_port = 0;
-	new->flags = CONNECTION_REPLY;
+	new->flags = CONNECTION_REPLY | (is_ftp ? CONNECTION_FTP : 0);
 	new->link = slot + 1;
 	new->replaces = 0;
 	for (int i = 0; i < 2; i++) {
@@ -153,7 +164,7 @@ struct entrance {
 	__u32 destination;
 	__u32 link;    /* 1 + the slot of its template, or 0 */
 	__be16 port;
-	__u16 pad;
+	__u16 expected; /* not counted as a connection of its service */
 	__u64 over;
 };
 
@@ -202,7 +213,8 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		COUNT_EVENT(table_full);
 		return REFUSED;
 	}
-	count_connection(entrance->service, entrance->destination);
+	if (!entrance->expected)
+		count_connection(entrance->service, entrance->destination);
 	return found;
 }
 
@@ -220,6 +232,8 @@ static __always_inline int no_server(const struct service *service, const struct
 	if (service->key.port == bpf_htons(FTP_PORT) &&
 	    packet->flow.virtual_port != bpf_htons(FTP_PORT))
 		return NOT_A_SERVICE;
+	if (service->key.fwmark && is_set(SYSCTL_CACHE_BYPASS))
+		return NO_CACHE;
 	COUNT_EVENT(no_destination);
 	return NO_SERVER;
 }
@@ -254,6 +268,64 @@ static __always_inline int choose(const struct packet *packet, const struct serv
 	return 0;
 }
 
+/* A packet that gets no entry of its own is one of its template's. */
+static __always_inline void count_at_template(__u32 link)
+{
+	struct connection *template = template_at(link);
+
+	if (template)
+		count_in_packet(template);
+}
+
+/* Whether somebody may expect FTP data of a client's at a port. */
+static __always_inline int may_be_expected(const struct packet *packet)
+{
+	struct settings *current;
+	__u32 zero = 0;
+
+	if (!(packet->tcp_flags & TCP_SYN) || !may_be_ftp_data(packet))
+		return 0;
+	current = bpf_map_lookup_elem(&settings, &zero);
+	return current &&
+	       (current->ftp_services || current->any_port_services || current->mark_set);
+}
+
+/*
+ * An FTP client's first packet to the port that it was told: what was expected
+ * ends, and the connection begins that goes where that would have (kernel:
+ * ip_vs_conn_fill_cport()).  Fills in `entrance`; 0 if nothing is expected.
+ */
+__attribute__((noinline)) int take_expected(const struct packet *packet, struct entrance *entrance)
+{
+	struct connection *entry, *controller;
+	struct flow flow;
+	__u64 control;
+	int slot;
+
+	if (!packet || !entrance)
+		return 0;
+	flow = packet->flow;
+	flow.client_port = 0;
+	flow.expected = 1;
+	slot = conn_find(&flow);
+	entry = slot >= 0 ? conn_at(slot) : 0;
+	if (!entry || has_passed(entry->expires, ticks_now()))
+		return 0;
+	entrance->destination = entry->destination;
+	entrance->link = entry->link;
+	entrance->port = entry->destination_port;
+	entrance->expected = 1;
+	control = bury(entry, ticks_now());
+	if (!control)
+		return 0; /* another packet was first */
+	uncount(entrance->destination, control);
+	/* The answer has come that was asked for. */
+	controller = conn_at((entrance->link & ~LINK_TO_FTP) - 1);
+	if (controller)
+		conn_set_flags(controller, 0, CONNECTION_PASSIVE);
+	return 1;
+}
+
 /*
  * Choose a real server for a packet that has no connection, if it is for a
  * service, and make one.  `over` is the control word of an entry of its flow as
@@ -270,6 +342,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 
 	if (!may_be_scheduled(packet) || (!packet->own && is_martian(&packet->flow)))
 		return NOT_A_SERVICE;
+	if (may_be_expected(packet) && take_expected(packet, &entrance))
+		return make_connection(packet, &entrance);
 	found = service_of(skb, packet);
 	if (found < 0 || !virtual_is_local(skb, found))
 		return NOT_A_SERVICE;
@@ -280,11 +354,16 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	one_packet = service->flags & SERVICE_ONE_PACKET && packet->flow.protocol == PROTOCOL_UDP;
 	if (one_packet && packet->own == OWN_LEAVING)
 		return NOT_YET;
+	if (is_dropped_in_defense()) {
+		COUNT_EVENT(defended);
+		return REFUSED;
+	}
 
 	found = choose(packet, service, &entrance);
 	if (found < 0)
 		return found;
 	if (one_packet) {
+		count_at_template(entrance.link);
 		release_template(entrance.link);
 		count_connection(entrance.service, entrance.destination);
 		return ONE_PACKET | entrance.destination;

@@ -52,7 +52,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 	if (!packet || !reply)
 		return NOT_OURS;
 	entry = conn_of_reply(reply);
-	if (!entry || has_passed(entry->expires, now))
+	if (!entry || has_ended(entry, now))
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

@@ -94,14 +94,14 @@ __attribute__((noinline)) int sum_frame(struct __sk_buff *skb, __u32 offset, __u
 }
 
 /*
- * Whether the checksum of TCP or UDP at `field` is still to be made by an
+ * Whether the packet's checksum, which begins at `field`, is still to be made by an
  * outgoing device: the kernel's helper leaves the field alone then.
  */
-static __always_inline int checksum_is_partial(struct __sk_buff *skb, __u32 field)
+static __always_inline int checksum_is_left(struct __sk_buff *skb, __u32 field)
 {
 	__u16 before, after;
 
-	if (bpf_skb_load_bytes(skb, field, &before, sizeof(before)) || before == 0 ||
+	if (bpf_skb_load_bytes(skb, field, &before, sizeof(before)) ||
 	    bpf_l4_csum_replace(skb, field, 0, bpf_htons(1), sizeof(before)) ||
 	    bpf_skb_load_bytes(skb, field, &after, sizeof(after)))
 		return 0;
@@ -109,6 +109,15 @@ static __always_inline int checksum_is_partial(struct __sk_buff *skb, __u32 fiel
 		return 1;
 	bpf_skb_store_bytes(skb, field, &before, sizeof(before), 0);
 	return 0;
+}
+
+/* The same of TCP or UDP, where 0 means that there is none. */
+static __always_inline int checksum_is_partial(struct __sk_buff *skb, __u32 field)
+{
+	__u16 holds;
+
+	return !bpf_skb_load_bytes(skb, field, &holds, sizeof(holds)) && holds != 0 &&
+	       checksum_is_left(skb, field);
 }
 
 #endif

@@ -68,6 +68,16 @@ static __always_inline __u64 control_with(__u64 control, __u32 phase, __u32 stat
 	       (__u64)(state & 0xff) << CONTROL_STATE_SHIFT | (phase & 0xff);
 }
 
+#define FTP_DATA_LIMIT 0xffff
+
+/* How many FTP data connections a connection controls: it lives as long as they do
+ * (kernel: ip_vs_conn_expire(), n_control). */
+static __always_inline __u32 controls(__u64 control)
+{
+	return control_flags(control) & CONNECTION_TEMPLATE ? 0 :
+							      control >> CONTROL_FTP_DATA_SHIFT;
+}
+
 static __always_inline int swap_control(struct connection *entry, __u64 old, __u64 new)
 {
 	return __sync_val_compare_and_swap(&entry->control, old, new) == old;
@@ -241,13 +251,14 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 		update_overload(record);
 }
 
-/* From PHASE_LIVE to PHASE_DEAD; returns the control word it had, or 0. */
+/* From PHASE_LIVE to PHASE_DEAD, but for one that controls others; returns the control
+ * word it had, or 0. */
 static __always_inline __u64 bury(struct connection *entry, __u32 now)
 {
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
 		__u64 old = load_control(entry);
 
-		if (control_phase(old) != PHASE_LIVE)
+		if (control_phase(old) != PHASE_LIVE || controls(old))
 			return 0;
 		if (!swap_control(entry, old, control_with(old, PHASE_DEAD, 0, 0)))
 			continue;
@@ -316,16 +327,46 @@ __attribute__((noinline)) int bury_reply(__u32 slot)
 	return 0;
 }
 
-/* One connection less that a template controls; `link` is the connection's. */
-static __always_inline void release_template(__u32 link)
+/* Whether a connection's time is over. */
+static __always_inline int has_ended(const struct connection *entry, __u32 now)
 {
-	struct connection *template = link ? conn_at(link - 1) : 0;
-
-	if (template)
-		__sync_fetch_and_add(&template->control, -(1ULL << CONTROL_CONTROLLED_SHIFT));
+	return has_passed(entry->expires, now) && !controls(load_control(entry));
 }
 
-/* Forget the connection in a slot; once, whoever else tries at the same time. */
+/* One FTP data connection more for its control connection; 0 if that can't be. */
+static __always_inline int keep_alive(struct connection *entry)
+{
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 old = load_control(entry);
+
+		if (control_phase(old) != PHASE_LIVE || controls(old) == FTP_DATA_LIMIT)
+			return 0;
+		if (swap_control(entry, old, old + (1ULL << CONTROL_FTP_DATA_SHIFT)))
+			return 1;
+	}
+	return 0;
+}
+
+/* A connection's template, or null; `link` is the connection's. */
+static __always_inline struct connection *template_at(__u32 link)
+{
+	return link && !(link & LINK_TO_FTP) ? conn_at(link - 1) : 0;
+}
+
+/* One connection less that a template, or an FTP control connection, controls;
+ * `link` is the connection's. */
+static __always_inline void release_template(__u32 link)
+{
+	struct connection *controller = link ? conn_at((link & ~LINK_TO_FTP) - 1) : 0;
+
+	if (controller && link & LINK_TO_FTP)
+		__sync_fetch_and_add(&controller->control, -(1ULL << CONTROL_FTP_DATA_SHIFT));
+	else if (controller)
+		__sync_fetch_and_add(&controller->control, -(1ULL << CONTROL_CONTROLLED_SHIFT));
+}
+
+/* Forget the connection in a slot, unless it controls others; once, whoever else
+ * tries at the same time. */
 static __always_inline void conn_kill(struct connection *entry, __u32 slot, __u32 now)
 {
 	__u64 control = bury(entry, now);
@@ -365,6 +406,19 @@ static __always_inline void conn_set_state(struct connection *entry, __u32 state
 	}
 }
 
+/* Set and clear flags of an entry that nothing is counted by. */
+static __always_inline void conn_set_flags(struct connection *entry, __u32 set, __u32 clear)
+{
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 old = load_control(entry), new;
+
+		new = control_with(old, PHASE_LIVE, control_state(old),
+				   (control_flags(old) | set) & ~clear);
+		if (control_phase(old) != PHASE_LIVE || new == old || swap_control(entry, old, new))
+			return;
+	}
+}
+
 /*
  * Let an entry live until `lifetime` ticks from now.  Flows with many packets
  * would dirty the line at each one: a quarter of a second may be missing.
@@ -378,11 +432,14 @@ static __always_inline void conn_refresh(struct connection *entry, __u32 now, __
 		entry->expires = expires;
 }
 
+/* The control word while a slot is being written: of its next generation; what the one
+ * that is replaced controls stays in its care. */
 static __always_inline __u64 claimed(__u64 control)
 {
-	__u64 generation = (control >> CONTROL_GENERATION_SHIFT) + 1;
+	__u64 generation = (__u16)((control >> CONTROL_GENERATION_SHIFT) + 1);
 
-	return generation << CONTROL_GENERATION_SHIFT | PHASE_CLAIMED;
+	return (__u64)controls(control) << CONTROL_FTP_DATA_SHIFT |
+	       generation << CONTROL_GENERATION_SHIFT | PHASE_CLAIMED;
 }
 
 static __always_inline int claim_slot(struct connection_bucket *bucket)
@@ -441,7 +498,7 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->destination = new->destination;
 	entry->destination_port = new->destination_port;
 	entry->expires = new->expires;
-	entry->reserved = 0;
+	entry->in_packets = 0;
 	entry->link = new->link;
 	/* A full barrier: the fields are there before the phase. */
 	swap_control(entry, control, live);

@@ -29,6 +29,7 @@
 #include "stats.h"
 #include "tcp.h"
 #include "conn.h"
+#include "defense.h"
 #include "sched.h"
 #include "persist.h"
 #include "state.h"
@@ -39,6 +40,7 @@
 #include "icmp.h"
 #include "tunnel.h"
 #include "fragment.h"
+#include "ftp.h"
 #include "answer.h"
 #include "related.h"
 #include "tunnel_error.h"
@@ -47,6 +49,7 @@
 char director_license[] SEC("license") = "GPL";
 
 #define PACKET_HOST 0
+#define GSO_BY_FRAGS 0xffff /* of SCTP, whose segments differ in size */
 #define LONGEST_HEADERS 160 /* what must be readable: Ethernet, IP with options, TCP; ICMP's quote */
 
 /* To a real server that is another machine. */
@@ -81,6 +84,24 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	return tc_to_destination(skb, packet->flow.family, destination);
 }
 
+/*
+ * A packet for a cache that is not there (cache_bypass).  It is left to the stack, which
+ * routes it to where its client sent it; what is addressed to the director itself has
+ * nowhere else to go (kernel: ip_vs_leave()).
+ */
+__attribute__((noinline)) int bypass(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct way way = {};
+
+	if (!packet)
+		return NOT_OURS;
+	if (find_way(skb, &packet->flow.virtual, packet->flow.family, 1, &way) !=
+	    BPF_FIB_LKUP_RET_NOT_FWDED)
+		return NOT_OURS;
+	COUNT_EVENT(no_destination);
+	return send_error(skb, packet, ERROR_PORT_UNREACHABLE, 0);
+}
+
 /* A client's packet, with what connection_for() returned for it. */
 __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *packet, int choice)
 {
@@ -93,6 +114,8 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		return NOT_OURS;
 	if (choice == NOT_YET)
 		return send_round(skb);
+	if (choice == NO_CACHE)
+		return bypass(skb, packet);
 	if (choice == NO_SERVER)
 		return send_error(skb, packet, ERROR_PORT_UNREACHABLE, 0);
 	if (choice < 0)
@@ -141,18 +164,40 @@ static __always_inline void make_readable(struct __sk_buff *skb)
 {
 	__u32 linear = skb->data_end - skb->data;
 
+	/* Where such a packet is to be cut up is in its pieces: they stay as they are. */
+	if (skb->gso_size == GSO_BY_FRAGS)
+		return;
 	if (linear < LONGEST_HEADERS && linear < skb->len)
 		bpf_skb_pull_data(skb, skb->len < LONGEST_HEADERS ? skb->len : LONGEST_HEADERS);
 }
 
-static __always_inline int is_reply_at(int slot)
+/* The flags of the entry in `slot`, if that is a reply's; else 0. */
+static __always_inline __u32 reply_flags_at(int slot)
 {
 	struct connection *entry = slot >= 0 ? conn_at(slot) : 0;
+	__u32 flags = entry ? control_flags(load_control(entry)) : 0;
 
-	return entry && is_reply(entry);
+	return flags & CONNECTION_REPLY ? flags : 0;
 }
 
-/* A frame that is no TCP or UDP packet; it may be an error about one, or about a tunnel's. */
+/* A packet that has its flow, whose entry may be in `slot`; FTP's is read on its way. */
+static __always_inline int go_on(struct __sk_buff *skb, const struct packet *packet, int slot,
+				__u32 reply_flags)
+{
+	int choice;
+
+	if (reply_flags) {
+		if (reply_flags & CONNECTION_FTP)
+			ftp_answer(skb, packet, slot);
+		return answer(skb, packet, slot);
+	}
+	choice = connection_for(skb, packet, slot);
+	if (packet->flow.virtual_port == bpf_htons(FTP_PORT) && choice >= 0)
+		ftp_request(skb, packet, choice);
+	return serve(skb, packet, choice);
+}
+
+/* A frame that is no TCP, UDP or SCTP packet; it may be an error about one, or about a tunnel's. */
 static __always_inline int follow_error_of_any(struct __sk_buff *skb)
 {
 	int verdict = follow_error(skb, FROM_OUTSIDE);
@@ -169,37 +214,35 @@ int xlvs_tc(struct __sk_buff *skb)
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
 		return NOT_OURS;
 	make_readable(skb);
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
+	if (parse_skb(skb, &packet))
 		return follow_error_of_any(skb);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
-	if (is_reply_at(slot))
-		return answer(skb, &packet, slot);
-	return serve(skb, &packet, connection_for(skb, &packet, slot));
+	return go_on(skb, &packet, slot, reply_flags_at(slot));
 }
 
 SEC("tc")
 int xlvs_tc_out(struct __sk_buff *skb)
 {
 	struct packet packet = { .own = OWN_LEAVING };
+	__u32 reply_flags;
 	int slot;
 
 	/* What only passes through was seen as it came in. */
 	if (skb->ingress_ifindex || skb->vlan_present)
 		return NOT_OURS;
 	make_readable(skb);
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
+	if (parse_skb(skb, &packet))
 		return follow_error(skb, OWN_LEAVING);
 	if (packet.fragment == LATER_FRAGMENT)
 		return skb->ifindex == LOOPBACK_INDEX ? send_round(skb) :
 							follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
-	if (is_reply_at(slot))
-		return answer(skb, &packet, slot);
-	if (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX)
+	reply_flags = reply_flags_at(slot);
+	if (!reply_flags && (note_local_answer(&packet) || skb->ifindex != LOOPBACK_INDEX))
 		return NOT_OURS;
-	return serve(skb, &packet, connection_for(skb, &packet, slot));
+	return go_on(skb, &packet, slot, reply_flags);
 }
 
 SEC("tc")
@@ -210,12 +253,12 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 
 	if (!was_sent_round(skb))
 		return NOT_OURS;
-	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, &packet))
+	if (parse_skb(skb, &packet))
 		return follow_error(skb, OWN_SENT_ROUND);
 	if (packet.fragment == LATER_FRAGMENT)
 		return follow_fragment(skb, &packet);
 	slot = conn_find(&packet.flow);
-	return serve(skb, &packet, connection_for(skb, &packet, slot));
+	return go_on(skb, &packet, slot, 0);
 }
 
 static __always_inline int is_for_interface(struct xdp_md *context)
@@ -247,9 +290,10 @@ int xlvs_xdp(struct xdp_md *context)
 	now = ticks_now();
 	slot = conn_find(&packet.flow);
 	entry = slot >= 0 ? conn_at(slot) : 0;
-	/* A SYN may begin anew what stands there: for TC to see. */
-	if (!entry || is_reply(entry) || is_template(entry) || packet.tcp_flags & TCP_SYN ||
-	    has_passed(entry->expires, now))
+	/* A SYN or an INIT may begin anew what stands there: for TC to see, as is what
+	 * needs a second look. */
+	if (!entry || is_reply(entry) || is_template(entry) || asks(&packet) ||
+	    needs_second_look(&packet) || has_passed(entry->expires, now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

@@ -64,27 +64,6 @@ __attribute__((noinline)) int note_fragment(const struct packet *packet, __u32 c
 	return bpf_map_update_elem(&fragments, &datagram, &note, BPF_ANY);
 }
 
-/* Only the IP header of a later fragment has something to translate. */
-static __always_inline int translate_fragment(struct __sk_buff *skb, const struct packet *packet,
-					      const union address *to, __u32 side)
-{
-	const __u32 ip = sizeof(struct ethhdr);
-	__u32 field;
-	__be32 from;
-
-	if (packet->flow.family == AF_INET6) {
-		field = ip + (side == NAT_SOURCE ? offsetof(struct ipv6hdr, saddr) :
-						   offsetof(struct ipv6hdr, daddr));
-		return bpf_skb_store_bytes(skb, field, to, sizeof(*to), 0);
-	}
-	field = ip + (side == NAT_SOURCE ? offsetof(struct iphdr, saddr) :
-					   offsetof(struct iphdr, daddr));
-	from = side == NAT_SOURCE ? packet->flow.client.v4 : packet->flow.virtual.v4;
-	return bpf_l3_csum_replace(skb, ip + offsetof(struct iphdr, check), from, to->v4,
-				   sizeof(__be32)) ||
-	       bpf_skb_store_bytes(skb, field, &to->v4, sizeof(__be32), 0);
-}
-
 /* Whether the noted entry is still one between the packet's ends: its slot may
  * have been given to another connection. */
 static __always_inline int is_entry_of(const struct connection *entry, const struct packet *packet)
@@ -112,7 +91,7 @@ static __always_inline int forward_fragment(struct __sk_buff *skb, const struct 
 		return TC_ACT_SHOT;
 	count_inbound(destination, index, packet->bytes);
 	if (method == METHOD_MASQUERADE &&
-	    translate_fragment(skb, packet, &destination->address, NAT_DESTINATION))
+	    translate_address(skb, packet, &destination->address, NAT_DESTINATION))
 		return TC_ACT_SHOT;
 	if (is_here)
 		return NOT_OURS;
@@ -135,7 +114,7 @@ static __always_inline int answer_fragment(struct __sk_buff *skb, const struct p
 	if (!packet->own && !here && packet->ttl <= 1)
 		return TC_ACT_SHOT;
 	count_outbound(destination, index, packet->bytes);
-	if (translate_fragment(skb, packet, &entry->flow.virtual, NAT_SOURCE))
+	if (translate_address(skb, packet, &entry->flow.virtual, NAT_SOURCE))
 		return TC_ACT_SHOT;
 	if (packet->own)
 		return NOT_OURS;

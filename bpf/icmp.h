@@ -206,7 +206,8 @@ __attribute__((noinline)) int send_error(struct __sk_buff *skb, const struct pac
 		quoted = v4 ? ICMP_QUOTE_IPV4 : ICMP_QUOTE_IPV6;
 	field = packet->transport +
 		(packet->flow.protocol == PROTOCOL_TCP ? TCP_CHECKSUM_OFFSET : UDP_CHECKSUM_OFFSET);
-	partial = checksum_is_partial(skb, field);
+	/* That of SCTP is none that could be made up for. */
+	partial = packet->flow.protocol != PROTOCOL_SCTP && checksum_is_partial(skb, field);
 
 	if (bpf_skb_change_tail(skb, ip + quoted, 0))
 		return TC_ACT_SHOT;

@@ -72,6 +72,7 @@ struct sweeper {
 	struct bpf_timer timer;
 	__u32 next_share;
 	__u32 localities; /* entries of lblc and lblcr that were left when last looked through */
+	__u32 occupied;   /* slots in use that this walk over the table has seen */
 	__u32 share_used[SWEEPS_PER_SECOND]; /* 0: nothing there to expire */
 };
 

@@ -7,8 +7,10 @@
 #define XLVS_NAT_H
 
 #include <stddef.h>
+#include "checksum.h"
 #include "maps.h"
 #include "parse.h"
+#include "sctp.h"
 
 #define TCP_CHECKSUM_OFFSET offsetof(struct tcp_header, checksum)
 #define UDP_CHECKSUM_OFFSET 6
@@ -56,6 +58,63 @@ static __always_inline int translate_ipv6(struct __sk_buff *skb, const struct tr
 	return bpf_skb_store_bytes(skb, field, &change->to, sizeof(change->to), 0);
 }
 
+/* Change one side's address in the IP header alone: a later fragment has no more to
+ * translate, and SCTP's checksum does not cover it. */
+static __always_inline int translate_address(struct __sk_buff *skb, const struct packet *packet,
+					     const union address *to, __u32 side)
+{
+	const __u32 ip = sizeof(struct ethhdr);
+	__u32 field;
+	__be32 from;
+
+	if (packet->flow.family == AF_INET6) {
+		field = ip + (side == NAT_SOURCE ? offsetof(struct ipv6hdr, saddr) :
+						   offsetof(struct ipv6hdr, daddr));
+		return bpf_skb_store_bytes(skb, field, to, sizeof(*to), 0);
+	}
+	field = ip + (side == NAT_SOURCE ? offsetof(struct iphdr, saddr) :
+					   offsetof(struct iphdr, daddr));
+	from = side == NAT_SOURCE ? packet->flow.client.v4 : packet->flow.virtual.v4;
+	return bpf_l3_csum_replace(skb, ip + offsetof(struct iphdr, check), from, to->v4,
+				   sizeof(__be32)) ||
+	       bpf_skb_store_bytes(skb, field, &to->v4, sizeof(__be32), 0);
+}
+
+/*
+ * Of SCTP; a first fragment's port can't be changed, because its checksum, which is
+ * that of the whole packet, depends on the packet's length.
+ */
+static __always_inline int translate_sctp_port(struct __sk_buff *skb, const struct packet *packet,
+					       const struct translation *change)
+{
+	int is_source = change->side == NAT_SOURCE;
+	__u32 length = packet->bytes + sizeof(struct ethhdr) - packet->transport;
+	__u32 field = packet->transport + offsetof(struct sctp_header, checksum);
+	__u32 port = packet->transport + (is_source ? offsetof(struct sctp_header, source) :
+						      offsetof(struct sctp_header, destination));
+	__u32 checksum, difference = change->from_port ^ change->to_port;
+
+	if (packet->fragment)
+		return -1;
+	/* Segments get theirs when they are cut. */
+	if (!skb->gso_size && !checksum_is_left(skb, field)) {
+		if (bpf_skb_load_bytes(skb, field, &checksum, sizeof(checksum)))
+			return -1;
+		checksum ^= crc32c_change(is_source ? difference : difference << 16, length);
+		if (bpf_skb_store_bytes(skb, field, &checksum, sizeof(checksum), 0))
+			return -1;
+	}
+	return bpf_skb_store_bytes(skb, port, &change->to_port, sizeof(__be16), 0);
+}
+
+static __always_inline int translate_sctp(struct __sk_buff *skb, const struct packet *packet,
+					  const struct translation *change)
+{
+	if (translate_address(skb, packet, &change->to, change->side))
+		return -1;
+	return change->from_port == change->to_port ? 0 : translate_sctp_port(skb, packet, change);
+}
+
 /* Replace one side's address and port; 0, or -1 where the packet can't be changed. */
 static __always_inline int translate(struct __sk_buff *skb, const struct packet *packet,
 				     const struct translation *change)
@@ -70,6 +129,8 @@ static __always_inline int translate(struct __sk_buff *skb, const struct packet 
 						  offsetof(struct ports, destination));
 	int failed;
 
+	if (packet->flow.protocol == PROTOCOL_SCTP)
+		return translate_sctp(skb, packet, change);
 	failed = packet->flow.family == AF_INET ?
 			 translate_ipv4(skb, change, checksum, flags) :
 			 translate_ipv6(skb, change, checksum, flags);

@@ -7,7 +7,9 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 #include "abi.h"
+#include "sctp.h"
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -22,6 +24,7 @@ enum {
 	PROTOCOL_FRAGMENT = 44,
 	PROTOCOL_ICMPV6 = 58,
 	PROTOCOL_DESTINATION_OPTIONS = 60,
+	PROTOCOL_SCTP = 132,
 };
 
 enum tcp_flag {
@@ -79,7 +82,7 @@ enum own_packet {
 struct packet {
 	struct flow flow;
 	__u32 bytes;      /* of the IP packet, link-layer padding left out */
-	__u16 transport;  /* where TCP or UDP begins, from the frame's start */
+	__u16 transport;  /* where TCP, UDP or SCTP begins, from the frame's start */
 	__u8 tcp_flags;
 	__u8 ttl;         /* or hop limit */
 	__u8 tos;         /* or traffic class */
@@ -87,7 +90,20 @@ struct packet {
 	__be32 fragment_id;
 	__u8 whole;       /* must not be fragmented: DF, or IPv6 */
 	__u8 own;         /* enum own_packet */
+	__u8 sctp_event;  /* enum sctp_event */
 };
+
+static __always_inline int has_ports(__u8 protocol)
+{
+	return protocol == PROTOCOL_TCP || protocol == PROTOCOL_UDP || protocol == PROTOCOL_SCTP;
+}
+
+/* Whether a packet asks for a new connection. */
+static __always_inline int asks(const struct packet *packet)
+{
+	return packet->flow.protocol == PROTOCOL_TCP ? packet->tcp_flags & TCP_SYN :
+						       packet->sctp_event == SCTP_ASKS;
+}
 
 /* `room` is what the IP packet has left for it: what follows is padding. */
 static __always_inline int parse_transport(void *header, void *end, __s32 room,
@@ -104,6 +120,14 @@ static __always_inline int parse_transport(void *header, void *end, __s32 room,
 	} else if (packet->flow.protocol == PROTOCOL_UDP) {
 		if (room < UDP_HEADER_SIZE || header + UDP_HEADER_SIZE > end)
 			return -1;
+	} else if (packet->flow.protocol == PROTOCOL_SCTP) {
+		struct sctp_header *sctp = header;
+		struct sctp_chunk *chunk = (void *)(sctp + 1);
+
+		if (room < (__s32)sizeof(*sctp) || (void *)(sctp + 1) > end)
+			return -1;
+		if (room >= (__s32)(sizeof(*sctp) + sizeof(*chunk)) && (void *)(chunk + 1) <= end)
+			packet->sctp_event = sctp_event_of(chunk->type);
 	} else {
 		return -1;
 	}
@@ -173,8 +197,7 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 	for (int i = 0; i < IPV6_EXTENSION_HEADERS; i++) {
 		__u8 *extension = header;
 
-		if (next == PROTOCOL_TCP || next == PROTOCOL_UDP ||
-		    packet->fragment == LATER_FRAGMENT)
+		if (has_ports(next) || packet->fragment == LATER_FRAGMENT)
 			break;
 		if (header + 8 > end)
 			return -1;
@@ -208,7 +231,7 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 /*
  * Fill `packet` (zeroed by the caller) from an Ethernet frame of `length`
  * bytes, of which [data, end) can be read.  Returns 0 for an IPv4 or IPv6
- * packet of TCP or UDP with readable ports, -1 for anything else: that is
+ * packet of TCP, UDP or SCTP with readable ports, -1 for anything else: that is
  * never ours.  VLAN-tagged frames belong to the VLAN device above.
  */
 static __always_inline int parse_frame(void *data, void *end, __u32 length, struct packet *packet)
@@ -222,6 +245,48 @@ static __always_inline int parse_frame(void *data, void *end, __u32 length, stru
 	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(ethernet + 1, end, length - sizeof(*ethernet), packet);
 	return -1;
+}
+
+/* Whether the first chunk of an SCTP packet does not say its event by itself: it is
+ * beyond what could be read, or an ABORT may be bundled with it (RFC 9260, 3.3.7). */
+static __always_inline int needs_second_look(const struct packet *packet)
+{
+	return packet->flow.protocol == PROTOCOL_SCTP &&
+	       (packet->sctp_event == SCTP_NO_CHUNK || sctp_may_hide_abort(packet->sctp_event));
+}
+
+static __always_inline int read_chunk(struct __sk_buff *skb, const struct packet *packet,
+				      __u32 offset, struct sctp_chunk *chunk)
+{
+	if (offset + sizeof(*chunk) > sizeof(struct ethhdr) + packet->bytes)
+		return -1;
+	return bpf_skb_load_bytes(skb, offset, chunk, sizeof(*chunk));
+}
+
+/* The second look. */
+static __always_inline void look_at_chunks(struct __sk_buff *skb, struct packet *packet)
+{
+	__u32 offset = packet->transport + sizeof(struct sctp_header), length;
+	struct sctp_chunk chunk;
+
+	if (packet->fragment == LATER_FRAGMENT || !needs_second_look(packet) ||
+	    read_chunk(skb, packet, offset, &chunk))
+		return;
+	packet->sctp_event = sctp_event_of(chunk.type);
+	length = bpf_ntohs(chunk.length);
+	if (sctp_may_hide_abort(packet->sctp_event) && length >= sizeof(chunk) &&
+	    !read_chunk(skb, packet, offset + ((length + 3) & ~3u), &chunk) &&
+	    chunk.type == CHUNK_ABORT)
+		packet->sctp_event = SCTP_ABORTS;
+}
+
+/* The same as parse_frame() at TC, where not all of a packet may be in one piece. */
+static __always_inline int parse_skb(struct __sk_buff *skb, struct packet *packet)
+{
+	if (parse_frame((void *)(long)skb->data, (void *)(long)skb->data_end, skb->len, packet))
+		return -1;
+	look_at_chunks(skb, packet);
+	return 0;
 }
 
 #endif

@@ -17,7 +17,7 @@
 #include "sched.h"
 
 #define FTP_PORT 21
-#define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for a template that still controls connections */
+#define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for what still controls connections */
 
 static __always_inline __u32 control_controlled(__u64 control)
 {
@@ -65,21 +65,27 @@ static __always_inline void template_flow(const struct packet *packet,
 	flow->virtual = packet->flow.virtual;
 }
 
+/* End a template that controls nothing; false if it does by now. */
+static __always_inline int end_template(struct connection *entry, __u64 control, __u32 now)
+{
+	if (control_controlled(control) != 0 ||
+	    !swap_control(entry, control, control_with(control, PHASE_DEAD, 0, 0)))
+		return 0;
+	entry->expires = now;
+	if (control_flags(control) & CONNECTION_SPILLED)
+		count_spilled(&entry->flow, -1);
+	uncount(entry->destination, control);
+	return 1;
+}
+
 /*
  * What happens to a template whose time is over: it ends if it controls nothing,
  * else it lives on by a minute.  Returns whether it lives.
  */
 static __always_inline int extend_template(struct connection *entry, __u64 control, __u32 now)
 {
-	if (control_controlled(control) == 0) {
-		if (!swap_control(entry, control, control_with(control, PHASE_DEAD, 0, 0)))
-			return 1; /* a connection came */
-		entry->expires = now;
-		if (control_flags(control) & CONNECTION_SPILLED)
-			count_spilled(&entry->flow, -1);
-		uncount(entry->destination, control);
-		return 0;
-	}
+	if (control_controlled(control) == 0)
+		return !end_template(entry, control, now);
 	entry->link = EXTENSION_TICKS;
 	entry->expires += ((now - entry->expires) / EXTENSION_TICKS + 1) * EXTENSION_TICKS;
 	return 1;
@@ -194,7 +200,7 @@ __attribute__((noinline)) int hold_template(const struct packet *packet, __u32 s
 /* A connection was established: its template is worth keeping. */
 static __always_inline void assure_template(__u32 link)
 {
-	struct connection *template = link ? conn_at(link - 1) : 0;
+	struct connection *template = template_at(link);
 	const __u64 assured = (__u64)TEMPLATE_ASSURED << CONTROL_STATE_SHIFT;
 
 	if (template && !(load_control(template) & assured) && is_template(template))

@@ -13,6 +13,7 @@
 #define XLVS_RELATED_H
 
 #include "answer.h"
+#include "checksum.h"
 #include "conn.h"
 #include "forward.h"
 #include "icmp.h"
@@ -41,7 +42,7 @@ static __always_inline int parse_quoted_ports(void *header, void *end, struct re
 {
 	struct ports *ports = header;
 
-	if (related->flow.protocol != PROTOCOL_TCP && related->flow.protocol != PROTOCOL_UDP)
+	if (!has_ports(related->flow.protocol))
 		return -1;
 	if ((void *)(ports + 1) > end)
 		return -1;
@@ -119,7 +120,7 @@ static __always_inline int parse_ipv6_error(void *data, void *end, struct relate
 	return parse_quoted_ports(quoted + 1, end, related);
 }
 
-/* An ICMP error about a TCP or UDP packet: 0 and `related` filled, else -1.
+/* An ICMP error about a TCP, UDP or SCTP packet: 0 and `related` filled, else -1.
  * `length` is the frame's; what follows the IP packet in it is padding. */
 static __always_inline int parse_error(void *data, void *end, __u32 length,
 				       struct related *related)
@@ -140,6 +141,15 @@ static __always_inline int parse_error(void *data, void *end, __u32 length,
 	}
 	packet_end = sizeof(*ethernet) + related->outer.bytes;
 	return packet_end > length || related->ports + sizeof(struct ports) > packet_end ? -1 : 0;
+}
+
+/* The kernel translates no damaged ICMP error; it forwards one as it came. */
+static __always_inline int is_damaged(struct __sk_buff *skb, const struct related *related)
+{
+	__u32 header = related->icmp - sizeof(struct ethhdr);
+
+	return related->flow.family == AF_INET &&
+	       sum_frame(skb, related->icmp, related->outer.bytes - header) != 0xffff;
 }
 
 /*
@@ -261,7 +271,7 @@ __attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct 
 	__u32 index;
 	int is_here;
 
-	if (!related || !entry || has_passed(entry->expires, ticks_now()))
+	if (!related || !entry || has_ended(entry, ticks_now()))
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
@@ -273,6 +283,8 @@ __attribute__((noinline)) int prepare_error(struct __sk_buff *skb, const struct 
 	is_here = !(destination->reach & REACH_ROUTE);
 	if (!is_here && related->outer.own == OWN_LEAVING)
 		return send_round(skb);
+	if (control_method(load_control(entry)) == METHOD_MASQUERADE && is_damaged(skb, related))
+		return TC_ACT_SHOT;
 	count_inbound(destination, index, related->outer.bytes);
 	if (is_here && !(destination->flags & DESTINATION_LOCAL))
 		return TC_ACT_SHOT;
@@ -301,7 +313,7 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 	if (!related || !reply)
 		return NOT_OURS;
 	entry = conn_of_reply(reply);
-	if (!entry || has_passed(entry->expires, ticks_now()))
+	if (!entry || has_ended(entry, ticks_now()))
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
@@ -315,6 +327,8 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 			return TC_ACT_SHOT;
 		}
 	}
+	if (is_damaged(skb, related))
+		return TC_ACT_SHOT;
 	count_outbound(destination, index, related->outer.bytes);
 	if (translate_error(skb, related, slot, NAT_SOURCE))
 		return TC_ACT_SHOT;
@@ -322,7 +336,7 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 }
 
 /*
- * A frame that is no TCP or UDP packet: forward it if it is an error about one.
+ * A frame that is no TCP, UDP or SCTP packet: forward it if it is an error about one.
  * `own` says whether the director made it (enum own_packet).
  */
 __attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)

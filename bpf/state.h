@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* A connection's state and lifetime, from packet to packet
- * (kernel: net/netfilter/ipvs/ip_vs_proto_tcp.c, ip_vs_proto_udp.c). */
+ * (kernel: net/netfilter/ipvs/ip_vs_proto_tcp.c, ip_vs_proto_udp.c, ip_vs_proto_sctp.c). */
 #ifndef XLVS_STATE_H
 #define XLVS_STATE_H
 
 #include "conn.h"
+#include "defense.h"
 #include "persist.h"
 #include "parse.h"
+#include "sctp.h"
 #include "tcp.h"
 
 #define NEW_CONNECTION_SECONDS 3 /* until its first packet sets a state's timeout */
@@ -22,14 +24,35 @@ static __always_inline __u32 timeout_of(__u32 index)
 	return current->timeout[index & (TIMEOUT_COUNT - 1)];
 }
 
+/* Whether the stricter transitions of TCP are in force. */
+static __always_inline int is_secure(void)
+{
+	struct settings *current;
+	__u32 zero = 0;
+	__s32 mode;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (!current)
+		return 0;
+	mode = current->sysctl[SYSCTL_SECURE_TCP];
+	return mode != DEFENSE_OFF && acts(current, mode);
+}
+
 /* Move a connection's state by one packet, from its client or its real server. */
 static __always_inline void follow(struct connection *entry, const struct packet *packet,
 				   __u32 direction, __u32 now)
 {
+	int is_sctp = packet->flow.protocol == PROTOCOL_SCTP;
 	__u64 control = load_control(entry);
-	__u32 state, set = 0, clear = 0;
+	__u32 state, set = 0, clear = 0, timeouts = is_sctp ? TIMEOUT_SCTP : 0;
 
-	if (packet->flow.protocol != PROTOCOL_TCP) {
+	if (direction == DIRECTION_INPUT)
+		count_in_packet(entry);
+	if (is_sctp && packet->sctp_event == SCTP_NO_CHUNK) {
+		conn_refresh(entry, now, timeout_of(timeouts + control_state(control)));
+		return;
+	}
+	if (packet->flow.protocol == PROTOCOL_UDP) {
 		if (direction == DIRECTION_OUTPUT)
 			assure_template(entry->link);
 		conn_refresh(entry, now, timeout_of(TIMEOUT_UDP));
@@ -41,18 +64,21 @@ static __always_inline void follow(struct connection *entry, const struct packet
 		else
 			direction = DIRECTION_INPUT_ONLY;
 	}
-	state = tcp_next_state(direction, control_state(control), packet->tcp_flags);
+	state = is_sctp ?
+			sctp_next_state(direction, control_state(control), packet->sctp_event) :
+			tcp_next_state(direction, control_state(control), packet->tcp_flags,
+				       is_secure());
 	if (state != control_state(control)) {
-		if (state == TCP_ESTABLISHED)
+		if (state == (is_sctp ? SCTP_ESTABLISHED : TCP_ESTABLISHED))
 			assure_template(entry->link);
-		if (TCP_ACTIVE_STATES & (1u << (state & 31)))
+		if ((is_sctp ? SCTP_ACTIVE_STATES : TCP_ACTIVE_STATES) & (1u << (state & 31)))
 			clear |= CONNECTION_INACTIVE;
 		else
 			set = CONNECTION_INACTIVE;
 	}
 	if (state != control_state(control) || clear)
 		conn_set_state(entry, state, set, clear);
-	conn_refresh(entry, now, timeout_of(state));
+	conn_refresh(entry, now, timeout_of(timeouts + state));
 }
 
 /* The kernel's conn_reuse_mode. */
@@ -62,8 +88,9 @@ enum reuse_mode {
 };
 
 /*
- * A SYN that meets the remains of an earlier connection, or one to a real server
- * that is quiesced: it begins a new one (kernel: is_new_conn_expected(), ip_vs_in()).
+ * A SYN or an INIT that meets the remains of an earlier connection, or one to a real
+ * server that is quiesced, whatever the mode: it begins a new one (kernel:
+ * is_new_conn_expected(), ip_vs_in()).
  */
 static __always_inline int reopens(const struct connection *entry, __u64 control,
 				   const struct packet *packet, const struct settings *current)
@@ -72,15 +99,18 @@ static __always_inline int reopens(const struct connection *entry, __u64 control
 	struct destination *destination;
 	__u32 index = entry->destination;
 
-	if (packet->flow.protocol != PROTOCOL_TCP || !(packet->tcp_flags & TCP_SYN) || mode == 0)
+	if (!asks(packet))
 		return 0;
 	if (current->sysctl[SYSCTL_EXPIRE_NODEST_CONN]) {
 		destination = bpf_map_lookup_elem(&destinations, &index);
 		if (destination && destination->weight == 0)
 			return 1;
 	}
-	if (entry->link)
-		return 0; /* with its template's real server */
+	/* A controlled one stays with its template's real server. */
+	if (mode == 0 || entry->link)
+		return 0;
+	if (packet->flow.protocol == PROTOCOL_SCTP)
+		return state == SCTP_CLOSED;
 	return state == TCP_TIME_WAIT || state == TCP_CLOSE ||
 	       (mode & REUSE_FIN_WAIT && state == TCP_FIN_WAIT &&
 		control_flags(control) & CONNECTION_NO_OUTPUT);
@@ -106,7 +136,7 @@ static __always_inline int is_over(const struct connection *entry, __u64 control
 	struct settings *current;
 	__u32 zero = 0;
 
-	if (has_passed(entry->expires, now))
+	if (has_ended(entry, now))
 		return 1;
 	current = bpf_map_lookup_elem(&settings, &zero);
 	return current && (reopens(entry, control, packet, current) ||

@@ -9,8 +9,10 @@
 #define XLVS_SWEEP_H
 
 #include "conn.h"
+#include "defense.h"
 #include "locality.h"
 #include "persist.h"
+#include "state.h"
 
 #ifndef CLOCK_MONOTONIC
 #define CLOCK_MONOTONIC 1
@@ -20,7 +22,94 @@ struct sweep {
 	__u32 first;
 	__u32 now;
 	__u32 seen;
+	__u32 occupied;
+	__u32 drop_entries;   /* drop_entry acts */
+	__u32 expire_nodest;  /* the setting expire_nodest_conn */
 };
+
+/* Whether drop_entry takes an entry, were it not for the draw of lots: what is half
+ * open, and some of what is idle (kernel: ip_vs_random_dropentry()). */
+static __always_inline int is_in_the_way(const struct connection *entry, __u64 control, __u32 now)
+{
+	if (entry->flow.protocol == PROTOCOL_UDP)
+		return may_spare(entry, timeout_of(TIMEOUT_UDP), now);
+	if (entry->flow.protocol == PROTOCOL_SCTP) {
+		switch (control_state(control)) {
+		case SCTP_INIT1:
+		case SCTP_INIT:
+			return 1;
+		case SCTP_ESTABLISHED:
+			return may_spare(entry, timeout_of(TIMEOUT_SCTP + SCTP_ESTABLISHED), now);
+		}
+		return 0;
+	}
+	switch (control_state(control)) {
+	case TCP_SYN_RECV:
+	case TCP_SYNACK:
+		return 1;
+	case TCP_ESTABLISHED:
+		return may_spare(entry, timeout_of(TCP_ESTABLISHED), now);
+	}
+	return 0;
+}
+
+/* The same of a template that controls nothing: one that never had a connection that was
+ * established; those of one-packet scheduling control nothing ever. */
+static __always_inline int is_template_in_the_way(const struct connection *entry, __u64 control,
+						  __u32 now)
+{
+	struct destination *destination;
+	struct service *service = 0;
+	__u32 index = entry->destination;
+
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (destination) {
+		index = destination->service;
+		service = bpf_map_lookup_elem(&services, &index);
+	}
+	if (service && service->flags & SERVICE_ONE_PACKET)
+		return may_spare(entry, entry->link, now);
+	return control_state(control) != TEMPLATE_ASSURED;
+}
+
+/* Whether the real server of an entry was removed. */
+static __always_inline int is_orphan(const struct connection *entry)
+{
+	__u32 index = entry->destination;
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+
+	return destination && !(destination->flags & DESTINATION_AVAILABLE);
+}
+
+/* Whether a setting ends an entry before its time. */
+static __always_inline int ends_early(const struct connection *entry, __u64 control,
+				      const struct sweep *sweep)
+{
+	if (sweep->expire_nodest && is_orphan(entry))
+		return 1;
+	if (!sweep->drop_entries || bpf_get_prandom_u32() % SCAN_SHARE)
+		return 0;
+	if (control_flags(control) & CONNECTION_TEMPLATE)
+		return is_template_in_the_way(entry, control, sweep->now);
+	return is_in_the_way(entry, control, sweep->now);
+}
+
+/* End a connection before its time, and its template with it if that was for nothing else. */
+static __always_inline void end_early(struct connection *entry, __u32 slot,
+				      const struct sweep *sweep)
+{
+	struct connection *template = template_at(entry->link);
+	int orphan = sweep->expire_nodest && is_orphan(entry);
+	__u64 control;
+
+	conn_kill(entry, slot, sweep->now);
+	if (!template)
+		return;
+	control = load_control(template);
+	if (control_phase(control) == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE &&
+	    (orphan || control_state(control) != TEMPLATE_ASSURED))
+		end_template(template, control, sweep->now);
+}
 
 static __always_inline void sweep_slot(struct connection *entry, __u32 slot, struct sweep *sweep)
 {
@@ -30,6 +119,7 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 	if (phase == PHASE_FREE)
 		return;
 	sweep->seen = 1;
+	sweep->occupied++;
 	if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_REPLY) {
 		/* It goes with its connection; this finds what a race left over. */
 		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry))
@@ -37,11 +127,19 @@ static __always_inline void sweep_slot(struct connection *entry, __u32 slot, str
 	} else if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE) {
 		if (has_passed(entry->expires, sweep->now))
 			extend_template(entry, control, sweep->now);
+		else if (control_controlled(control) == 0 && ends_early(entry, control, sweep))
+			end_template(entry, control, sweep->now);
 	} else if (phase == PHASE_LIVE) {
-		if (!has_passed(entry->expires, sweep->now))
-			return;
-		conn_kill(entry, slot, sweep->now);
-		COUNT_EVENT(expired);
+		if (has_passed(entry->expires, sweep->now)) {
+			if (controls(control)) {
+				entry->expires = sweep->now + EXTENSION_TICKS;
+				return;
+			}
+			conn_kill(entry, slot, sweep->now);
+			COUNT_EVENT(expired);
+		} else if (!controls(control) && ends_early(entry, control, sweep)) {
+			end_early(entry, slot, sweep);
+		}
 	} else if (phase == PHASE_DEAD &&
 		   has_passed(entry->expires + QUARANTINE_TICKS, sweep->now)) {
 		swap_control(entry, control, control_with(control, PHASE_FREE, 0, 0));
@@ -61,11 +159,39 @@ static long sweep_bucket(__u32 i, void *data)
 	return 0;
 }
 
+static __always_inline void read_settings(struct sweep *sweep)
+{
+	struct settings *current;
+	__u32 zero = 0;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (!current)
+		return;
+	sweep->expire_nodest = !!current->sysctl[SYSCTL_EXPIRE_NODEST_CONN];
+	sweep->drop_entries = acts(current, current->sysctl[SYSCTL_DROP_ENTRY]);
+}
+
+/* What was counted in one walk over the whole table. */
+static __always_inline void note_occupied(__u32 occupied)
+{
+	struct settings *current;
+	__u32 zero = 0;
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (current && current->occupied != occupied)
+		current->occupied = occupied;
+}
+
 static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 {
 	__u32 share = sweeper->next_share & (SWEEPS_PER_SECOND - 1);
 	struct sweep sweep = { .first = share * share_size(), .now = ticks_now() };
 
+	read_settings(&sweep);
+	if (share == 0) {
+		note_occupied(sweeper->occupied);
+		sweeper->occupied = 0;
+	}
 	sweeper->next_share = share + 1;
 	if (sweeper->share_used[share]) {
 		/* Cleared first: whoever enters something behind our back sets it again.
@@ -73,6 +199,7 @@ static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)
 		 * walk's loads, and undo what note_used() did or saw in between. */
 		__sync_lock_test_and_set(&sweeper->share_used[share], 0);
 		bpf_loop(share_size(), sweep_bucket, &sweep, 0);
+		sweeper->occupied += sweep.occupied;
 		if (sweep.seen)
 			sweeper->share_used[share] = 1;
 	}

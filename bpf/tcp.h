@@ -72,6 +72,29 @@ static const __u8 tcp_transitions[DIRECTIONS][EVENTS][TCP_STATES] = {
 	},
 };
 
+/* The stricter ones, while secure_tcp acts. */
+static const __u8 secure_tcp_transitions[DIRECTIONS][EVENTS][TCP_STATES] = {
+	[DIRECTION_INPUT] = {
+		/*               NO  ES  SS  SR  FW  TW  CL  CW  LA  LI  SA */
+		[EVENT_SYN] = { SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SA },
+		[EVENT_FIN] = { CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, SA },
+		[EVENT_ACK] = { ES, ES, SS, SR, FW, TW, CL, CW, CL, LI, SA },
+		[EVENT_RST] = { CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL },
+	},
+	[DIRECTION_OUTPUT] = {
+		[EVENT_SYN] = { SS, ES, SS, SA, SS, SS, SS, SS, SS, LI, SA },
+		[EVENT_FIN] = { TW, FW, SS, TW, FW, TW, CL, TW, LA, LI, TW },
+		[EVENT_ACK] = { ES, ES, SS, ES, FW, TW, CL, CW, LA, ES, ES },
+		[EVENT_RST] = { CL, CL, SS, CL, CL, TW, CL, CL, CL, CL, CL },
+	},
+	[DIRECTION_INPUT_ONLY] = {
+		[EVENT_SYN] = { SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA },
+		[EVENT_FIN] = { CL, FW, SS, TW, FW, TW, CL, CW, LA, LI, TW },
+		[EVENT_ACK] = { ES, ES, SS, ES, FW, TW, CL, CW, CL, LI, ES },
+		[EVENT_RST] = { CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL },
+	},
+};
+
 #undef NO
 #undef ES
 #undef SS
@@ -90,7 +113,7 @@ static const __u8 tcp_transitions[DIRECTIONS][EVENTS][TCP_STATES] = {
 	 1u << TCP_SYN_RECV | 1u << TCP_SYNACK)
 
 /* The state after a segment; one with no flag of interest closes, as in the kernel. */
-static __always_inline __u32 tcp_next_state(__u32 direction, __u32 state, __u8 flags)
+static __always_inline __u32 tcp_next_state(__u32 direction, __u32 state, __u8 flags, int secure)
 {
 	__u32 event;
 
@@ -106,7 +129,8 @@ static __always_inline __u32 tcp_next_state(__u32 direction, __u32 state, __u8 f
 		return TCP_CLOSE;
 	if (state >= TCP_STATES || direction >= DIRECTIONS)
 		return TCP_CLOSE;
-	return tcp_transitions[direction][event][state];
+	return secure ? secure_tcp_transitions[direction][event][state] :
+			tcp_transitions[direction][event][state];
 }
 
 #endif

@@ -136,7 +136,7 @@ static __always_inline int read_client_packet(struct __sk_buff *skb, __u32 offse
 		__builtin_memcpy(&packet->flow.virtual, &ip.daddr, sizeof(ip.daddr));
 		packet->whole = 1;
 	}
-	if (packet->flow.protocol != PROTOCOL_TCP && packet->flow.protocol != PROTOCOL_UDP)
+	if (!has_ports(packet->flow.protocol))
 		return -1;
 	packet->transport = transport;
 	/* Both ports, source first: `client_port` and `virtual_port` are neighbours. */

@@ -53,6 +53,12 @@ TCP_STATES = (
 )  # fmt: skip
 """TCP state names in the order of their numbers (kernel: ``ip_vs.h``)."""
 
+SCTP_STATES = (
+    "NONE", "INIT1", "INIT", "C-SENT", "C-REPLIED", "C-WAIT", "COOKIE", "C-ECHOED",
+    "ESTABLISHED", "S-SENT", "S-RECEIVED", "S-ACK-SENT", "REJECTED", "CLOSED",
+)  # fmt: skip
+"""SCTP state names likewise (kernel: ``ip_vs_proto_sctp.c``)."""
+
 
 def is_unicast(packed: bytes) -> bool:
     """Whether a real server may have that address (kernel: ``ip_vs_new_dest``).
@@ -303,7 +309,7 @@ class Connection(Value):
     """One entry of the connection table.
 
     ``expires`` is the seconds left, rounded down.  ``state`` is a name of
-    `TCP_STATES`, or ``UDP``.  A persistence template has the client's network and
+    `TCP_STATES` or `SCTP_STATES`, or ``UDP``.  A persistence template has the client's network and
     port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
     protocol 0 and the mark for the virtual address.  ``fwmark`` is that of the service
     which took it, 0 for a service of an address.
@@ -386,6 +392,25 @@ class MarkRule(Value):
     def conditions(self) -> MarkRule:
         """The rule without its mark: of two with the same conditions the second is never reached."""
         return self.replace(mark=0)
+
+
+class Sysctl(Value):
+    """A setting of IPVS as the kernel names it in /proc/sys/net/ipv4/vs.
+
+    ``default`` is its text there, None where each machine has another.  It may be
+    any number from ``low`` to ``high``, unless ``refusal`` says why it stays as it is.
+    """
+
+    __slots__ = ("default", "high", "low", "name", "refusal")
+
+    def __init__(
+        self, name: str, default: str | None, low: int = 0, high: int = 0, refusal: str = ""
+    ) -> None:
+        self.name = name
+        self.default = default
+        self.low = low
+        self.high = high
+        self.refusal = refusal
 
 
 class Timeouts(Value):

@@ -26,15 +26,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .ipvsadm_transcript import format_answer
-from .network import CLIENT, DIRECTOR, Network, network
+from .network import CLIENT, DIRECTOR, Network, network, set_sysctl
 from .scenario import KERNEL, XLVS, Observation, Play, Scenario
 
 PROGRAMS = Path(__file__).resolve().parents[2] / ".venv/bin"
 COMMANDS = {KERNEL: ("ipvsadm",), XLVS: (str(PROGRAMS / "xlvsadm"),)}
+XLVS_COMMAND = str(PROGRAMS / "xlvs")
+KERNEL_SETTINGS = "/proc/sys/net/ipv4/vs"
 COMMAND_TIMEOUT = 60
 ANSWER_TIMEOUT = 2.5
 """Seconds until a SYN or a datagram counts as not answered; a SYN has then been sent again once."""
 FIRST_CLIENT_PORT = 40000
+A_DAY = 86_400_000
+"""Milliseconds: SCTP's heartbeats come at random times, and never within a scenario."""
 
 REFUSED = "refused"
 NO_ANSWER = "no answer"
@@ -48,6 +52,8 @@ class Player:
         self._steady = steady
         self._command = command
         self._places = built.addresses()
+        # As FTP writes them.
+        self._places |= {f"{name}_ftp": each.replace(".", ",") for name, each in self._places.items()}
         self._clients: dict[str, socket.socket] = {}
         self._targets: dict[str, tuple[str, int]] = {}
         self._servers: dict[str, socket.socket] = {}
@@ -63,7 +69,7 @@ class Player:
             loaded = False
             for step, stdin in self._with_stdin(steps):
                 yield self._observe(step, stdin)
-                if not loaded and step.startswith("ipvsadm"):
+                if not loaded and step.startswith(("ipvsadm", "sysctl")):
                     # From here: the first command loads a director, which takes one longer than the other.
                     self._start = time.monotonic()
                     loaded = True
@@ -84,6 +90,8 @@ class Player:
         match verb, words:
             case "ipvsadm", _:
                 return Observation(step, without_size(self._ipvsadm(words, stdin)))
+            case "sysctl", [name, value]:
+                return Observation(step, self._sysctl(name, value))
             case "run", [node, *command]:
                 return Observation(step, self._run(node, command, stdin))
             case "open", [name, protocol, target]:
@@ -96,6 +104,10 @@ class Player:
                 return Observation(step, "")  # everybody does, from the beginning
             case "send", [name, *size]:
                 return Observation(step, self._send(name, int(size[0]) if size else 1))
+            case "ask", [name, *words]:
+                return Observation(step, self._ask(name, " ".join(words)))
+            case "answer", [name, *words]:
+                return Observation(step, self._answer(name, " ".join(words)))
             case "close", [name]:
                 self._close(name)
                 return Observation(step, "")
@@ -123,6 +135,21 @@ class Player:
     def _ipvsadm(self, arguments: Sequence[str], stdin: str) -> str:
         return self._run(DIRECTOR, [*self._command, *arguments], stdin)
 
+    def _sysctl(self, name: str, value: str) -> str:
+        """Change a setting: the kernel's in its file, in the director's namespace."""
+        if self._command == COMMANDS[XLVS]:
+            done = subprocess.run(
+                self._network.command(DIRECTOR, [XLVS_COMMAND, "sysctl", f"{name}={value}"]),
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT,
+                check=False,
+            )
+            return done.stderr
+        with self._network.inside(DIRECTOR):
+            Path(KERNEL_SETTINGS, name).write_text(f"{value}\n")
+        return ""
+
     def _run(self, node: str, command: Sequence[str], stdin: str) -> str:
         done = subprocess.run(
             self._network.command(node, command),
@@ -147,7 +174,7 @@ class Player:
     # --- the client and the real servers --------------------------------------
 
     def _listen(self, steps: Sequence[str]) -> None:
-        """Let every real server, and the director itself, listen on all ports that the steps name."""
+        """Let every node listen on all ports that the steps name."""
         ports = set()
         for step in steps:
             words = step.split()
@@ -155,18 +182,32 @@ class Player:
                 ports.add((words[2], int(words[3].rpartition(":")[2])))
             elif words[0] == "listen":
                 ports.add((words[1], int(words[2])))
-        for node in (DIRECTOR, *self._network.servers):
+        for node in self._network.nodes:
             with self._network.inside(node):
                 for protocol, port in sorted(ports):
-                    listener = self._stack.enter_context(
-                        socket.socket(socket.AF_INET6, _socket_type(protocol))
-                    )
+                    if protocol == "sctp":
+                        self._listen_to_associations(node, port)
+                        continue
+                    listener = self._stack.enter_context(_socket(socket.AF_INET6, protocol))
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                     listener.bind(("::", port))
                     if protocol == "tcp":
                         listener.listen(64)
                     self._listeners[listener] = node
+
+    def _listen_to_associations(self, node: str, port: int) -> None:
+        """Each on one address, so that none tells clients of more; the caller is inside the node."""
+        set_sysctl("sctp/hb_interval", A_DAY)
+        own = "dip" if node == DIRECTOR else node
+        virtual = () if node == CLIENT else ("vip", "vip6")
+        for place in (*virtual, own, f"{own}_6"):
+            address = self._places[place]
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            listener = self._stack.enter_context(_socket(family, "sctp"))
+            listener.bind((address, port))
+            listener.listen(64)
+            self._listeners[listener] = node
 
     def _open(self, name: str, protocol: str, target: str, source: str = "", node: str = CLIENT) -> str:
         """Open a connection from a node, or send a first datagram; `source` is "address:port"."""
@@ -180,7 +221,9 @@ class Player:
         )
         self._opened += 1
         with self._network.inside(node):
-            client = self._stack.enter_context(socket.socket(family, _socket_type(protocol)))
+            if protocol == "sctp":
+                set_sysctl("sctp/hb_interval", A_DAY)
+            client = self._stack.enter_context(_socket(family, protocol))
         client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         client.setblocking(False)
         client.bind((source_address, source_port))
@@ -229,6 +272,16 @@ class Player:
             return self._listeners[listener]
         return REFUSED if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) else NO_ANSWER
 
+    def _ask(self, name: str, line: str) -> str:
+        """The client sends a line; what the real server reads."""
+        self._clients[name].sendall(f"{line}\r\n".encode())
+        return _receive(self._servers[name]).decode().rstrip()
+
+    def _answer(self, name: str, line: str) -> str:
+        """The real server sends a line; the numbers that the client reads in it."""
+        self._servers[name].sendall(f"{line}\r\n".encode())
+        return " ".join(re.findall(r"\d+", _receive(self._clients[name]).decode()))
+
     def _listeners_node(self, name: str) -> str:
         port = self._servers[name].getsockname()[1]
         accepted = self._servers[name]
@@ -245,7 +298,9 @@ class Player:
             client.shutdown(socket.SHUT_WR)
             _receive(server)
             server.close()
-            _receive(client)
+            # An association has no half-closed state, and tells nobody that it is over.
+            if client.proto != socket.IPPROTO_SCTP:
+                _receive(client)
         client.close()
 
     def _reset(self, name: str) -> None:
@@ -302,8 +357,9 @@ def _cookie(sock: socket.socket) -> bytes:
     return sock.getsockopt(socket.SOL_SOCKET, 71, 8)
 
 
-def _socket_type(protocol: str) -> socket.SocketKind:
-    return {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[protocol]
+def _socket(family: int, protocol: str) -> socket.socket:
+    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
+    return socket.socket(family, kind, socket.IPPROTO_SCTP if protocol == "sctp" else 0)
 
 
 def _split(text: str) -> tuple[str, int]:
@@ -370,7 +426,7 @@ def play(scenario: Scenario, director: str, steady: SteadyClock | None) -> Play:
         finally:
             if director == XLVS:
                 # Its tables outlive a namespace that is deleted under it.
-                detach = built.command(DIRECTOR, [str(PROGRAMS / "xlvs"), "detach"])
+                detach = built.command(DIRECTOR, [XLVS_COMMAND, "detach"])
                 subprocess.run(detach, capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
     return Play(scenario.name, director, observations)
 
@@ -379,6 +435,8 @@ def main() -> int:
     """Play what stdin orders and print what was seen."""
     subprocess.run(["modprobe", "ip_vs"], check=True)
     order = json.load(sys.stdin)
+    if any(" sctp " in step for fields in order["scenarios"] for step in fields["steps"]):
+        subprocess.run(["modprobe", "sctp"], check=True)
     steady = SteadyClock() if order["leaping_clock"] else None
     plays = []
     for fields in order["scenarios"]:

@@ -8,6 +8,7 @@ line, with ``{vip}``, ``{vip6}``, ``{rs1}``, ``{rs1_6}``, ``{client}`` and so on
 standing for addresses:
 
     ipvsadm -A -t {vip}:80 -s rr    a command on the director; observed: its whole answer
+    sysctl NAME VALUE               a setting of net.ipv4.vs on the director; observed: the complaint
     < LINE                          adds a line to the stdin of the command before it
     open NAME tcp {vip}:80 [from ADDRESS:PORT]
                                     a connection, which stays open; observed: the real server that
@@ -15,7 +16,8 @@ standing for addresses:
     open NAME udp {vip}:53 [...]    a datagram, likewise
     open NAME tcp|udp {vip}:80 on NODE from ADDRESS:PORT
                                     the same, of a client on another node, such as the director
-    listen tcp|udp PORT             a port that no "open" names, on which the real servers listen, too
+    open NAME sctp {vip}:80 [...]   an association; servers listen on the VIP and their own address
+    listen tcp|udp|sctp PORT        a port that no "open" names, on which the real servers listen, too
     send NAME [BYTES]               more from the same client socket; observed: as with open
     close NAME                      an orderly end: FIN from the client, FIN back, last ACK
     reset NAME                      RST from the client

@@ -33,11 +33,27 @@ _ROWS = {
     (INPUT_ONLY, ACK): "ES ES SS ES FW TW CL CW CL LI ES",
     (INPUT_ONLY, RST): "CL CL CL SR CL CL CL CL LA LI CL",
 }
-_NEXT = {
-    (direction, flag, _SHORT[before]): _SHORT[after]
-    for (direction, flag), row in _ROWS.items()
-    for before, after in zip(_COLUMNS, row.split(), strict=True)
+_SECURE_ROWS = {
+    **_ROWS,
+    (INPUT, SYN): "SR ES ES SR SR SR SR SR SR SR SA",
+    (INPUT, FIN): "CL CW SS TW TW TW CL CW LA LI SA",
+    (INPUT, ACK): "ES ES SS SR FW TW CL CW CL LI SA",
+    (INPUT, RST): "CL CL CL SR CL CL CL CL LA LI CL",
+    (OUTPUT, SYN): "SS ES SS SA SS SS SS SS SS LI SA",
+    (INPUT_ONLY, SYN): "SA ES ES SR SA SA SA SA SA SA SA",
 }
+"""While secure_tcp acts (kernel: ``tcp_states_dos``)."""
+
+
+def _transitions(rows: dict[tuple[str, int], str]) -> dict[tuple[str, int, str], str]:
+    return {
+        (direction, flag, _SHORT[before]): _SHORT[after]
+        for (direction, flag), row in rows.items()
+        for before, after in zip(_COLUMNS, row.split(), strict=True)
+    }
+
+
+_NEXT = {False: _transitions(_ROWS), True: _transitions(_SECURE_ROWS)}
 
 TIMEOUTS = {
     "NONE": 2, "ESTABLISHED": 900, "SYN_SENT": 120, "SYN_RECV": 60, "FIN_WAIT": 120,
@@ -52,11 +68,11 @@ def is_active(state: str) -> bool:
     return state in _ACTIVE
 
 
-def next_state(state: str, flags: int, direction: str = INPUT_ONLY) -> str:
+def next_state(state: str, flags: int, direction: str = INPUT_ONLY, *, secure: bool = False) -> str:
     """A connection's state after a segment."""
     for flag in (RST, SYN, FIN, ACK):
         if flags & flag:
-            return _NEXT[direction, flag, state]
+            return _NEXT[secure][direction, flag, state]
     return "CLOSE"
 
 
@@ -65,9 +81,14 @@ def opens(flags: int) -> bool:
     return bool(flags & SYN) and not flags & RST
 
 
-def takes_over(state: str, flags: int) -> bool:
-    """Whether a segment ends the old connection that it meets (conn_reuse_mode 1)."""
-    return bool(flags & SYN) and state in ("TIME_WAIT", "CLOSE")
+def takes_over(state: str, flags: int, mode: int = 1, *, answered: bool = False) -> bool:
+    """Whether a segment ends the old connection that it meets, in that conn_reuse_mode.
+
+    ``answered``: the director has seen packets of the real server.
+    """
+    if not flags & SYN or not mode:
+        return False
+    return state in ("TIME_WAIT", "CLOSE") or bool(mode & 2 and state == "FIN_WAIT" and not answered)
 
 
 class Server:

@@ -20,6 +20,7 @@ ICMP = 1
 IPIP = 4
 TCP = 6
 UDP = 17
+SCTP = 132
 IPV6 = 41
 GRE = 47
 ICMPV6 = 58
@@ -128,6 +129,33 @@ def tcp(
 def udp(source_port: int, destination_port: int, payload: bytes = b"") -> bytes:
     """A UDP datagram (RFC 768) without checksum."""
     return pack(">HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
+
+
+# Chunk types of SCTP (RFC 9260, 3.2)
+DATA, INIT, INIT_ACK, SACK, HEARTBEAT, HEARTBEAT_ACK, ABORT = range(7)
+SHUTDOWN, SHUTDOWN_ACK, ERROR, COOKIE_ECHO, COOKIE_ACK, ECNE, CWR, SHUTDOWN_COMPLETE = range(7, 15)
+
+
+def crc32c(data: bytes) -> int:
+    """The checksum of SCTP (RFC 9260, appendix A), bit by bit."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def chunk(kind: int, value: bytes = b"", length: int | None = None) -> bytes:
+    """A chunk of SCTP with its padding; ``length`` may be a wrong one."""
+    padding = bytes(-len(value) % 4)
+    return pack(">BBH", kind, 0, 4 + len(value) if length is None else length) + value + padding
+
+
+def sctp(source_port: int, destination_port: int, *chunks: bytes, tag: int = 0x01020304) -> bytes:
+    """An SCTP packet (RFC 9260) with its checksum."""
+    head, rest = pack(">HHI", source_port, destination_port, tag), b"".join(chunks)
+    return head + crc32c(head + bytes(4) + rest).to_bytes(4, "little") + rest
 
 
 def transport_of(packet: bytes) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from tests.packet.director import (
     real_server,
     real_server6,
 )
-from tests.packet.packets import ACK, PSH, RST, SYN, TCP, UDP, checksum
+from tests.packet.packets import ACK, PSH, RST, SCTP, SYN, TCP, UDP, checksum
 from tests.packet.spaces import ip
 from tests.packet.translated import Masqueraded
 from xlvs.kernel import abi
@@ -35,7 +35,7 @@ SERVER_PORT = 8080
 LONG = 0x10000000
 """Ticks: longer than any timeout."""
 families = pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
-protocols = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP], ids=["tcp", "udp", "sctp"])
 
 
 def _client(key: ServiceKey) -> bytes:

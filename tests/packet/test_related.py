@@ -24,7 +24,7 @@ from tests.packet.director import (
     real_server,
     real_server6,
 )
-from tests.packet.packets import ACK, ETHERNET_SIZE, RST, SYN, TCP, UDP, packed, with_one_hop_less
+from tests.packet.packets import ACK, ETHERNET_SIZE, RST, SCTP, SYN, TCP, UDP, packed, with_one_hop_less
 from tests.packet.translated import Masqueraded
 from xlvs.kernel import abi
 from xlvs.model import MASQUERADE, ROUTE, TUNNEL, Stats, Tunnel
@@ -39,7 +39,7 @@ NO_ERRORS = {4: (0, 5, 8, 9, 10, 12, 13, 14), 6: (128, 129, 133, 134, 135, 136, 
 """Other types."""
 
 families = pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
-protocols = pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+protocols = pytest.mark.parametrize("protocol", [TCP, UDP, SCTP], ids=["tcp", "udp", "sctp"])
 
 
 def _router(address: bytes) -> bytes:
@@ -75,13 +75,14 @@ def _quotes(seen: bytes, sent: bytes) -> list[tuple[bytes, bytes]]:
     """What is quoted of a packet, and that as its sender should see it.
 
     From all of it to as little as the ports and four bytes.  The quoted
-    checksum of TCP or UDP is nobody's to mend, as in the kernel: the packet
+    checksum of the transport is nobody's to mend, as in the kernel: the packet
     is not whole.
     """
     protocol, offset = packets.transport_of(seen)
-    field = offset + (16 if protocol == TCP else 6)
+    field, end = {TCP: (16, 18), UDP: (6, 8), SCTP: (8, 12)}[protocol]
     as_sent = with_one_hop_less(bytes(ETHERNET_SIZE) + sent)[ETHERNET_SIZE:]
-    as_sent = as_sent[:field] + seen[field : field + 2] + as_sent[field + 2 :]
+    checksum = slice(offset + field, offset + end)
+    as_sent = as_sent[: checksum.start] + seen[checksum] + as_sent[checksum.stop :]
     return [(seen[:size], as_sent[:size]) for size in (len(seen), offset + 8, offset + 9, offset + 101)]
 
 
@@ -183,6 +184,25 @@ def test_tunnels(director: Director, address: bytes, tunnel: Tunnel) -> None:
         identification = int.from_bytes(after[18:20], "big")
         outer = packets.tunnelled(inner, source, server, tunnel.kind, tunnel.port, port, identification)
         assert (verdict, after) == (SENT, director.frame(outer))
+
+
+@protocols
+def test_a_damaged_error_is_not_translated(director: Director, protocol: int) -> None:
+    """Nobody hears of it, and it does not count (kernel: ip_vs_in_icmp(), handle_response_icmp())."""
+    one = _open(director, VIP, protocol)
+    before = _stats(director, one)
+    error = ERRORS[4][0]
+    whole = (
+        packets.icmp(CLIENT, VIP, *error, one.answered(bytes(range(200)))[1]),
+        packets.icmp(one.server[0], CLIENT, *error, one.asked(bytes(range(201)))[1]),
+    )
+    for packet in whole:
+        for place in (ETHERNET_SIZE + 8, len(packet) - 1):
+            damaged = packet[:place] + bytes([packet[place] ^ 0x55]) + packet[place + 1 :]
+            assert director.tc(director.frame(damaged))[0] == DROPPED
+    assert _stats(director, one) == before
+    for packet in whole:
+        assert director.tc(director.frame(packet))[0] == SENT
 
 
 @families

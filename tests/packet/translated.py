@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.packet import packets
-from tests.packet.packets import ACK, TCP, UDP
+from tests.packet.packets import ACK, RST, SCTP, SYN, TCP, UDP
 
 End = tuple[bytes, int]
 """An address and a port."""
@@ -26,15 +26,22 @@ def whole_packet(
     checksum: bool = True,
     **fields: Any,
 ) -> bytes:
-    """An IP packet with a TCP segment or a UDP datagram; ``fields`` are those of its IP header."""
+    """An IP packet of TCP, UDP or SCTP; ``fields`` are those of its IP header.
+
+    One of SCTP has a chunk that says what the flags of TCP do.
+    """
     if protocol == TCP:
         transport = packets.tcp(source[1], destination[1], flags, payload)
+    elif protocol == SCTP:
+        kinds = {SYN: packets.INIT, SYN | ACK: packets.INIT_ACK, RST: packets.ABORT}
+        chunk = packets.chunk(kinds.get(flags, packets.DATA), payload)
+        transport = packets.sctp(source[1], destination[1], chunk)
     else:
         assert protocol == UDP
         transport = packets.udp(source[1], destination[1], payload)
     build = packets.ipv4 if len(source[0]) == 4 else packets.ipv6
     made = build(source[0], destination[0], protocol, transport, ttl, **fields)
-    return packets.with_checksum(made) if checksum else made
+    return packets.with_checksum(made) if checksum and protocol != SCTP else made
 
 
 class Masqueraded:

@@ -35,6 +35,7 @@ NOUNS = {
     "run": ("xlvs.cli.saved", "load, wait for a signal, save and detach: for containers"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
     "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
+    "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
     "manual": ("xlvs.cli.manual", "the man pages, one for each command"),
     "completion": ("xlvs.cli.completion", "what a shell completes command lines by"),

@@ -33,6 +33,7 @@ _EVENTS = {
     "ttl_exceeded": "dropped: TTL used up",
     "too_big": "dropped: over the MTU to the real server",
     "table_full": "dropped: connection table full",
+    "defended": "dropped: drop_packet, of those that would begin a connection",
     "unchecked": "tunnelled in several segments, not all with the checksum wanted",
 }
 

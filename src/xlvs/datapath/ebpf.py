@@ -418,13 +418,9 @@ class EbpfDatapath:
         key = service.key
         if service.scheduler not in model.SCHEDULERS:
             raise errors.SchedulerNotFound(f"no scheduler is called {service.scheduler!r}")
-        for wanted, what in (
-            (service.engine, "persistence engines"),
-            (key.protocol == model.SCTP, "SCTP services"),
-        ):
-            if wanted:
-                raise errors.NotSupported(f"xlvs does not have {what} yet")
-        if not key.fwmark and key.protocol not in (model.TCP, model.UDP):
+        if service.engine:
+            raise errors.NotSupported("xlvs does not have persistence engines yet")
+        if not key.fwmark and key.protocol not in model.PROTOCOL_NAMES:
             raise errors.InvalidOperation("a virtual service needs a protocol")
         if not key.fwmark and key.port == 0 and not service.persistence:
             raise errors.InvalidOperation("a virtual service of all ports has to be persistent")
@@ -442,6 +438,20 @@ class EbpfDatapath:
         from xlvs.datapath import marks
 
         marks.replace(self._maps, rules)
+
+    # --- the kernel's settings ---------------------------------------------
+
+    def sysctls(self) -> dict[str, str]:
+        """See `Datapath.sysctls`."""
+        from xlvs.datapath import sysctls
+
+        return sysctls.read(self._maps.settings, self._maps.limits.buckets * abi.SLOTS_PER_BUCKET // 2)
+
+    def set_sysctls(self, values: dict[str, str]) -> None:
+        """See `Datapath.set_sysctls`."""
+        from xlvs.datapath import sysctls
+
+        sysctls.store(self._maps.settings, values)
 
     # --- destinations ------------------------------------------------------
 

@@ -88,3 +88,13 @@ class Datapath(Protocol):
         Raises `RuleExists` where two have the same conditions, `InvalidOperation`
         for a rule that none can be, `TableFull` for too many rules.
         """
+
+    def sysctls(self) -> dict[str, str]:
+        """Every setting of IPVS by its name in /proc/sys/net/ipv4/vs, as the file there would read."""
+
+    def set_sysctls(self, values: dict[str, str]) -> None:
+        """Change these settings, all or none.
+
+        Raises `InvalidOperation`, `OutOfRange` for a value that the kernel would not
+        take, `NotSupported` for one that could have no effect.
+        """

@@ -14,7 +14,7 @@ import shutil
 import time
 
 from xlvs import __version__
-from xlvs.datapath import hashing
+from xlvs.datapath import hashing, sysctls
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.records import milliseconds_to_ticks, seconds_to_ticks
 from xlvs.errors import Unavailable
@@ -30,8 +30,8 @@ DEFAULT_DESTINATIONS = 131_072
 _TCP_TIMEOUTS = (2, 900, 120, 60, 120, 120, 10, 60, 30, 120, 120)
 """Seconds by state, in the order of `model.TCP_STATES` (kernel: ``tcp_timeouts``)."""
 _UDP_TIMEOUT = 300
-_LOCALITY_EXPIRATION = 24 * 60 * 60
-"""Seconds (kernel: ``DEFAULT_EXPIRATION`` of lblc and lblcr)."""
+_SCTP_TIMEOUTS = (2, 4, 61, 61, 61, 61, 61, 61, 900, 61, 61, 61, 4, 61)
+"""Seconds by state, in the order of `model.SCTP_STATES` (kernel: ``sctp_timeouts``)."""
 _TIMER_ATTEMPTS = 20
 _ETHERNET_MINIMUM = bytes(64)
 
@@ -191,9 +191,10 @@ def _write_settings(folder: str, limits: abi.Limits) -> None:
     for state, seconds in enumerate(_TCP_TIMEOUTS):
         settings.timeout[state] = seconds_to_ticks(seconds)
     settings.timeout[abi.TIMEOUT_UDP] = seconds_to_ticks(_UDP_TIMEOUT)
-    settings.lblc_expiration = settings.lblcr_expiration = seconds_to_ticks(_LOCALITY_EXPIRATION)
+    for state, seconds in enumerate(_SCTP_TIMEOUTS, start=abi.TIMEOUT_SCTP):
+        settings.timeout[state] = seconds_to_ticks(seconds)
     settings.icmp_interval = _icmp_interval()
-    settings.sysctl[abi.SYSCTL_CONN_REUSE_MODE] = 1
+    sysctls.set_defaults(settings)
     descriptor = bpf.open_pin(f"{folder}/settings")
     try:
         bpf.update(descriptor, bytes(4), bytes(settings))

@@ -62,6 +62,7 @@ class MemoryDatapath:
         self._connections = tuple(connections)
         self._timeouts = Timeouts()
         self._mark_rules: list[MarkRule] = []
+        self._sysctls: dict[str, str] = {}
 
     def version(self) -> tuple[int, int, int]:
         """The version of IPVS in every kernel since 2.6."""
@@ -172,6 +173,18 @@ class MemoryDatapath:
 
         check(rules)
         self._mark_rules = list(rules)
+
+    def sysctls(self) -> dict[str, str]:
+        """Every setting of IPVS by its name in /proc/sys/net/ipv4/vs."""
+        from xlvs.datapath import sysctls
+
+        return {**sysctls.defaults(), **self._sysctls}
+
+    def set_sysctls(self, values: dict[str, str]) -> None:
+        """Change these settings, all or none; raises as `Datapath.set_sysctls` does."""
+        from xlvs.datapath import sysctls
+
+        self._sysctls.update(sysctls.check(values))
 
 
 def _position(entry: ServiceEntry, address: bytes, port: int) -> int | None:

@@ -146,4 +146,6 @@ class Slot:
             return "ASSURED" if self.control >> abi.CONTROL_STATE_SHIFT & 0xFF else "NONE"
         if self.protocol == model.TCP:
             return model.TCP_STATES[self.control >> abi.CONTROL_STATE_SHIFT & 0xFF]
+        if self.protocol == model.SCTP:
+            return model.SCTP_STATES[self.control >> abi.CONTROL_STATE_SHIFT & 0xFF]
         return model.PROTOCOL_NAMES[self.protocol]

@@ -18,8 +18,10 @@ INTERFACE_LIMIT = 4096
 RUN_HEADER = 4
 HASH_SLOTS = 256
 MH_SLOTS = 4093
-TIMEOUT_COUNT = 16
+IN_PACKETS_LIMIT = 9
+TIMEOUT_COUNT = 32
 TIMEOUT_UDP = 11
+TIMEOUT_SCTP = 16
 SWEEPS_PER_SECOND = 64
 MARK_RULES = 2048
 MARK_RANGES = 20
@@ -39,6 +41,8 @@ CONNECTION_REPLY = 8
 CONNECTION_CLIENT_HERE = 16
 CONNECTION_TEMPLATE = 32
 CONNECTION_ASIDE = 64
+CONNECTION_FTP = 2048
+CONNECTION_PASSIVE = 4096
 
 # enum connection_method
 CONNECTION_METHOD_SHIFT = 8
@@ -49,6 +53,7 @@ CONTROL_PHASE_SHIFT = 0
 CONTROL_STATE_SHIFT = 8
 CONTROL_FLAGS_SHIFT = 16
 CONTROL_GENERATION_SHIFT = 32
+CONTROL_FTP_DATA_SHIFT = 48
 CONTROL_CONTROLLED_SHIFT = 32
 
 # enum service_flag
@@ -110,7 +115,15 @@ SYSCTL_CONN_REUSE_MODE = 0
 SYSCTL_EXPIRE_NODEST_CONN = 1
 SYSCTL_EXPIRE_QUIESCENT_TEMPLATE = 2
 SYSCTL_SLOPPY_TCP = 3
-SYSCTL_COUNT = 4
+SYSCTL_SLOPPY_SCTP = 4
+SYSCTL_CACHE_BYPASS = 5
+SYSCTL_DROP_ENTRY = 6
+SYSCTL_DROP_PACKET = 7
+SYSCTL_SECURE_TCP = 8
+SYSCTL_AMEMTHRESH = 9
+SYSCTL_AM_DROPRATE = 10
+SYSCTL_IGNORE_TUNNELED = 11
+SYSCTL_COUNT = 12
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -127,7 +140,7 @@ class Flow(LittleEndianStructure):
     virtual_port: int
     protocol: int
     family: int
-    pad: int
+    expected: int
     _fields_ = [
         ("client", c_uint8 * 16),
         ("virtual", c_uint8 * 16),
@@ -135,7 +148,7 @@ class Flow(LittleEndianStructure):
         ("virtual_port", c_uint16),
         ("protocol", c_uint8),
         ("family", c_uint8),
-        ("pad", c_uint16),
+        ("expected", c_uint16),
     ]
 
 
@@ -147,6 +160,7 @@ class Connection(LittleEndianStructure):
     expires: int
     destination: int
     destination_port: int
+    in_packets: int
     reserved: int
     link: int
     _fields_ = [
@@ -155,7 +169,8 @@ class Connection(LittleEndianStructure):
         ("expires", c_uint32),
         ("destination", c_uint32),
         ("destination_port", c_uint16),
-        ("reserved", c_uint16),
+        ("in_packets", c_uint8),
+        ("reserved", c_uint8),
         ("link", c_uint32),
     ]
 
@@ -374,7 +389,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 240 bytes."""
+    """``struct settings``, 344 bytes."""
 
     abi_version: int
     pad: int
@@ -394,9 +409,11 @@ class Settings(LittleEndianStructure):
     changing: int
     ftp_services: int
     any_port_services: int
-    sysctl: Array[c_uint32]
+    sysctl: Array[c_int32]
     mark_set: int
     mark_set_changed: int
+    occupied: int
+    drop_counter: int
     total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
@@ -404,7 +421,7 @@ class Settings(LittleEndianStructure):
         ("limits", Limits),
         ("program_version", c_uint8 * 16),
         ("loaded_at", c_uint64),
-        ("timeout", c_uint32 * 16),
+        ("timeout", c_uint32 * 32),
         ("icmp_interval", c_uint32),
         ("loopback_set", c_uint32),
         ("lblc_expiration", c_uint32),
@@ -417,15 +434,17 @@ class Settings(LittleEndianStructure):
         ("changing", c_uint32),
         ("ftp_services", c_uint32),
         ("any_port_services", c_uint32),
-        ("sysctl", c_uint32 * 4),
+        ("sysctl", c_int32 * 12),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
+        ("occupied", c_uint32),
+        ("drop_counter", c_uint32),
         ("total_base", Traffic),
     ]
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 80 bytes."""
+    """``struct events``, 88 bytes."""
 
     table_full: int
     no_destination: int
@@ -436,6 +455,7 @@ class Events(LittleEndianStructure):
     expired: int
     xdp_forwarded: int
     forwarded: int
+    defended: int
     unchecked: int
     _fields_ = [
         ("table_full", c_uint64),
@@ -447,5 +467,6 @@ class Events(LittleEndianStructure):
         ("expired", c_uint64),
         ("xdp_forwarded", c_uint64),
         ("forwarded", c_uint64),
+        ("defended", c_uint64),
         ("unchecked", c_uint64),
     ]

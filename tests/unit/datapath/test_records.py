@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from xlvs import model
 from xlvs.datapath import records
 from xlvs.kernel import abi
-from xlvs.model import IPV4, IPV6, TCP, TCP_STATES, UDP, ServiceKey
+from xlvs.model import IPV4, IPV6, SCTP, SCTP_STATES, TCP, TCP_STATES, UDP, ServiceKey
 
 ports = st.integers(0, 65535)
 addresses = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
@@ -86,6 +86,8 @@ def test_slots() -> None:
     assert _slot(abi.PHASE_LIVE, family=IPV6).client == bytes(range(1, 17))
     for number, name in enumerate(TCP_STATES):
         assert _slot(abi.PHASE_LIVE, number).state() == name
+    for number, name in enumerate(SCTP_STATES):
+        assert _slot(abi.PHASE_LIVE, number, protocol=SCTP).state() == name
     assert _slot(abi.PHASE_LIVE, protocol=UDP).state() == "UDP"
 
 

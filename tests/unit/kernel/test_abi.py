@@ -41,4 +41,6 @@ def test_numbers_that_two_worlds_share() -> None:
         assert getattr(abi, f"SCHEDULER_{name.upper()}") == number
         assert model.SCHEDULERS[number - 1] == name
     assert len(model.TCP_STATES) == abi.TIMEOUT_UDP
-    assert abi.TIMEOUT_COUNT > abi.TIMEOUT_UDP
+    assert abi.TIMEOUT_UDP < abi.TIMEOUT_SCTP
+    assert abi.TIMEOUT_SCTP + len(model.SCTP_STATES) <= abi.TIMEOUT_COUNT
+    assert abi.TIMEOUT_COUNT & (abi.TIMEOUT_COUNT - 1) == 0
