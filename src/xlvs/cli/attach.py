@@ -20,9 +20,9 @@ The first `xlvsadm -A` does the same by itself."""
 
 _DETACH_HELP = """\
 Without an interface: end the data plane of this network namespace. Its
-services, real servers, connections, counters and mark rules are forgotten;
-save them first with `xlvs save`. With interfaces: only
-stop serving packets that come in by those."""
+services, real servers, connections, counters, mark rules and settings are
+forgotten; save them first with `xlvs save`. With interfaces: only stop serving
+packets that come in by those."""
 
 _ATTACH_EPILOG = """\
 examples:

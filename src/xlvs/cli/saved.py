@@ -2,7 +2,7 @@
 """``xlvs save``, ``load`` and ``run``: the table in a file, for the next boot.
 
 The file is what an operator would type, a command a line: ``ipvsadm --set``,
-``-A`` and ``-a``, and ``xlvs mark add``.  What ``ipvsadm -S`` writes can be loaded as well.
+``-A`` and ``-a``, ``xlvs mark add`` and ``xlvs sysctl``.  What ``ipvsadm -S`` writes can be loaded as well.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from xlvs.errors import NotLoaded, TableError, UsageError, XlvsError
 DEFAULT_FILE = "/var/lib/xlvs/table"
 
 _SAVE_HELP = """\
-Write timeouts, services, real servers with their thresholds, and mark rules to
-a file, for `xlvs load`. The file is replaced as a whole, or not at all."""
+Write timeouts, services, real servers with their thresholds, mark rules and
+changed settings to a file, for `xlvs load`. The file is replaced as a whole, or not at all."""
 
 _SAVE_EPILOG = f"""\
 examples:

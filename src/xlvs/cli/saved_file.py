@@ -13,6 +13,7 @@ from xlvs.cli.ipvsadm_execute import execute, refusal
 from xlvs.cli.ipvsadm_grammar import CommandLineError
 from xlvs.cli.ipvsadm_parse import parse
 from xlvs.cli.mark_rule import format_line, parse_lines
+from xlvs.cli.sysctl import short_name
 from xlvs.datapath.memory import MemoryDatapath
 from xlvs.errors import TableError, UsageError, XlvsError
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _PROGRAMS = ("ipvsadm", "xlvsadm")
 _MARK_WORDS = ("xlvs", "mark")
+_SYSCTL_WORDS = ("xlvs", "sysctl")
 _BUILDERS = (grammar.ADD_SERVICE, grammar.ADD_SERVER, grammar.SET)
 
 
@@ -53,6 +55,10 @@ def write(datapath: Datapath) -> Iterator[str]:
         yield f"ipvsadm {line}{bounds}\n"
     for rule in datapath.mark_rules():
         yield f"{' '.join(_MARK_WORDS)} {format_line(rule)}\n"
+    defaults = MemoryDatapath().sysctls()
+    for name, value in datapath.sysctls().items():
+        if value != defaults.get(name, value):
+            yield f"{' '.join(_SYSCTL_WORDS)} {name}={value}\n"
 
 
 def _with_readable_mark(line: str) -> str:
@@ -75,6 +81,8 @@ def read(text: str, name: str) -> MemoryDatapath:
             if tuple(words[:2]) == _MARK_WORDS:
                 rules += parse_lines(" ".join(words[2:]))
                 table.set_mark_rules(rules)
+            elif tuple(words[:2]) == _SYSCTL_WORDS:
+                _set(words[2:], table)
             else:
                 _carry_out(words[1:] if words[0] in _PROGRAMS else words, table)
         except XlvsError as error:
@@ -95,6 +103,15 @@ def _carry_out(words: list[str], table: MemoryDatapath) -> None:
         raise UsageError(refusal(error, request)[0]) from error
 
 
+def _set(words: list[str], table: MemoryDatapath) -> None:
+    for word in words:
+        typed, equals, value = word.partition("=")
+        name = short_name(typed)
+        if not equals or name not in table.sysctls():
+            raise UsageError(f"IPVS has no setting like {word}", "See them all: xlvs sysctl")
+        table.set_sysctls({name: value})
+
+
 def bring_about(wanted: MemoryDatapath, datapath: Datapath) -> None:
     """Make a data plane's table the one that is wanted.
 
@@ -104,6 +121,7 @@ def bring_about(wanted: MemoryDatapath, datapath: Datapath) -> None:
     before = MemoryDatapath(datapath.services())
     before.set_timeouts(datapath.timeouts())
     before.set_mark_rules(datapath.mark_rules())
+    before.set_sysctls(_changed(datapath, MemoryDatapath()))
     try:
         _bring_about(wanted, datapath)
     except TableError:
@@ -123,6 +141,15 @@ def _bring_about(wanted: MemoryDatapath, datapath: Datapath) -> None:
     datapath.set_timeouts(wanted.timeouts())
     if datapath.mark_rules() != wanted.mark_rules():
         datapath.set_mark_rules(wanted.mark_rules())
+    changed = _changed(wanted, datapath)
+    if changed:
+        datapath.set_sysctls(changed)
+
+
+def _changed(wanted: Datapath, there: Datapath) -> dict[str, str]:
+    """The settings of IPVS to make, where they are not so already."""
+    now = there.sysctls()
+    return {name: value for name, value in wanted.sysctls().items() if now.get(name, value) != value}
 
 
 def _name(key: ServiceKey) -> str:

@@ -25,6 +25,8 @@ ipvsadm -A -f 4000000000 -6 -s wrr
 ipvsadm -a -f 4000000000 -6 -r [2001:db8::3]:0 -x 7
 xlvs mark add 1 --dst 203.0.113.0/24 --proto tcp --port 80,443
 xlvs mark add 2 --dst 2001:db8::/64
+xlvs sysctl expire_nodest_conn=1
+xlvs sysctl net.ipv4.vs.am_droprate=7
 """
 
 
@@ -38,7 +40,7 @@ def same(one: MemoryDatapath, other: MemoryDatapath) -> bool:
             entry.service: {destination.destination for destination in entry.destinations}
             for entry in table.services()
         }
-        return services, table.timeouts(), table.mark_rules()
+        return services, table.timeouts(), table.mark_rules(), table.sysctls()
 
     return content(one) == content(other)
 
@@ -49,6 +51,9 @@ def test_all_that_is_saved_is_read() -> None:
     written = "".join(saved_file.write(table))
     assert same(table_of(written), table)
     assert " -x 9 -y 4\n" in written and "--set 901 121 301" in written and "mark add 2" in written
+    assert [line for line in written.splitlines() if "sysctl" in line] == [
+        "xlvs sysctl am_droprate=7", "xlvs sysctl expire_nodest_conn=1",
+    ]  # fmt: skip
 
 
 def test_what_ipvsadm_saves_is_read() -> None:
@@ -63,6 +68,9 @@ def test_what_ipvsadm_saves_is_read() -> None:
         ("\n-a -t 192.0.2.1:80 -r 10.0.0.1", "FILE, line 2: Service not defined"),
         ("-A -t 192.0.2.1", "FILE, line 1: Zero port specified"),
         ("-C", "FILE, line 1: a table is made of -A, -a and --set, not of -C"),
+        ("xlvs sysctl am_droprate", "FILE, line 1: IPVS has no setting like am_droprate"),
+        ("xlvs sysctl bogus=1", "FILE, line 1: IPVS has no setting like bogus=1"),
+        ("xlvs sysctl drop_entry=9", "FILE, line 1"),
         ("rm -rf /", "FILE, line 1: Try"),
         ("xlvs detach", "FILE, line 1"),
         ("-A -t 192.0.2.1:80 -s bogus", "FILE, line 1: Scheduler or persistence engine not found"),
