@@ -69,9 +69,9 @@ STORY = Scenario.parse(
 )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_files_are_the_kernels(fast_guest: Guest) -> None:
-    plays = play(fast_guest, [STORY], timeout=380)
+    plays = play(fast_guest, [STORY], timeout=500)
     assert not differences(plays)
     # Not the likeness of two empty answers.
     seen = {one.step: one.answer for one in plays[0].observations}
