@@ -19,8 +19,12 @@ COUNT ?= 2000
 # How many frames `make fuzz` mutates, unless COUNT is given.
 FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
 SEED ?= $(shell date +%s)
+# Where the programs are that `make install` tells the system about, and what stands before every path.
+BINDIR ?= $(CURDIR)/$(VENV)/bin
+DESTDIR ?=
 
-.PHONY: help build demo test oracle oracle-commands fuzz bench-cli check format abi clean packages test-packages
+.PHONY: help build demo test oracle oracle-commands fuzz bench-cli check format abi install clean packages
+.PHONY: test-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,6 +60,9 @@ format: build ## let ruff put imports and layout in order
 
 abi: packages ## write Python's view of bpf/abi.h anew
 	python3 scripts/generate_abi.py
+
+install: build ## the unit of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
+	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"
 
 clean: ## remove everything that make has made in this tree
 	rm -rf $(VENV) dist src/xlvs/bpf/*.o .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -414,6 +414,7 @@ struct settings {
 	__u32 mark_set_changed;   /* tick of its last change */
 	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
 	__u32 drop_counter;       /* live: packets that drop_packet has seen */
+	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 
 /* Events that nobody else counts, a row for each CPU like `traffic`. */

@@ -16,7 +16,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Self
+    from collections.abc import Iterable
+    from typing import Any, Self, TypeVar
+
+    _Counters = TypeVar("_Counters", "Stats", "Rates")
 
 IPV4 = 2
 """Address family of IPv4 (``AF_INET``)."""
@@ -301,6 +304,27 @@ class ServiceEntry(Value):
         self.rates = rates or Rates()
 
 
+def added(kind: type[_Counters], parts: Iterable[_Counters]) -> _Counters:
+    """The sum of `Stats`, or of `Rates`."""
+    total = kind()
+    for part in parts:
+        for name in kind.__slots__:
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+    return total
+
+
+class Totals(Value):
+    """What all services together have had: ``stats`` since all were zeroed last, rates,
+    and ``by_cpu`` since loading, which nothing zeroes."""
+
+    __slots__ = ("by_cpu", "rates", "stats")
+
+    def __init__(self, stats: Stats, by_cpu: tuple[Stats, ...], rates: Rates) -> None:
+        self.stats = stats
+        self.by_cpu = by_cpu
+        self.rates = rates
+
+
 class Connection(Value):
     """One entry of the connection table.
 
@@ -308,12 +332,13 @@ class Connection(Value):
     `TCP_STATES` or `SCTP_STATES`, or ``UDP``.  A persistence template has the client's network and
     port 0, and the state ``NONE`` or ``ASSURED``; that of a firewall-mark service
     protocol 0 and the mark for the virtual address.  ``engine_data`` is what a persistence
-    ``engine`` knows it by: a Call-ID.
+    ``engine`` knows it by: a Call-ID.  ``fwmark`` is that of the service which took it, 0 for
+    a service of an address.
     """
 
     __slots__ = (
         "client", "client_port", "destination", "destination_port", "engine", "engine_data",
-        "expires", "family", "protocol", "state", "virtual", "virtual_port",
+        "expires", "family", "fwmark", "protocol", "state", "virtual", "virtual_port",
     )  # fmt: skip
 
     def __init__(
@@ -330,6 +355,7 @@ class Connection(Value):
         expires: int,
         engine: str = "",
         engine_data: str = "",
+        fwmark: int = 0,
     ) -> None:
         self.family = family
         self.protocol = protocol
@@ -343,6 +369,7 @@ class Connection(Value):
         self.expires = expires
         self.engine = engine
         self.engine_data = engine_data
+        self.fwmark = fwmark
 
 
 class Prefix(Value):

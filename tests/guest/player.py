@@ -116,6 +116,8 @@ class Player:
             case "reset", [name]:
                 self._reset(name)
                 return Observation(step, "")
+            case "proc", [name]:
+                return self._proc(step, name)
             case "datagram", [node, source, target, text]:
                 return Observation(step, self._datagram(node, source, target, text))
             case "connections", options:
@@ -140,6 +142,13 @@ class Player:
             check=False,
         )
         return format_answer(done.stdout, done.stderr, done.returncode)
+
+    def _proc(self, step: str, name: str) -> Observation:
+        now = time.monotonic() - self._start
+        if isinstance(self._operator, XlvsOperator):
+            return proc_file(step, name, format_answer(self._operator.xlvs("proc", name), "", 0), now)
+        command = ["cat", f"/proc/net/{name}"]
+        return proc_file(step, name, self._run(DIRECTOR, command, ""), now)
 
     def _connections(self, step: str, options: Sequence[str]) -> Observation:
         time.sleep(TICKS)
@@ -376,6 +385,29 @@ def connection_table(step: str, listing: str, now: float, mentions: Sequence[str
             (rest if line.startswith("=") else head).append(line)
     rows.sort()
     answer = "\n".join([*head, *(row for row, _ in rows), *rest])
+    return Observation(step, answer, tuple(end for _, end in rows))
+
+
+def proc_file(step: str, name: str, answer: str, now: float) -> Observation:
+    """A file of /proc/net in an order of its own: the kernel's is that of seeded hashes.
+
+    Everything else is left to the byte, but for the seconds until entries expire.
+    """
+    lines = answer.splitlines()
+    if name.startswith("ip_vs_stats"):
+        return Observation(step, answer)
+    if name == "ip_vs":
+        blocks: list[str] = []
+        for line in lines[3:-1]:
+            if line.startswith("1|  -> "):
+                blocks[-1] += f"\n{line}"
+            else:
+                blocks.append(line)
+        # Services of addresses come first, in whatever order; then those of firewall marks.
+        blocks.sort(key=lambda block: (block.startswith("1|FWM"), block))
+        return Observation(step, without_size("\n".join([*lines[:3], *blocks, lines[-1]])))
+    rows = sorted((line[:-7], now + int(line[-7:])) for line in lines[1:-1])
+    answer = "\n".join([lines[0], *(row for row, _ in rows), lines[-1]])
     return Observation(step, answer, tuple(end for _, end in rows))
 
 

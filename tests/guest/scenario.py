@@ -25,6 +25,8 @@ standing for addresses:
     close NAME                      an orderly end: FIN from the client, FIN back, last ACK
     reset NAME                      RST from the client
     run NODE COMMAND...             any command, on "client", "director", "rs1"...; observed: the answer
+    proc FILE                       observed: that file of /proc/net, or `xlvs proc FILE`, its rows sorted,
+                                    and when each entry of a connection file will expire
     connections [OPTION]            observed: the connection table, sorted, and when each entry will expire
     wait SECONDS                    of the guest's clock; before ``--stats`` at least 2, because the kernel
                                     refreshes what it shows only so often

@@ -126,6 +126,15 @@ def test_exec_is_like_being_there(lab_name: str) -> None:
     assert "no-such-command" in missing.stderr
 
 
+def test_ipvsadms_scripts_are_there(lab_name: str) -> None:
+    lab = up(lab_name)
+    saved = lab.type("director", "ipvsadm-save -n")
+    assert saved.startswith("-A -t ")
+    kept = 'kept=$(ipvsadm-save -n); ipvsadm -A -u 192.0.2.7:1; echo "$kept" | ipvsadm-restore'
+    assert lab.type("director", kept) == ""
+    assert lab.type("director", "xlvsadm-save -n") == saved
+
+
 def test_a_signal_to_exec_reaches_the_command(lab_name: str) -> None:
     lab = up(lab_name, "--bare", "--real-servers", "1")
     process = subprocess.Popen(

@@ -19,7 +19,7 @@ from tests.packet.director import (
 )
 from tests.packet.packets import ACK, FIN, RST, SYN, TCP, UDP, ip_length
 from xlvs.kernel import abi
-from xlvs.model import Destination, Service, ServiceEntry, Stats
+from xlvs.model import Destination, Service, ServiceEntry, Stats, added
 
 LONG = 0x10000000
 """Ticks: longer than any timeout."""
@@ -91,6 +91,27 @@ def test_zero(director: Director) -> None:
     for key in (one, other):
         assert director.listing(key).stats == Stats()
         assert _added(director.listing(key)) == Stats()
+
+
+def test_totals_of_all_services(director: Director) -> None:
+    """Services that are gone still count; -Z of one does not (kernel: ip_vs_zero_all())."""
+    one, other = director.service(1, 1), director.service(1)
+    director.table.zero()
+    assert director.table.totals().stats == Stats()
+    before = added(Stats, director.table.totals().by_cpu)
+    for key in (one, other):
+        director.open(key, ACK)
+    wanted = added(Stats, [director.listing(key).stats for key in (one, other)])
+    assert wanted.connections == 2
+    director.table.zero(one)
+    director.table.delete_service(other)
+    assert director.table.totals().stats == wanted
+    director.another_command()
+    assert director.table.totals().stats == wanted
+    director.table.zero()
+    assert director.table.totals().stats == Stats()
+    # The rows of processors go on (kernel: ip_vs_stats_percpu_show()).
+    assert added(Stats, director.table.totals().by_cpu) == added(Stats, [before, wanted])
 
 
 def test_a_deleted_real_server(director: Director) -> None:

@@ -396,6 +396,15 @@ def test_connections_go_on_as_they_began(director: Director) -> None:
     assert send(director, probe._replace(source_port=5001))[0] == UNTOUCHED
 
 
+def test_connections_know_the_mark_of_their_service(director: Director) -> None:
+    director.open(director.service(1))
+    director.table.set_mark_rules([MarkRule(5, ANYWHERE)])
+    add_service(director, 5, real_server(1))
+    send(director, Probe(CLIENT, 5000, ELSEWHERE, 80, TCP))
+    marks = sorted(one.fwmark for one in director.table.connections())
+    assert marks == [0, 5]
+
+
 def test_services_of_the_greatest_marks(director: Director) -> None:
     for mark in (1 << 31, (1 << 32) - 1):
         key = add_service(director, mark, real_server(1))

@@ -20,9 +20,21 @@ The first `xlvsadm -A` does the same by itself."""
 
 _DETACH_HELP = """\
 Without an interface: end the data plane of this network namespace. Its
-services, real servers, connections, counters and mark rules are forgotten;
-save them first with `xlvsadm -Sn` and `xlvs mark save`. With interfaces: only
-stop serving packets that come in by those."""
+services, real servers, connections, counters, mark rules and settings are
+forgotten; save them first with `xlvs save`. With interfaces: only stop serving
+packets that come in by those."""
+
+_ATTACH_EPILOG = """\
+examples:
+  xlvs attach                              every Ethernet interface that is up
+  xlvs attach --connections 2000000        sizes can be chosen when loading only
+  xlvs attach --mode xdp-generic eth0      XDP as well as TC
+  xlvs attach --mode tc eth0               TC alone again"""
+
+_DETACH_EPILOG = """\
+examples:
+  xlvs save; xlvs detach                   `xlvs load` brings it back
+  xlvs detach eth1                         stop serving what comes in by eth1"""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +43,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "attach",
         help="attach the data plane to interfaces",
         description=_ATTACH_HELP,
+        epilog=_ATTACH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -41,23 +54,29 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="tc: TC ingress, complete; xdp-generic: also XDP, run by the network stack "
         "(default: what the interface has, a new one tc)",
     )
-    for name, what in (
-        ("connections", "connections that certainly fit"),
-        ("services", "virtual services"),
-        ("destinations", "real servers, those of all services together"),
-    ):
-        attach.add_argument(f"--{name}", type=_size, metavar="N", help=f"when loading: {what}")
+    add_sizes(attach)
     attach.set_defaults(run=_attach)
 
     detach = subparsers.add_parser(
         "detach",
         help="take the data plane off, with everything it holds",
         description=_DETACH_HELP,
+        epilog=_DETACH_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     detach.add_argument("interfaces", nargs="*", metavar="INTERFACE")
     detach.set_defaults(run=_detach)
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much the table can hold."""
+    for name, what in (
+        ("connections", "connections that certainly fit"),
+        ("services", "virtual services"),
+        ("destinations", "real servers, those of all services together"),
+    ):
+        parser.add_argument(f"--{name}", type=_size, metavar="N", help=f"when loading: {what}")
 
 
 def _size(text: str) -> int:
@@ -66,7 +85,8 @@ def _size(text: str) -> int:
     return int(text)
 
 
-def _capacity(arguments: argparse.Namespace) -> Capacity | None:
+def capacity_of(arguments: argparse.Namespace) -> Capacity | None:
+    """The sizes given; None where none was."""
     from xlvs.datapath.load import Capacity
 
     sizes = {
@@ -83,7 +103,7 @@ def _attach(arguments: argparse.Namespace) -> int:
     from xlvs.kernel.privilege import require_root
 
     require_root()
-    capacity = _capacity(arguments)
+    capacity = capacity_of(arguments)
     with table_lock(exclusive=True):
         loaded = bpffs.namespace_folder() is not None
         if loaded and capacity:

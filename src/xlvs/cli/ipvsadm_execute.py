@@ -26,10 +26,11 @@ from xlvs.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from xlvs.cli.ipvsadm_request import Request
     from xlvs.datapath.interface import Datapath
+    from xlvs.model import Connection
 
 EXIT_LISTING = 1
 """ipvsadm's status when what was to be listed is not there."""
@@ -142,6 +143,8 @@ _COUNTED = {listing.STATS: rows.STATS, listing.RATE: rows.RATES}
 
 def _list(request: Request, datapath: Datapath) -> Iterable[str]:
     options = request.options
+    if "json" in options:
+        return _list_as_json(request, datapath)
     form = listing.Format(
         _listing_style(request),
         numeric="numeric" in options,
@@ -151,7 +154,7 @@ def _list(request: Request, datapath: Datapath) -> Iterable[str]:
     )
     counted = _COUNTED.get(form.style, rows.NOTHING)
     if "connection" in options:
-        return listing.connections(datapath.connection_rows(), form)
+        return listing.connections(_connection_rows(request, datapath), form)
     if request.has_service():
         return listing.table([rows.row_of(datapath.service(request.service_key()), counted)], form)
     if "timeout" in options:
@@ -167,6 +170,41 @@ def _save(request: Request, datapath: Datapath) -> Iterable[str]:
     form = listing.Format(numeric="numeric" in request.options, extended=extended)
     saved = listing.saved_table(datapath.table(), form)
     return _after(listing.saved_timeouts(datapath.timeouts()), saved) if extended else saved
+
+
+def _connection_rows(request: Request, datapath: Datapath) -> Iterable[Sequence[rows.ConnectionRow]]:
+    if not request.connection_tests:
+        return datapath.connection_rows()
+    return ([rows.connection_row(one)] for one in _connections(request, datapath))
+
+
+def _connections(request: Request, datapath: Datapath) -> Iterable[Connection]:
+    if not request.connection_tests:
+        return datapath.connections()
+    from xlvs.cli.connection_filter import chosen
+
+    return chosen(datapath.connections(), request.connection_tests)
+
+
+def _list_as_json(request: Request, datapath: Datapath) -> Iterable[str]:
+    from xlvs.cli import listing_json
+
+    options = request.options
+    if "connection" in options:
+        return listing_json.connections(_connections(request, datapath))
+    if "timeout" in options:
+        return listing_json.timeouts(datapath.timeouts())
+    if "daemon" in options:
+        return listing_json.daemons()
+    one = request.has_service()
+    return listing_json.table(
+        [datapath.service(request.service_key())] if one else datapath.services(),
+        datapath.version(),
+        datapath.size(),
+        stats="stats" in options,
+        rates="rate" in options,
+        sort="nosort" not in options,
+    )
 
 
 def _after(first: str, rest: Iterable[str]) -> Iterable[str]:

@@ -123,6 +123,10 @@ OPTIONS = OptionTable(
         Option("idle-timeout", "", REQUIRED_ARGUMENT),
         Option("reject-gone"),
         Option("rehome"),
+        Option("json"),
+        Option("only-service", "", REQUIRED_ARGUMENT),
+        Option("only-server", "", REQUIRED_ARGUMENT),
+        Option("only-client", "", REQUIRED_ARGUMENT),
     )
 )
 
@@ -146,7 +150,7 @@ OPTION_ORDER = (
     "daemon", "stats", "rate", "thresholds", "persistent-conn", "nosort", "syncid", "exact", "ops",
     "pe", "sched-flags", "mcast-group", "mcast-port", "mcast-ttl", "sync-maxlen", "tun-info",
     "tun-type", "tun-port", "tun-nocsum", "tun-csum", "tun-remcsum", "atomic", "extended",
-    "idle-timeout", "reject-gone", "rehome",
+    "idle-timeout", "reject-gone", "rehome", "json", "only-service", "only-server", "only-client",
 )  # fmt: skip
 """The order in which faults are looked for, and so which of several is reported."""
 
@@ -188,7 +192,8 @@ COMMAND_RULES = {
     DELETE_SERVICE: Rules("service-address"),
     FLUSH: Rules(),
     LIST: Rules(
-        optional="numeric stats rate thresholds persistent-conn nosort syncid exact tun-info extended",
+        optional="numeric stats rate thresholds persistent-conn nosort syncid exact tun-info extended"
+        " json only-service only-server only-client",
         exclusive="connection service-address timeout daemon",
     ),
     ADD_SERVER: Rules("service-address real-server", _SERVER_OPTIONS),

@@ -90,6 +90,10 @@ def parse(arguments: Sequence[str], program: str) -> Request:
     _check_server(request)
     if request.command == grammar.LIST:
         _check_listing(request.options)
+        if request.connection_tests and "connection" not in request.options:
+            raise CommandLineError(
+                "--only-service, --only-server and --only-client choose connections: add -c"
+            )
     return request
 
 
@@ -289,6 +293,12 @@ def _take_daemon_group(request: Request, _name: str, value: str) -> None:
     request.daemon_group = group
 
 
+def _take_connection_test(request: Request, name: str, value: str) -> None:
+    from xlvs.cli.connection_filter import parse_filter
+
+    request.connection_tests.append(parse_filter(name, value))
+
+
 _HANDLERS: dict[str, Callable[[Request, str, str], None]] = {
     "tcp-service": _take_service,
     "udp-service": _take_service,
@@ -319,6 +329,9 @@ _HANDLERS: dict[str, Callable[[Request, str, str], None]] = {
     "sync-maxlen": _take_daemon_number,
     "mcast-interface": _take_daemon_interface,
     "mcast-group": _take_daemon_group,
+    "only-service": _take_connection_test,
+    "only-server": _take_connection_test,
+    "only-client": _take_connection_test,
 }
 
 

@@ -12,6 +12,10 @@ from xlvs.cli.address import mask_to_prefix
 from xlvs.errors import NotSupported
 from xlvs.model import ROUTE, TUNNEL, Destination, Service, ServiceKey, Timeouts, Tunnel
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xlvs.cli.connection_filter import Test
+
 
 class Request:
     """What one command line asks for.  Its fields start as ipvsadm's defaults."""
@@ -47,6 +51,9 @@ class Request:
         self.tunnel_kind = "ipip"
         self.tunnel_port = 0
         self.tunnel_checksum = "nocsum"
+
+        # What a connection must be to be listed.
+        self.connection_tests: list[Test] = []
 
         # --set and the sync daemons.
         self.timeouts = Timeouts(0, 0, 0)

@@ -167,7 +167,7 @@ def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
     lines = []
     shows_engine = form.style == PERSISTENT
     for (
-        protocol, client, client_port, virtual, virtual_port, destination, port, state, left, engine_data,
+        protocol, client, client_port, virtual, virtual_port, destination, port, state, left, _, engine_data,
     ) in rows:  # fmt: skip
         expiry = expiries.get(left)
         if expiry is None:

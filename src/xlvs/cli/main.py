@@ -32,11 +32,26 @@ NOUNS = {
     "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
     "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
     "upgrade": ("xlvs.cli.upgrade", "put this version's packet path in the place of the loaded one"),
+    "save": ("xlvs.cli.saved", "write the table to a file, for the next boot"),
+    "load": ("xlvs.cli.saved", "bring the table to what a file says, and attach the data plane"),
+    "run": ("xlvs.cli.saved", "load, wait for a signal, save and detach: for containers"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
+    "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
+    "manual": ("xlvs.cli.manual", "the man pages, one for each command"),
+    "completion": ("xlvs.cli.completion", "what a shell completes command lines by"),
 }
 """Every noun: the module that registers it, and its line in the list of ``xlvs --help``."""
+
+_EPILOG = """\
+examples:
+  xlvs lab demo dr               see Direct Routing at work, in network namespaces
+  xlvs attach                    load the data plane; the first `xlvsadm -A` does it, too
+  xlvs status
+  xlvs NOUN --help               examples of each
+
+The table is filled by `xlvsadm`, which takes ipvsadm's commands."""
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -89,18 +104,36 @@ def _run(words: list[str]) -> int:
     return int(run(arguments))
 
 
-def _parser(noun: str | None) -> argparse.ArgumentParser:
+def _base_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
-        prog="xlvs", description="The Linux Virtual Server, on an eBPF data plane.", allow_abbrev=False
+        prog="xlvs",
+        description="The Linux Virtual Server, on an eBPF data plane.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"xlvs {__version__}")
     parser.add_argument("--debug", action="store_true", help="on an error, show where it came from")
+    return parser
+
+
+def _parser(noun: str | None) -> argparse.ArgumentParser:
+    parser = _base_parser()
     subparsers = parser.add_subparsers(metavar="NOUN", title="nouns")
     if noun in NOUNS:
         import_module(NOUNS[noun][0]).register(subparsers)
     else:
         for name, (_, summary) in NOUNS.items():
             subparsers.add_parser(name, help=summary)
+    return parser
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """The parser with every noun in full: what man pages and completions are made from."""
+    parser = _base_parser()
+    subparsers = parser.add_subparsers(metavar="NOUN", title="nouns")
+    for module in dict.fromkeys(module for module, _ in NOUNS.values()):
+        import_module(module).register(subparsers)
     return parser
 
 

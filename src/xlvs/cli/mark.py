@@ -55,7 +55,7 @@ routed elsewhere. So --dst 0.0.0.0/0 takes what the director would forward, and
 with no --port also the next ssh connection to it.
 
 Rules are no part of xlvsadm's table: `xlvsadm -C` and -R leave them alone, and
--S does not write them. They go with `xlvs detach`, and at reboot."""
+-S does not write them; `xlvs save` does. They go with `xlvs detach`, and at reboot."""
 
 _ADD_HELP = """\
 Add a rule at the end of the list, or with --before N in front of another. It

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 SCHEMA = 2
 """Raised when a field of the JSON output changes its meaning or goes."""
 
+_EPILOG = """\
+examples:
+  xlvs status
+  xlvs status --json | jq .tables.connections"""
+
 _EVENTS = {
     "forwarded": "packets forwarded at TC",
     "xdp_forwarded": "packets forwarded at XDP",
@@ -55,6 +60,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "status",
         help="what is attached where, versions, sizes and fill of the tables",
         description="Show the data plane of this network namespace. Exit code 3 when none is loaded.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -25,7 +25,8 @@ A setting that can have no effect here keeps its default, and says why."""
 _EPILOG = """\
 A NAME may be expire_nodest_conn, net.ipv4.vs.expire_nodest_conn or
 net/ipv4/vs/expire_nodest_conn. A change loads and attaches the data plane if that is
-not done, as `xlvsadm -A` does. Settings go with `xlvs detach`, and at reboot.
+not done, as `xlvsadm -A` does. Settings go with `xlvs detach`, and at reboot; `xlvs
+save` and `xlvs load` bring them back.
 
 The automatic modes, 1 and 2, of drop_entry, drop_packet and secure_tcp act while
 fewer than amemthresh connections more would certainly fit the connection table

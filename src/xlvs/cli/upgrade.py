@@ -14,6 +14,11 @@ for ever; the commands work with either.
 A version whose tables have another layout is refused before anything is
 touched; the message says how to go over to that one."""
 
+_EPILOG = """\
+examples:
+  xlvs upgrade --check           would it work?
+  xlvs upgrade"""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -21,6 +26,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "upgrade",
         help="put this version's packet path in the place of the loaded one",
         description=_HELP,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

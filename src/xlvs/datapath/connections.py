@@ -42,7 +42,7 @@ def connection_rows(maps: Maps) -> Iterator[list[ConnectionRow]]:
 def _rows(window: mmap.mmap, phases: bytes, maps: Maps, start: int) -> list[ConnectionRow]:
     rows = []
     states: dict[int, str] = {}
-    addresses: dict[int, bytes] = {}
+    servers: dict[int, tuple[bytes, int]] = {}
     now = ticks_now()
     unpack, ipv4 = SLOT.unpack_from, model.IPV4
     place = phases.find(abi.PHASE_LIVE)
@@ -66,10 +66,10 @@ def _rows(window: mmap.mmap, phases: bytes, maps: Maps, start: int) -> list[Conn
         state = states.get(kind)
         if state is None:
             state = states[kind] = Slot(window[first : first + SLOT_BYTES]).state()
-        destination = addresses.get(index)
-        if destination is None:
+        server = servers.get(index)
+        if server is None:
             record = maps.destination(index)
-            destination = addresses[index] = address(record.address, record.family)
+            server = servers[index] = address(record.address, record.family), record.owner.fwmark
         engine_data = ""
         if apart >= abi.FLOW_OF_CALL:
             client_port, engine_data = 0, _call_id(maps, slot_number)
@@ -78,8 +78,8 @@ def _rows(window: mmap.mmap, phases: bytes, maps: Maps, start: int) -> list[Conn
         rows.append((
             protocol, client, (client_port & 0xFF) << 8 | client_port >> 8,
             virtual, (virtual_port & 0xFF) << 8 | virtual_port >> 8,
-            destination, (port & 0xFF) << 8 | port >> 8,
-            state, (left << abi.TICK_SHIFT) // 1_000_000_000, engine_data,
+            server[0], (port & 0xFF) << 8 | port >> 8,
+            state, (left << abi.TICK_SHIFT) // 1_000_000_000, server[1], engine_data,
         ))  # fmt: skip
     return rows
 

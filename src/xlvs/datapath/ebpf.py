@@ -112,16 +112,30 @@ class EbpfDatapath:
         """See `Datapath.connections`."""
         for rows in self.connection_rows():
             for (
-                protocol, client, client_port, virtual, virtual_port, destination, port, state, left, data,
+                protocol, client, client_port, virtual, virtual_port, destination, port, state, left,
+                fwmark, data,
             ) in rows:  # fmt: skip
                 yield model.Connection(
                     model.IPV4 if len(client) == 4 else model.IPV6, protocol, client, client_port,
                     virtual, virtual_port, destination, port, state, left, model.SIP if data else "", data,
+                    fwmark,
                 )  # fmt: skip
 
     def connection_rows(self) -> Iterator[list[ConnectionRow]]:
         """See `Datapath.connection_rows`."""
         return connection_rows(self._maps)
+
+    def totals(self) -> model.Totals:
+        """See `Datapath.totals`."""
+        by_cpu = [model.Stats(*row) for row in self._maps.traffic_of_cpus(
+            "service_traffic", self._maps.settings.services_top, self._maps.limits.services
+        )]  # fmt: skip
+        base = self._maps.settings.total_base
+        stats = model.added(model.Stats, by_cpu)
+        for name in model.Stats.__slots__:
+            setattr(stats, name, getattr(stats, name) - getattr(base, name))
+        rates = model.added(model.Rates, [entry.rates for entry in self.services()])
+        return model.Totals(stats, tuple(by_cpu), rates)
 
     def timeouts(self) -> model.Timeouts:
         """See `Datapath.timeouts`."""
@@ -355,6 +369,18 @@ class EbpfDatapath:
             self._records.reset_base("service", index)
             for destination, _ in self._scheduling.run(index).picks:
                 self._records.reset_base("destination", destination)
+        if key is None:
+            self._reset_total_base()
+
+    def _reset_total_base(self) -> None:
+        """Let the counters of all services together begin at 0 from here."""
+        settings = self._maps.settings
+        rows = self._maps.traffic_of_cpus(
+            "service_traffic", settings.services_top, self._maps.limits.services
+        )
+        total = model.added(model.Stats, [model.Stats(*row) for row in rows])
+        for name in model.Stats.__slots__:
+            setattr(settings.total_base, name, getattr(total, name))
 
     def set_timeouts(self, timeouts: model.Timeouts) -> None:
         """See `Datapath.set_timeouts`."""

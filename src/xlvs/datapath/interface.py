@@ -20,6 +20,7 @@ from xlvs.model import (
     ServiceEntry,
     ServiceKey,
     Timeouts,
+    Totals,
 )
 
 TYPE_CHECKING = False
@@ -88,6 +89,9 @@ class Datapath(Protocol):
 
     def connection_rows(self) -> Iterator[list[ConnectionRow]]:
         """The same as rows, some at a time, without an object for each: see `xlvs.datapath.rows`."""
+
+    def totals(self) -> Totals:
+        """What all services together have had, those that are gone included."""
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

@@ -128,6 +128,17 @@ class Maps:
                 total[field] += words[start + field]
         return total[0], total[1], total[2], total[3], total[4]
 
+    def traffic_of_cpus(self, name: str, top: int, per_row: int) -> list[tuple[int, int, int, int, int]]:
+        """The counters of the first ``top`` records added up, for each CPU."""
+        width = ctypes.sizeof(abi.Traffic) // 8
+        words = memoryview(self.memory(name, 8 * width * per_row * self.limits.cpus)).cast("Q")
+        rows = []
+        for cpu in range(self.limits.cpus):
+            row = words[cpu * per_row * width : (cpu * per_row + top) * width]
+            rows.append((sum(row[::width]), sum(row[1::width]), sum(row[2::width]), sum(row[3::width]),
+                         sum(row[4::width])))  # fmt: skip
+        return rows
+
     def events(self) -> dict[str, int]:
         """The packet path's own counters, the rows of all CPUs added up."""
         totals: dict[str, int] = {}

@@ -34,6 +34,8 @@ from xlvs.model import (
     ServiceKey,
     Stats,
     Timeouts,
+    Totals,
+    added,
     is_unicast,
 )
 
@@ -169,6 +171,12 @@ class MemoryDatapath:
     def connection_rows(self) -> Iterator[list[ConnectionRow]]:
         """The same as rows."""
         yield [connection_row(entry) for entry in self._connections]
+
+    def totals(self) -> Totals:
+        """The counters of the services, as if one processor had counted them."""
+        entries = self.services()
+        stats = added(Stats, [entry.stats for entry in entries])
+        return Totals(stats, (stats,), added(Rates, [entry.rates for entry in entries]))
 
     def timeouts(self) -> Timeouts:
         """The timeouts of ESTABLISHED, FIN_WAIT and UDP."""

@@ -5,7 +5,7 @@
     destination row  (address, port, method, weight, active, inactive, persistent,
                       upper threshold, lower threshold, tunnel, counters)
     connection row   (protocol, client, client port, virtual, virtual port,
-                      destination, destination port, state, expires, engine data)
+                      destination, destination port, state, expires, fwmark, engine data)
 
 in the model's units.  ``counters`` are the five numbers of `Stats` or of
 `Rates` in the order of their constructors, or `NO_COUNTERS` where they were
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     DestinationRow = tuple[bytes, int, str, int, int, int, int, int, int, Tunnel | None, Counters]
     ServiceRow = tuple[Service, Counters, list[DestinationRow]]
     Table = list[tuple[Service, list[Destination]]]
-    ConnectionRow = tuple[int, bytes, int, bytes, int, bytes, int, str, int, str]
+    ConnectionRow = tuple[int, bytes, int, bytes, int, bytes, int, str, int, int, str]
 
 NOTHING = ""
 STATS = "stats"
@@ -45,7 +45,8 @@ def connection_row(entry: Connection) -> ConnectionRow:
     """A connection of the model as a row."""
     return (
         entry.protocol, entry.client, entry.client_port, entry.virtual, entry.virtual_port,
-        entry.destination, entry.destination_port, entry.state, entry.expires, entry.engine_data,
+        entry.destination, entry.destination_port, entry.state, entry.expires, entry.fwmark,
+        entry.engine_data,
     )  # fmt: skip
 
 

@@ -449,7 +449,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 328 bytes."""
+    """``struct settings``, 368 bytes."""
 
     abi_version: int
     pad: int
@@ -477,6 +477,7 @@ class Settings(LittleEndianStructure):
     mark_set_changed: int
     occupied: int
     drop_counter: int
+    total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
         ("pad", c_uint32),
@@ -504,6 +505,7 @@ class Settings(LittleEndianStructure):
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
         ("drop_counter", c_uint32),
+        ("total_base", Traffic),
     ]
 
 

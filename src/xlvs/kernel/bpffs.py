@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import suppress
 from stat import S_ISDIR
 
 from xlvs.errors import NotPermitted, Unavailable
@@ -54,8 +53,11 @@ def make_run_folder(path: str) -> None:
 
 def make_folder(path: str, mode: int) -> None:
     """Make a folder of that mode, or give it to the one that there is.  Raises `OSError`."""
-    with suppress(FileExistsError):
+    # contextlib would take a listing longer to import than to begin.
+    try:  # noqa: SIM105
         os.mkdir(path, mode & 0o700)
+    except FileExistsError:
+        pass
     if os.lstat(path).st_mode & 0o7777 != mode:
         os.chmod(path, mode)
 

@@ -58,10 +58,11 @@ def prepare(record: Record, name: str, interface: str) -> None:
     (folder / "resolv.conf").write_text(_RESOLVER)
     path = ":".join(_search_path(folder))
     (folder / "bashrc").write_text(_SHELL_STARTUP.format(path=path, lab=record.name, node=name))
-    for command, target in (("ipvsadm", "xlvsadm"), ("xlvsadm", "xlvsadm"), ("xlvs", "xlvs")):
-        link = folder / "bin" / command
-        link.unlink(missing_ok=True)
-        link.symlink_to(own_command(target))
+    for command in ("xlvs", "xlvsadm", "xlvsadm-save", "xlvsadm-restore"):
+        for typed in {command, command.replace("xlvsadm", "ipvsadm")}:
+            link = folder / "bin" / typed
+            link.unlink(missing_ok=True)
+            link.symlink_to(own_command(command))
     nginx.configure(folder, name)
 
 

@@ -146,7 +146,7 @@ def test_connections_are_read_while_they_are_printed(director: Director) -> None
     class Live(MemoryDatapath):
         def connection_rows(self) -> Iterator[list[ConnectionRow]]:
             reads.append(director.is_open)
-            yield [(TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1, "")]
+            yield [(TCP, bytes(4), 1, bytes(4), 2, bytes(4), 3, "NONE", 1, 0, "")]
             reads.append(director.is_open)
 
     director.datapath = Live()
@@ -419,3 +419,16 @@ def test_no_command_line_breaks_it(lines: list[list[str]], restore: bool) -> Non
             assert status in (0, 1, 2, 255)
             assert status == 0 or (stderr and not stdout)
             assert status != 0 or not stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint", "code"),
+    [
+        # As ipvsadm 1.31 answered; docs/differences.md names them.
+        ("-e -t 192.0.2.1:80 -r 10.0.0.1 -W 5", "-W: unknown option", 255),
+        ("-t 192.0.2.1:80 --set 600", "Try `ipvsadm -h' or 'ipvsadm --help' for more information.", 255),
+        ("-r 10.0.0.1 --list-servers", "Try `ipvsadm -h' or 'ipvsadm --help' for more information.", 255),
+    ],
+)
+def test_commands_of_tutorials_that_no_ipvsadm_has(line: str, complaint: str, code: int) -> None:
+    assert Director().run(line) == ("", f"{complaint}\n", code)

@@ -196,7 +196,9 @@ def test_long_names_are_cut_in_ipv4_rows(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_connections_are_listed_as_they_come() -> None:
     def endless() -> Iterator[list[ConnectionRow]]:
         while True:
-            yield [(TCP, ip("198.51.100.5"), 1, ip("192.0.2.10"), 80, ip("10.0.0.1"), 80, "NONE", 1, "")] * 2
+            yield [
+                (TCP, ip("198.51.100.5"), 1, ip("192.0.2.10"), 80, ip("10.0.0.1"), 80, "NONE", 1, 0, "")
+            ] * 2
 
     lines = iter(listing.connections(endless(), listing.Format()))
     assert [next(lines) for _ in range(3)][2].startswith("TCP 00:01  NONE")

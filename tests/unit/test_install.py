@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`make install`: the unit as systemd reads it, man pages and completions where they are looked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+PROJECT = Path(__file__).resolve().parents[2]
+PROGRAMS = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which everything stands as under /."""
+    root = tmp_path_factory.mktemp("root")
+    subprocess.run(
+        [PROJECT / "scripts/install-system", PROGRAMS, root], check=True, capture_output=True, cwd="/"
+    )
+    return root
+
+
+def unit_lines(root: Path) -> list[str]:
+    return (root / "etc/systemd/system/xlvs.service").read_text().splitlines()
+
+
+def test_systemd_finds_no_fault(installed: Path) -> None:
+    unit = installed / "etc/systemd/system/xlvs.service"
+    # Its pages are where man looks, once they are installed at /.
+    ran = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=yes", str(unit)],
+        capture_output=True, text=True, check=False, env={**os.environ, "SYSTEMD_LOG_LEVEL": "notice"},
+    )  # fmt: skip
+    about_ours = [line for line in ran.stderr.splitlines() if "xlvs" in line]
+    assert not about_ours
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_fault_would_be_found(installed: Path, tmp_path: Path) -> None:
+    """What the test above relies upon: a missing program, and an unknown setting."""
+    for old, new in ((f"{PROGRAMS}/xlvs", "/nowhere/xlvs"), ("Before=", "Befour=")):
+        unit = tmp_path / "xlvs.service"
+        unit.write_text("\n".join(unit_lines(installed)).replace(old, new))
+        ran = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, check=False
+        )
+        assert "xlvs.service" in ran.stderr
+
+
+def test_order_at_boot_and_at_the_end(installed: Path) -> None:
+    lines = unit_lines(installed)
+    settings = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
+    before = {word for name, value in settings if name == "Before" for word in value.split()}
+    after = {word for name, value in settings if name == "After" for word in value.split()}
+    wanted = {word for name, value in settings if name == "Wants" for word in value.split()}
+    assert before == {"network-online.target"} == wanted
+    # Interfaces are up before us, and go down after us.
+    assert {"network.target", "systemd-networkd-wait-online.service"} <= after
+    assert not before & after
+    commands = [value.split()[1] for name, value in settings if name.startswith("Exec")]
+    assert commands == ["load", "load", "save", "detach"]
+
+
+def test_commands_of_the_unit_are_commands(installed: Path) -> None:
+    for line in unit_lines(installed):
+        if line.startswith("Exec"):
+            words = line.partition("=")[2].replace("$XLVS_LOAD", "").split()
+            known = subprocess.run([*words[:2], "--help"], capture_output=True, text=True, check=True).stdout
+            assert all(word in known for word in words[2:])
+
+
+def test_pages_and_completions(installed: Path) -> None:
+    pages = {path.name for path in (installed / "usr/local/share/man/man8").iterdir()}
+    assert {"xlvs.8", "xlvs-lab.8", "xlvsadm.8", "xlvsadm-save.8"} <= pages
+    bash = installed / "usr/local/share/bash-completion/completions"
+    assert "complete -F" in (bash / "xlvsadm-restore").read_text()
+    assert (installed / "usr/local/share/zsh/site-functions/_xlvs").read_text().startswith("#compdef xlvs")
+
+
+def test_programs_that_are_not_there(tmp_path: Path) -> None:
+    script = [PROJECT / "scripts/install-system", tmp_path, tmp_path / "root"]
+    ran = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "make build" in ran.stderr
+    odd = tmp_path / "two words"
+    odd.mkdir()
+    shutil.copy("/bin/true", odd / "xlvs")
+    ran = subprocess.run([script[0], odd, tmp_path / "root"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "systemd cannot run" in ran.stderr
+    assert not (tmp_path / "root").exists()
