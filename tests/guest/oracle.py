@@ -63,7 +63,7 @@ def play(
         }
         result = guest.run(
             [sys.executable, "-m", "tests.guest.raw_player"],
-            stdin=json.dumps(order), timeout=120 + 10 * len(batch), directory=PROJECT,
+            stdin=json.dumps(order), timeout=300 + 30 * len(batch), directory=PROJECT,
         ).check()  # fmt: skip
         for played in json.loads(result.stdout):
             seen = (

@@ -26,8 +26,10 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+from xlvs.datapath import sysctls
+
 from .operators import KernelOperator, Operator, XlvsOperator
-from .player import SteadyClock, connection_table, without_size
+from .player import PROGRAMS, SteadyClock, connection_table, without_size
 from .scenario import KERNEL, Observation, Play, Scenario
 from .segments import Complaint, End, Flow, Segment
 from .sightings import Sighting, described, ends_of, innermost
@@ -39,6 +41,7 @@ from .wire import (
     SERVERS,
     SHAPES,
     client_addresses,
+    client_networks,
     open_wire,
     scenario_of,
     server_addresses,
@@ -50,6 +53,8 @@ CONNECTIONS = 8192
 """Room in xlvs's table: sweeping a larger one costs time, and no scenario needs it."""
 SOON = 2
 """An entry with no more seconds than this left may end between two steps."""
+TEMPLATES_LATE = 10
+"""Seconds that a template may live longer in the kernel: its timer is late by up to two at each minute."""
 LATEST = 200
 """Seconds after which an entry is no longer waited for."""
 MODES = {"xlvs": "tc", "xlvs-xdp": "xdp-generic"}
@@ -63,6 +68,10 @@ NUMBERS = Path("/run/guest/scenarios-played")
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "dh", "sh", "mh", "lblc", "lblcr")
 WHOLE_TABLE = {("-C",), ("-Z",)}
 """Commands that are about every service there is: a scenario with one of them is played alone."""
+FIRST_MARK = 1000
+MARKED_PORTS = (9000, 9003)
+"""To these ports, first and last, packets of every protocol have their scenario's firewall mark."""
+PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 class Director:
@@ -105,16 +114,51 @@ class Director:
         """
         self.ipvsadm(["-R"], f"-A -t {DIP[0]}:9\n-A -t [{DIP[1]}]:9\n")
 
-    def shortest(self, virtual: Sequence[str]) -> int | None:
-        """The seconds that the kernel's next entry to one of those addresses has left.
+    def set_marks(self, scenarios: Sequence[int]) -> None:
+        """Give the packets of these scenarios, and of no others, their marks."""
+        first, last = MARKED_PORTS
+        both = [(FIRST_MARK + number, virtual_addresses(number)) for number in scenarios]
+        if isinstance(self.operator, XlvsOperator):
+            rules = [
+                f"add {mark} --dst {address} --proto {protocol} --port {first}-{last}\n"
+                for mark, pair in both
+                for address in pair
+                for protocol in PROTOCOLS
+            ]
+            self._run([str(PROGRAMS / "xlvs"), "mark", "restore"], "".join(rules))
+            return
+        # IPVS has its marks from netfilter.
+        for place, program in enumerate(("iptables-restore", "ip6tables-restore")):
+            rules = [
+                f"-A PREROUTING -d {pair[place]} -p {protocol} -m multiport --dports {first}:{last} "
+                f"-j MARK --set-mark {mark}\n"
+                for mark, pair in both
+                for protocol in PROTOCOLS
+            ]
+            self._run([program], "*mangle\n" + "".join(rules) + "COMMIT\n")
+
+    def _run(self, command: Sequence[str], stdin: str) -> None:
+        with self.wire.at_director():
+            subprocess.run(command, input=stdin, text=True, check=True, stdout=sys.stderr)
+
+    def shortest(self, scenario: int) -> int | None:
+        """The seconds that the kernel's next entry of a scenario has left in both directors.
 
         An entry that is overdue is still there, with 0 seconds, until the
         timer wheel comes round to it.
         """
-        marks = {_as_in_proc(address) for address in virtual}
+        virtual = {_as_in_proc(address) for address in virtual_addresses(scenario)}
+        # Templates of a firewall mark have that for an address.
+        virtual.add(f"{FIRST_MARK + scenario:08X}")
+        virtual.add(_mark_in_proc6(FIRST_MARK + scenario))
         with self.wire.at_director(), open("/proc/thread-self/net/ip_vs_conn") as table:
             rows = [line.split() for line in table]
-        left = [int(row[8]) for row in rows[1:] if row[3] in marks]
+        # Templates are those from port 0.
+        left = [
+            int(row[8]) - (TEMPLATES_LATE if row[2] == "0000" else 0)
+            for row in rows[1:]
+            if row[3] in virtual
+        ]
         return min(left, default=None)
 
     def traffic(self, sent: Sequence[tuple[str, bytes]], scenario: int) -> list[Sighting]:
@@ -176,12 +220,16 @@ class RawPlay:
 
     def __init__(self, scenario: Scenario, number: int, directors: Sequence[Director]) -> None:
         self._scenario = scenario
+        self._number = number
         self._virtual = virtual_addresses(number)
+        # Templates of a firewall mark show no VIP.
+        self._mentions = (*self._virtual, *client_networks(number))
         self._sides = [Side(director, number) for director in directors]
         self._serial = 1
         self._start = 0.0
         self._observed: list[list[Observation]] = [[] for _ in directors]
         places = {"vip": self._virtual[0], "vip6": self._virtual[1], "dip": DIP[0], "dip_6": DIP[1]}
+        places["mark"] = str(FIRST_MARK + number)
         for one in range(1, SERVERS + 1):
             places[f"rs{one}"], places[f"rs{one}_6"] = server_addresses(one)
         for one in range(1, CLIENTS + 1):
@@ -203,7 +251,7 @@ class RawPlay:
                 yield from self._until_sure()
             for seen, answer in zip(self._observed, self._carry_out(verb, step, words, stdin), strict=True):
                 seen.append(answer)
-        self._remove_services()
+        self._tidy_up()
 
     def plays(self) -> list[Play]:
         """What was observed."""
@@ -215,7 +263,10 @@ class RawPlay:
     def _carry_out(self, verb: str, step: str, words: Sequence[str], stdin: str) -> list[Observation]:
         if verb == "ipvsadm":
             answers = [side.director.ipvsadm(words, stdin) for side in self._sides]
-            return [Observation(step, own_services(answer, self._virtual)) for answer in answers]
+            owners = (*self._virtual, f"FWM  {FIRST_MARK + self._number} ")
+            return [Observation(step, own_services(answer, owners)) for answer in answers]
+        if verb == "sysctl":
+            return [Observation(step, side.director.operator.sysctl(*words)) for side in self._sides]
         if verb in ("packet", "answer"):
             segment = Segment.parse(step)
             first, self._serial = self._serial, self._serial + len(segment.each())
@@ -226,9 +277,9 @@ class RawPlay:
             return [Observation(step, side.complaint(complaint, self._serial)) for side in self._sides]
         if verb == "connections":
             return [
-                connection_table(
+                without_ends_of_templates(
                     step, side.director.ipvsadm(["-L", "-c", "-n"]),
-                    time.monotonic() - self._start, self._virtual,
+                    time.monotonic() - self._start, self._mentions,
                 )
                 for side in self._sides
             ]  # fmt: skip
@@ -242,23 +293,27 @@ class RawPlay:
         """Wait on until no entry is about to end or overdue."""
         for _ in range(LATEST):
             left = [
-                side.director.shortest(self._virtual) for side in self._sides if side.director.name == KERNEL
+                side.director.shortest(self._number) for side in self._sides if side.director.name == KERNEL
             ]
             if all(soonest is None or soonest > SOON for soonest in left):
                 return
             yield 1
 
-    def _remove_services(self) -> None:
+    def _tidy_up(self) -> None:
+        """Remove the services, and set back what was set."""
+        lines = [line.split() for step, stdin in self._steps for line in (step, *stdin.splitlines())]
         named = {
             f"{words[place]} {words[place + 1]}"
-            for step, stdin in self._steps
-            for line in (step, *stdin.splitlines())
-            for words in (line.split(),)
+            for words in lines
             for place, word in enumerate(words[:-1])
-            if word in ("-t", "-u")
+            if word in ("-t", "-u", "--sctp-service", "-f")
         }
+        named |= {f"{service} -6" for service in named if service.startswith("-f")}
+        settings = {words[1] for words in lines if words[0] == "sysctl"}
         for side in self._sides:
             side.director.ipvsadm(["-R"], "".join(f"-D {service}\n" for service in sorted(named)))
+            for name in settings:
+                side.director.operator.sysctl(name, sysctls.defaults()[name])
 
 
 def play_all(plays: Sequence[RawPlay], steady: SteadyClock | None) -> None:
@@ -281,17 +336,31 @@ def play_all(plays: Sequence[RawPlay], steady: SteadyClock | None) -> None:
 
 def is_about_whole_table(scenario: Scenario) -> bool:
     """Whether a scenario must be played alone: settings are every service's, too."""
+    if any(step.startswith("sysctl ") for step in scenario.steps):
+        return True
     lines = [step.removeprefix("<").removeprefix("ipvsadm") for step in scenario.steps]
-    return any(tuple(line.split()) in WHOLE_TABLE or line.startswith("sysctl ") for line in lines)
+    return any(tuple(line.split()) in WHOLE_TABLE for line in lines)
 
 
-def own_services(answer: str, virtual: Sequence[str]) -> str:
-    """An answer without the services, in a listing, of other VIPs."""
+def without_ends_of_templates(step: str, listing: str, now: float, mentions: Sequence[str]) -> Observation:
+    """The connection table as in `connection_table`, but when a template ends counts for nothing.
+
+    Each minute more that it is given begins when the kernel's coarse timer fires
+    (test_persistence compares how they end).
+    """
+    seen = connection_table(step, listing, now, mentions)
+    rows = [line for line in seen.answer.splitlines() if "--:--" in line]
+    ends = (0.0 if row.split()[3].endswith(":0") else end for row, end in zip(rows, seen.ends, strict=True))
+    return Observation(step, seen.answer, tuple(ends))
+
+
+def own_services(answer: str, owners: Sequence[str]) -> str:
+    """An answer without the services, in a listing, that name none of the owners: VIPs and marks."""
     kept = []
     is_own = True
     for line in answer.splitlines(keepends=True):
-        if line.startswith(("1|TCP ", "1|UDP ")):
-            is_own = any(address in line for address in virtual)
+        if line.startswith(("1|TCP ", "1|UDP ", "1|SCTP ", "1|FWM ")):
+            is_own = any(owner in line for owner in owners)
         elif not line.startswith("1|  -> ") or "RemoteAddress" in line:
             is_own = True
         if is_own:
@@ -318,6 +387,11 @@ def _as_in_proc(address: str) -> str:
     return socket.inet_aton(address).hex().upper()
 
 
+def _mark_in_proc6(mark: int) -> str:
+    """A firewall mark in the place of an IPv6 address there."""
+    return (mark.to_bytes(4, "big") + bytes(12)).hex(":", 2)
+
+
 def main() -> int:
     """Play what stdin orders and print what was seen."""
     order = json.load(sys.stdin)
@@ -333,6 +407,13 @@ def main() -> int:
             stack.callback(director.close, tidy=not order["keep"])
             director.wire.take_addresses(numbers)
             directors.append(director)
+        marked = [
+            number
+            for number, scenario in zip(numbers, scenarios, strict=True)
+            if any("{mark}" in step for step in scenario.steps)
+        ]
+        for director in directors if marked else ():
+            director.set_marks(marked)
         plays = [
             RawPlay(scenario, number, directors) for number, scenario in zip(numbers, scenarios, strict=True)
         ]

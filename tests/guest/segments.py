@@ -4,7 +4,8 @@
     packet tcp 10.64.0.1:40000+3 10.1.0.1:80 SA ttl=9 data=100 options=01010101 checksum=bad
 
 is three TCP segments with SYN and ACK from the ports 40000, 40001 and 40002
-of a client (``.`` is a segment without any flag; UDP has no such word).
+of a client (``.`` is a segment without any flag; UDP has no such word, SCTP
+has the names of its chunks: ``COOKIE-ECHO,DATA``).
 ``clients=50`` sends them from 50 consecutive addresses, one after the other.
 
     answer tcp 10.64.0.1:40000 10.1.0.1:80 SA data=100
@@ -37,22 +38,54 @@ from ipaddress import ip_address
 from struct import pack
 
 from tests.packet.packets import (
+    ABORT,
+    COOKIE_ACK,
+    COOKIE_ECHO,
+    DATA,
     DONT_FRAGMENT,
+    ERROR,
+    HEARTBEAT,
     HOP_BY_HOP,
+    INIT,
+    INIT_ACK,
+    SACK,
+    SCTP,
+    SHUTDOWN,
+    SHUTDOWN_ACK,
+    SHUTDOWN_COMPLETE,
     TCP,
     UDP,
     checksum,
+    chunk,
     fragments,
     icmp,
     ipv4,
     ipv6,
     packed,
+    sctp,
     tcp,
     udp,
 )
 
 FLAGS = {"F": 0x01, "S": 0x02, "R": 0x04, "P": 0x08, "A": 0x10, "U": 0x20}
-PROTOCOLS = {"tcp": TCP, "udp": UDP}
+CHUNKS = {
+    "DATA": DATA,
+    "INIT": INIT,
+    "INIT-ACK": INIT_ACK,
+    "SACK": SACK,
+    "HEARTBEAT": HEARTBEAT,
+    "ABORT": ABORT,
+    "SHUTDOWN": SHUTDOWN,
+    "SHUTDOWN-ACK": SHUTDOWN_ACK,
+    "ERROR": ERROR,
+    "COOKIE-ECHO": COOKIE_ECHO,
+    "COOKIE-ACK": COOKIE_ACK,
+    "SHUTDOWN-COMPLETE": SHUTDOWN_COMPLETE,
+}
+"""SCTP's, by their names in a step."""
+CHUNK_BYTES = 16
+"""Of content that each of them has, whatever it is."""
+PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
 SERIAL_BYTES = 4
 """What a datagram carries before its data."""
 SERVER = "server"
@@ -99,6 +132,7 @@ class Segment:
     order: tuple[int, ...] = ()
     count: int = 1
     clients: int = 1
+    chunks: tuple[int, ...] = ()
     step: str = field(default="", compare=False)
 
     @classmethod
@@ -109,6 +143,7 @@ class Segment:
             raise ValueError(f"not a packet: {step}")
         client, _, count = client.partition("+")
         flags = sum(FLAGS[letter] for letter in words.pop(0).replace(".", "")) if protocol == "tcp" else 0
+        chunks = tuple(CHUNKS[name] for name in words.pop(0).split(",")) if protocol == "sctp" else ()
         whole = "df" in words
         given = dict(word.split("=", 1) for word in words if word != "df")
         pieces = int(given.pop("fragments", 1))
@@ -126,6 +161,7 @@ class Segment:
             tuple(int(digit) for digit in given.pop("order", "".join(map(str, range(pieces))))),
             int(count or 1),
             int(given.pop("clients", 1)),
+            chunks,
             step,
         )
         if given:
@@ -161,11 +197,13 @@ class Segment:
         if self.flow.protocol == TCP:
             body = tcp(source.port, target.port, self.flags, bytes(self.data), serial)
             place = 16
+        elif self.flow.protocol == SCTP:
+            body = self._association(serial, source.port, target.port)
         else:
             body = udp(source.port, target.port, pack(">I", serial) + bytes(self.data))
             place = 6
         sender, receiver = packed(source.address), packed(target.address)
-        if self.checksum != "zero":
+        if self.checksum != "zero" and self.flow.protocol != SCTP:
             pseudo = sender + receiver + pack(">II", len(body), self.flow.protocol)
             right = checksum(pseudo + body) or 0xFFFF
             right ^= 0x5555 if self.checksum == "bad" else 0
@@ -178,6 +216,13 @@ class Segment:
             )  # fmt: skip
         extensions = ((HOP_BY_HOP, self.options),) if self.options else ()
         return ipv6(sender, receiver, self.flow.protocol, body, self.ttl, extensions, traffic_class=self.tos)
+
+    def _association(self, serial: int, source: int, target: int) -> bytes:
+        """An SCTP packet, its serial number as verification tag; the last chunk has the data."""
+        *others, last = self.chunks
+        made = [chunk(kind, bytes(CHUNK_BYTES)) for kind in others]
+        body = sctp(source, target, *made, chunk(last, bytes(CHUNK_BYTES + self.data)), tag=serial)
+        return body if self.checksum == "good" else body[:8] + bytes([body[8] ^ 0x55]) + body[9:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +273,7 @@ class Complaint:
 
     def packet(self, serial: int, server: End | None = None) -> bytes:
         """The ICMP packet; `server` is the real server as the flow's packets name it."""
-        about = Segment(self.flow, not self.from_server, FLAGS["A"], 63, data=self.data)
+        about = Segment(self.flow, not self.from_server, FLAGS["A"], 63, data=self.data, chunks=(DATA,))
         sender, receiver = self.sender, self.flow.virtual
         if self.from_server:
             assert server

@@ -27,6 +27,7 @@ from tests.packet.packets import (
     ICMPV6,
     IPIP,
     IPV6,
+    SCTP,
     TCP,
     UDP,
     checksum,
@@ -93,9 +94,9 @@ def innermost(packet: bytes) -> bytes:
 
 
 def ends_of(packet: bytes) -> tuple[End, End] | None:
-    """Source and destination of a TCP or UDP packet that has its ports; of a later fragment None."""
+    """Source and destination of a packet of a protocol with ports, if it has them; else None."""
     protocol, place, offset = _transport(packet)
-    if protocol not in (TCP, UDP) or offset or len(packet) < place + 4:
+    if protocol not in (TCP, UDP, SCTP) or offset or len(packet) < place + 4:
         return None
     source, target = addresses(packet)
     ports = packet[place : place + 4]
@@ -246,6 +247,8 @@ def _short(packet: bytes) -> str:
         flags = packet[place + 13] if len(packet) > place + 13 else 0
         letters = "".join(letter for letter, bit in FLAGS.items() if flags & bit)
         name = f"tcp {letters or '.'}"
+    elif protocol == SCTP:
+        name = f"sctp {packet[place + 12] if len(packet) > place + 12 else '-'}"
     return f"{name} {ends[0].address} {ends[0].port} > {ends[1].address} {ends[1].port}"
 
 

@@ -46,6 +46,7 @@ EVERY_METHOD = Scenario.parse(
 )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("shape", "directors"),
     [("vlan", (KERNEL, XLVS)), ("bond", (KERNEL, XLVS, XLVS_XDP))],

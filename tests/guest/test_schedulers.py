@@ -161,6 +161,7 @@ def test_by_load(fast_guest: Guest) -> None:
     _compare(fast_guest, {scheduler: _least_story(scheduler) for scheduler in LEAST})
 
 
+@pytest.mark.timeout(400)
 def test_by_destination(fast_guest: Guest) -> None:
     _compare(fast_guest, {f"dh {number}": _destination_story(number) for number in range(5)})
 

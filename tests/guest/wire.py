@@ -117,6 +117,12 @@ def client_addresses(scenario: int, number: int) -> tuple[str, str]:
     )
 
 
+def client_networks(scenario: int) -> tuple[str, str]:
+    """With what the addresses of the n-th scenario's clients begin."""
+    v4, v6 = client_addresses(scenario, 1)
+    return v4.removesuffix("1"), v6.removesuffix("1")
+
+
 def virtual_addresses(scenario: int) -> tuple[str, str]:
     """The VIPs of the n-th scenario, all of one length."""
     return f"10.1.{100 + scenario // 100}.{100 + scenario % 100}", f"2001:db8:1::{1000 + scenario}"
