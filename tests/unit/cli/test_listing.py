@@ -194,3 +194,15 @@ def test_sorting_loses_nothing(addresses: list[bytes]) -> None:
     entries = [DestinationEntry(Destination(address, 80)) for address in addresses]
     result = [entry.destination.address for entry in sorted_destinations(entries)]
     assert sorted(result) == sorted(addresses)
+
+
+def test_a_template_of_a_persistence_engine_shows_what_it_goes_by() -> None:
+    template = Connection(
+        IPV4, 17, bytes(4), 0, bytes([192, 0, 2, 9]), 5060, bytes([10, 0, 0, 11]), 5060, "NONE", 59,
+        "sip", "a" * 200,
+    )  # fmt: skip
+    row = "UDP 00:59  NONE        0.0.0.0:0          192.0.2.9:5060     10.0.0.11:5060"
+    assert list(listing.connections([template], listing.Format(listing.PERSISTENT)))[-1:] == [
+        f"{row}   sip                {'a' * 200}\n"
+    ]
+    assert list(listing.connections([template], listing.Format()))[-1:] == [f"{row}\n"]
