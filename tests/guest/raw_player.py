@@ -102,10 +102,6 @@ class Director:
         """A command's whole answer."""
         return without_size(self.operator.ipvsadm(words, stdin))
 
-    def sysctl(self, name: str, value: str) -> str:
-        """Set one of the settings of net.ipv4.vs; what the command answers."""
-        return self.operator.sysctl(name, value)
-
     def keep_hooks(self) -> None:
         """See to a service of each family that no scenario has.
 
@@ -283,8 +279,6 @@ class RawPlay:
                 )
                 for side in self._sides
             ]  # fmt: skip
-        if verb == "sysctl":
-            return [Observation(step, side.director.sysctl(*words)) for side in self._sides]
         if verb == "wait":
             return [Observation(step, "") for _ in self._sides]
         raise ValueError(f"not a step of a scenario of raw packets: {step}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pytest
+
 from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, XLVS, Scenario, differences, play
 
@@ -228,6 +230,7 @@ def _told(story: str) -> Iterator[str]:
                 yield line
 
 
+@pytest.mark.timeout(400)
 def test_as_in_kernel_ipvs(fast_guest: Guest) -> None:
     plays = play(fast_guest, [Scenario.parse("SIP", "\n".join(_told(STORY)))], timeout=300)
     assert [each.director for each in plays] == [KERNEL, XLVS]

@@ -311,7 +311,7 @@ def test_a_text_goes_with_its_template(director: Director) -> None:
         # Put aside with its real server; the next one is chosen anew.
         director.table.delete_destination(calls.service.key, calls.servers[0], SIP)
         assert calls.send(message("a")) == 1
-        assert Counter(one.engine_data for one in calls.templates()) == {"a": 2, "b": 1}
+        assert Counter(one.engine_data for one in director.table.connections()) == {"a": 2, "b": 1}
         assert sorted(one.virtual_port for one in director.table.connections()) == [SIP, SIP, 0xFFFF]
         _end_all(director)
         assert _texts(director) == 0

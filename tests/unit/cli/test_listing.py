@@ -239,3 +239,16 @@ def test_what_ipvsadm_does_not_have_is_listed_and_saved_where_it_is_set() -> Non
     assert line == "UDP  192.0.2.10:53 rr persistent 300 ops idle-timeout 30 reject-gone rehome"
     saved = "".join(listing.saved_table([row_of(ServiceEntry(service, ()))], listing.Format()))
     assert saved == "-A -u 192.0.2.10:53 -s rr -p 300 -o --idle-timeout 30 --reject-gone --rehome\n"
+
+
+def test_a_template_of_a_persistence_engine_shows_what_it_goes_by() -> None:
+    template = Connection(
+        IPV4, 17, bytes(4), 0, bytes([192, 0, 2, 9]), 5060, bytes([10, 0, 0, 11]), 5060, "NONE", 59,
+        "sip", "a" * 200,
+    )  # fmt: skip
+    row = "UDP 00:59  NONE        0.0.0.0:0          192.0.2.9:5060     10.0.0.11:5060"
+    shares = [[connection_row(template)]]
+    assert list(listing.connections(shares, listing.Format(listing.PERSISTENT)))[-1:] == [
+        f"{row}   sip                {'a' * 200}\n"
+    ]
+    assert list(listing.connections(shares, listing.Format()))[-1:] == [f"{row}\n"]
