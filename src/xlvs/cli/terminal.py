@@ -25,8 +25,9 @@ class _Plain:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text; its control characters, line ends apart, are spelled out."""
-        self._stream.write("\n".join(map(shown, text.split("\n"))))
+        """Write text; its control characters, but line ends and tabs, are spelled out."""
+        lines = ("\t".join(map(shown, line.split("\t"))) for line in text.split("\n"))
+        self._stream.write("\n".join(lines))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
