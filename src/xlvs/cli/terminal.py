@@ -25,7 +25,7 @@ class _Plain:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text; its control characters, line ends and tabs apart, are spelled out."""
+        """Write text; its control characters, but line ends and tabs, are spelled out."""
         lines = ("\t".join(map(shown, line.split("\t"))) for line in text.split("\n"))
         self._stream.write("\n".join(lines))
         return len(text)

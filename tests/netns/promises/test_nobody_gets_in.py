@@ -165,6 +165,9 @@ xlvs detach {}
 xlvs upgrade {}
 xlvs status {}
 xlvs status -- {}
+xlvs sysctl {}
+xlvs sysctl {}=1
+xlvs sysctl expire_nodest_conn={}
 xlvs mark add {} --dst 1.2.3.4
 xlvs mark add 1 --dst {}
 xlvs mark add 1 --dst 1.2.3.4 --port {}
