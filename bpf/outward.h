@@ -186,8 +186,7 @@ __attribute__((noinline)) int answer_one_packet(struct __sk_buff *skb, const str
 	if (packet->own)
 		return NOT_OURS;
 	COUNT_EVENT(forwarded);
-	if (decrement_ttl((void *)(long)skb->data, (void *)(long)skb->data_end,
-			  packet->flow.family))
+	if (take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
 	return tc_to(skb, &packet->flow.virtual, packet->flow.family);
 }

@@ -57,14 +57,16 @@ static __always_inline int write_reset_ip(struct __sk_buff *skb, const struct pa
 		ip.saddr = packet->flow.virtual.v4;
 		ip.daddr = packet->flow.client.v4;
 		ip.check = ~fold((__u32)bpf_csum_diff(0, 0, (__be32 *)&ip, sizeof(ip), 0));
-		return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip), 0);
+		return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),
+					   BPF_F_RECOMPUTE_CSUM);
 	}
 	struct ipv6hdr ip = { .version = 6, .nexthdr = PROTOCOL_TCP, .hop_limit = ICMP_TTL };
 
 	ip.payload_len = bpf_htons(sizeof(struct tcp_header));
 	__builtin_memcpy(&ip.saddr, &packet->flow.virtual, sizeof(ip.saddr));
 	__builtin_memcpy(&ip.daddr, &packet->flow.client, sizeof(ip.daddr));
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip), 0);
+	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),
+					   BPF_F_RECOMPUTE_CSUM);
 }
 
 /* Turn a client's TCP packet into the reset that it gets, and send that. */
@@ -91,7 +93,7 @@ __attribute__((noinline)) int send_reset(struct __sk_buff *skb, const struct pac
 		return TC_ACT_SHOT;
 	reset.checksum = checksum_reset(packet, &reset, partial);
 	if (write_reset_ip(skb, packet) ||
-	    bpf_skb_store_bytes(skb, headers, &reset, sizeof(reset), 0))
+	    bpf_skb_store_bytes(skb, headers, &reset, sizeof(reset), BPF_F_RECOMPUTE_CSUM))
 		return TC_ACT_SHOT;
 	if (packet->own)
 		return tc_to_self(skb);

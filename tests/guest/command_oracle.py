@@ -82,7 +82,7 @@ def compare(sessions: Sequence[Sequence[CommandLine]], answers: dict[str, list[l
 def comparable(line: CommandLine, answer: Answer) -> Answer:
     """An answer without the order of services where the kernel's hash decides it."""
     stdout, stderr, status = answer
-    if not any("nosort" in word for word in line.words):
+    if not any("nosort" in text for text in (*line.words, line.stdin)):
         return stdout, stderr, status
     blocks: list[str] = []
     for row in stdout.splitlines(keepends=True):

@@ -16,6 +16,10 @@ from pathlib import Path
 
 from xlvs.cli import ipvsadm, main
 from xlvs.datapath import open_datapath, sysctls
+from xlvs.datapath.maps import Maps
+from xlvs.datapath.records import seconds_to_ticks, ticks_now
+from xlvs.kernel import abi
+from xlvs.kernel.bpffs import namespace_folder
 from xlvs.model import Timeouts
 
 from .ipvsadm_transcript import format_answer
@@ -25,7 +29,7 @@ KERNEL_SETTINGS = "/proc/sys/net/ipv4/vs"
 ENTRIES_END = 3
 """Seconds until entries of removed real servers have ended under expire_nodest_conn."""
 FORGOTTEN = 125
-"""Seconds until a removed real server without connections is forgotten, in both directors."""
+"""Seconds after which a removed real server without connections is forgotten, in both directors."""
 
 Inside = Callable[[], AbstractContextManager[None]]
 """Gives a ``with`` block in the director's network namespace."""
@@ -96,8 +100,21 @@ class XlvsOperator:
         with self._inside(), open_datapath(write=True) as datapath:
             datapath.set_sysctls(_defaults())
             is_empty = not any(datapath.connections())
-        wait(FORGOTTEN)
+            self._age_what_was_removed()
         return is_empty
+
+    @staticmethod
+    def _age_what_was_removed() -> None:
+        """Have real servers that were removed be gone for long: waiting for that would take a minute."""
+        maps = Maps(str(namespace_folder()))
+        try:
+            long_ago = ticks_now() - seconds_to_ticks(FORGOTTEN)
+            for index in range(maps.settings.destinations_top):
+                record = maps.destination(index)
+                if not record.flags & abi.DESTINATION_AVAILABLE:
+                    record.removed = long_ago & 0xFFFFFFFF
+        finally:
+            maps.close()
 
     def close(self) -> None:
         """Let go of the director, which stays loaded."""

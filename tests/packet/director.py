@@ -35,6 +35,7 @@ from xlvs.model import (
     Connection,
     Destination,
     DestinationEntry,
+    Rates,
     Service,
     ServiceEntry,
     ServiceKey,
@@ -246,8 +247,12 @@ class Director:
         return found
 
     def listing(self, key: ServiceKey) -> ServiceEntry:
-        """The service as listed."""
-        return self.table.service(key)
+        """The service as listed, without its rates: they change by themselves."""
+        entry = self.table.service(key)
+        entry.rates = Rates()
+        for destination in entry.destinations:
+            destination.rates = Rates()
+        return entry
 
     def connection(self, key: ServiceKey, client_port: int) -> Connection | None:
         """A listed connection; fails where one is listed twice."""

@@ -206,6 +206,8 @@ class Ground:
 
     def __init__(self, director: Director) -> None:
         self.director = director
+        # What is cut short loses its device's sum, and the kernel would miss it.
+        director.device_sums = 0
         director.maps.settings.timeout[:] = [seconds_to_ticks(86_400)] * abi.TIMEOUT_COUNT
         self.planes = [
             Plane(director, method, protocol, family, kind)

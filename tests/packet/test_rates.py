@@ -88,9 +88,9 @@ def test_shows_them_rounded_for_services_and_real_servers(director: Director) ->
     key = director.service(1)
     index = index_of(director, key)
     send(director, key)
-    director.wait_until(lambda: director.listing(key).rates.in_packets > 0, 5, "no rate")
+    director.wait_until(lambda: director.table.service(key).rates.in_packets > 0, 5, "no rate")
     before = estimate(director, "service", index)
-    listed = director.listing(key).rates
+    listed = director.table.service(key).rates
     row = next(row for row in director.table.table(RATES) if row[0].key == key)
     assert before == estimate(director, "service", index), "it was estimated anew in between"
     expected = tuple(map(rounded, before[1], (10, 10, 10, 5, 5)))
@@ -105,9 +105,9 @@ def test_zeroing_zeroes_at_once_and_goes_on_from_there(director: Director) -> No
     key = director.service(1)
     send(director, key)
     director.wait_until(lambda: director.entry(key, real_server(1)).rates.in_packets > 0, 5, "no rate")
-    director.wait_until(lambda: director.listing(key).rates.in_packets > 0, 5, "no rate")
+    director.wait_until(lambda: director.table.service(key).rates.in_packets > 0, 5, "no rate")
     director.table.zero(key)
-    assert director.listing(key).rates == Rates() == director.entry(key, real_server(1)).rates
+    assert director.table.service(key).rates == Rates() == director.entry(key, real_server(1)).rates
     index = index_of(director, key)
     before = estimate(director, "service", index)
     director.wait_until(lambda: estimate(director, "service", index) != before, 5, "no new estimate")
@@ -119,7 +119,7 @@ def test_a_removed_real_servers_rate_waits_for_it(director: Director) -> None:
     send(director, key)
     sent_to = next(
         one.destination
-        for one in director.listing(key).destinations
+        for one in director.table.service(key).destinations
         if one.stats.in_packets > 0
     )  # fmt: skip
     director.wait_until(lambda: director.entry(key, sent_to.address).rates.in_packets > 0, 5, "no rate")
@@ -148,7 +148,7 @@ def test_estimation_can_be_stopped(director: Director) -> None:
         assert estimate(director, "service", index) == before
     finally:
         director.table.set_sysctls({"run_estimation": "1"})
-    director.wait_until(lambda: director.listing(key).rates.in_packets > 0, 5, "no rate")
+    director.wait_until(lambda: director.table.service(key).rates.in_packets > 0, 5, "no rate")
 
 
 def test_every_record_has_its_turn(make_director: Callable[[Capacity], Director]) -> None:

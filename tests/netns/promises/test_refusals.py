@@ -143,8 +143,8 @@ def test_pins_that_would_end_with_the_command_are_not_made(machine: Machine) -> 
     """As under ``ip netns exec``, in a mount namespace of its own, with fewer rights than those outside."""
     wrapper = ("unshare", "--mount", "setpriv", "--bounding-set", "-net_raw,-sys_ptrace")
     for line in _LOADING:
-        _refused(machine, line, "mount -t bpf bpf /run/xlvs/bpf", wrapper=wrapper)
-    machine.type("mkdir -p /run/xlvs/bpf && mount -t bpf bpf /run/xlvs/bpf")
+        _refused(machine, line, "mount -t bpf -o mode=0700 bpf /run/xlvs/bpf", wrapper=wrapper)
+    machine.type("mkdir -p /run/xlvs/bpf && mount -t bpf -o mode=0700 bpf /run/xlvs/bpf")
     ran = machine.run(*command(_ADD, wrapper))
     assert ran.returncode == 0, ran.stderr
     assert "192.0.2.100:80" in _table(machine)
