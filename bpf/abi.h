@@ -351,7 +351,7 @@ struct caller {
 	union address address;
 	__be16 port;
 	__u8 family;
-	__u8 pad;
+	__u8 pad[5]; /* all of it is the key */
 };
 
 /* Constants of one load, in .rodata.limits: the verifier folds them in. */

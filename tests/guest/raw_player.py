@@ -29,7 +29,7 @@ from pathlib import Path
 from xlvs.datapath import sysctls
 
 from .operators import KernelOperator, Operator, XlvsOperator
-from .player import PROGRAMS, SteadyClock, connection_table, without_size
+from .player import PROGRAMS, TICKS, SteadyClock, connection_table, without_size
 from .scenario import KERNEL, Observation, Play, Scenario
 from .segments import Complaint, End, Flow, Segment
 from .sightings import Sighting, described, ends_of, innermost
@@ -272,6 +272,7 @@ class RawPlay:
             self._serial += 1
             return [Observation(step, side.complaint(complaint, self._serial)) for side in self._sides]
         if verb == "connections":
+            time.sleep(TICKS)
             return [
                 without_ends_of_templates(
                     step, side.director.ipvsadm(["-L", "-c", "-n"]),

@@ -72,7 +72,8 @@ STORY = Scenario.parse(
 @pytest.mark.timeout(600)
 def test_files_are_the_kernels(fast_guest: Guest) -> None:
     plays = play(fast_guest, [STORY], timeout=500)
-    assert not differences(plays)
+    told = differences(plays)
+    assert not told, "\n".join(told)
     # Not the likeness of two empty answers.
     seen = {one.step: one.answer for one in plays[0].observations}
     assert "persistent 7500 FFFFFF00" in seen["proc ip_vs"]

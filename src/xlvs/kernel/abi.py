@@ -418,12 +418,12 @@ class Caller(LittleEndianStructure):
     address: Array[c_uint8]
     port: int
     family: int
-    pad: int
+    pad: Array[c_uint8]
     _fields_ = [
         ("address", c_uint8 * 16),
         ("port", c_uint16),
         ("family", c_uint8),
-        ("pad", c_uint8),
+        ("pad", c_uint8 * 5),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from ctypes import sizeof
+from ctypes import Structure, sizeof
 from pathlib import Path
 
 from xlvs import model
@@ -33,6 +33,13 @@ def test_sizes_that_the_packet_path_counts_on() -> None:
     assert sizeof(abi.Destination) == 192
     assert abi.Connection.flow.offset == 8
     assert abi.Destination.active.offset == 64  # type: ignore[attr-defined]
+
+
+def test_no_layout_has_padding_at_its_end() -> None:
+    """Python would leave it out, and hand the kernel too short a key."""
+    for name, layout in vars(abi).items():
+        if isinstance(layout, type) and issubclass(layout, Structure) and layout.__module__ == abi.__name__:
+            assert f", {sizeof(layout)} bytes." in str(layout.__doc__), name
 
 
 def test_numbers_that_two_worlds_share() -> None:
