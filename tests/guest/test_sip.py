@@ -91,7 +91,7 @@ STORY = """
     < -a -u {vip}:5061 -r {rs1} -g
     < -a -u {vip}:5061 -r {rs2} -g
     < -a -u {vip}:5061 -r {rs3} -g
-    < -A -u {vip}:5062 -s rr -p 30 --pe sip
+    < -A -u {vip}:5062 -s rr -p 25 --pe sip
     < -a -u {vip}:5062 -r {rs1} -g
     < -a -u {vip}:5062 -r {rs2} -g
     < -a -u {vip}:5062 -r {rs3} -g
