@@ -7,6 +7,8 @@ import json
 import sys
 from itertools import groupby
 
+import pytest
+
 from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, PROJECT, XLVS
 from tests.guest.standing import preload_library
@@ -15,12 +17,26 @@ CONNECTIONS, PACKETS = 320, 640
 COLUMNS = 5
 
 
+ATTEMPTS = 4
+"""A burst of packets that an estimate comes into is halved by it, in each director at another place."""
+
+
+def _watched(guest: Guest) -> dict[str, list[list[list[int]]]]:
+    """What rates each director showed, of a burst that came between two estimates of each."""
+    for _ in range(ATTEMPTS):
+        result = guest.run(
+            [sys.executable, "-m", "tests.guest.rate_player", str(preload_library())],
+            timeout=120, directory=PROJECT,
+        ).check()  # fmt: skip
+        shown: dict[str, list[list[list[int]]]] = json.loads(result.stdout)
+        if not any(any(rates) for director in shown.values() for rates in director[0]):
+            return shown
+    raise AssertionError(f"{ATTEMPTS} bursts were each halved by an estimate")
+
+
+@pytest.mark.timeout(500)
 def test_rates_go_up_and_down_as_the_kernels(fast_guest: Guest) -> None:
-    result = fast_guest.run(
-        [sys.executable, "-m", "tests.guest.rate_player", str(preload_library())],
-        timeout=300, directory=PROJECT,
-    ).check()  # fmt: skip
-    shown = json.loads(result.stdout)
+    shown = _watched(fast_guest)
     zero = [0] * COLUMNS
     for place in range(2):  # the service, its real server
         kernel, xlvs = (
