@@ -99,16 +99,18 @@ def test_nothing_is_lost_under_load(site: Site) -> None:
     entries = _entries(director)
     assert len(entries) == ENTRIES
     programs = {found["program_id"] for found in director.status()["attached"]}
-    load = _iperf(site)
-    upgrades = 0
-    while load.poll() is None:
-        director.xlvs("upgrade")
-        upgrades += 1
-        now = {found["program_id"] for found in director.status()["attached"]}
-        assert not now & programs
-        programs = now
-    printed, complaints = load.communicate()
-    assert load.returncode == 0, printed + complaints
+    upgrades = rounds = 0
+    while upgrades < 3 and rounds < 6:  # a busy machine gets fewer of them into one load
+        load = _iperf(site)
+        rounds += 1
+        while load.poll() is None:
+            director.xlvs("upgrade")
+            upgrades += 1
+            now = {found["program_id"] for found in director.status()["attached"]}
+            assert not now & programs
+            programs = now
+        printed, complaints = load.communicate()
+        assert load.returncode == 0, printed + complaints
     report = json.loads(printed)["end"]
     print(
         f"{upgrades} upgrades, {ENTRIES} other entries, {_counted(site.client, 'TcpOutSegs')} segments, "
