@@ -111,7 +111,7 @@ def _destination_rank(entry: DestinationEntry) -> tuple[int, bytes, int]:
 def _service(entry: ServiceEntry, stats: bool, rates: bool) -> dict[str, Any]:
     service = entry.service
     fields = {
-        **_key(service.key),
+        **key_fields(service.key),
         "scheduler": service.scheduler,
         "scheduler_flags": _scheduler_flags(service),
         "persistence": _persistence(service),
@@ -122,7 +122,8 @@ def _service(entry: ServiceEntry, stats: bool, rates: bool) -> dict[str, Any]:
     return fields
 
 
-def _key(key: ServiceKey) -> dict[str, Any]:
+def key_fields(key: ServiceKey) -> dict[str, Any]:
+    """What identifies a service, as fields."""
     family = _family(key.family)
     if key.fwmark:
         return {"family": family, "fwmark": key.fwmark, "protocol": None, "address": None, "port": None}

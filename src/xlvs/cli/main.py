@@ -39,6 +39,7 @@ NOUNS = {
     "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
+    "explain": ("xlvs.cli.explain", "what would become of a client's packet, and why"),
     "manual": ("xlvs.cli.manual", "the man pages, one for each command"),
     "completion": ("xlvs.cli.completion", "what a shell completes command lines by"),
 }

@@ -141,14 +141,14 @@ def load(capacity: Capacity | None = None) -> str:
         for name, count in entries.items():
             opened.set_entries(name, count)
         opened.set_constants(".rodata.limits", bytes(limits))
-        _check_memory(sum(opened.map_bytes(name) for name in entries))
+        check_memory(sum(opened.map_bytes(name) for name in entries))
         opened.load()
         folder = _pin(opened, limits)
     leftovers.sweep()
     return folder
 
 
-def _check_memory(needed: int) -> None:
+def check_memory(needed: int) -> None:
     """Raise `Unavailable` for maps that the machine has no memory for.
 
     The kernel would find out only in the middle, and end other processes first.

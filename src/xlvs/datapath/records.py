@@ -116,7 +116,7 @@ class Slot:
 
     __slots__ = (
         "apart", "client", "client_port", "control", "destination", "destination_port", "expires",
-        "family", "flags", "protocol", "virtual", "virtual_port",
+        "family", "flags", "link", "protocol", "virtual", "virtual_port",
     )  # fmt: skip
 
     def __init__(self, raw: bytes) -> None:
@@ -126,9 +126,10 @@ class Slot:
         self.protocol: int
         self.family: int
         self.apart: int
+        self.link: int
         (
             self.control, client, virtual, client_port, virtual_port, self.protocol, self.family, self.apart,
-            self.expires, self.destination, port, _, _,
+            self.expires, self.destination, port, _, self.link,
         ) = SLOT.unpack(raw)  # fmt: skip
         self.flags: int = self.control >> abi.CONTROL_FLAGS_SHIFT & 0xFFFF
         length = 4 if self.family == model.IPV4 else 16
@@ -139,6 +140,12 @@ class Slot:
         self.destination_port = swap_port(port)
         if self.flags & abi.CONNECTION_ASIDE:  # kernel: ip_vs_check_template()
             self.virtual_port = self.destination_port = 0xFFFF
+
+    def flow(self) -> tuple[int, bytes, int, bytes, int, int]:
+        """What identifies it."""
+        return (
+            self.protocol, self.client, self.client_port, self.virtual, self.virtual_port, self.apart,
+        )  # fmt: skip
 
     def is_of_call(self) -> bool:
         """Whether it is a template of a Call-ID, which the map ``call_ids`` has."""

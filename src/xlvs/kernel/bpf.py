@@ -27,6 +27,8 @@ _OBJ_PIN = 6
 _OBJ_GET = 7
 _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
+_MAP_LOOKUP_BATCH = 24
+_MAP_UPDATE_BATCH = 26
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
 
@@ -130,6 +132,48 @@ def keys(fd: int, size: int) -> list[bytes]:
         except FileNotFoundError:
             return found
         found.append(following.raw)
+
+
+_BATCH = Struct("=QQQQII16x")
+_BATCH_COUNT = 4096
+
+
+def elements(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
+    """Every key of a hash with its value; what changes meanwhile may be in it or not.
+
+    Raises `OSError`: ENOSPC where thousands of keys have one hash.
+    """
+    keys = ctypes.create_string_buffer(_BATCH_COUNT * key_size)
+    values = ctypes.create_string_buffer(_BATCH_COUNT * value_size)
+    place = ctypes.create_string_buffer(8)
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES_SIZE)
+    found: list[tuple[bytes, bytes]] = []
+    begin, more = 0, True
+    while more:
+        _BATCH.pack_into(
+            attributes, 0, begin, ctypes.addressof(place), ctypes.addressof(keys), ctypes.addressof(values),
+            _BATCH_COUNT, fd,
+        )  # fmt: skip
+        try:
+            _call_in_place(_MAP_LOOKUP_BATCH, attributes)
+        except FileNotFoundError:  # these are the last ones
+            more = False
+        count = _BATCH.unpack_from(attributes.raw)[4]
+        begin = ctypes.addressof(place)
+        all_keys, all_values = keys.raw, values.raw
+        found += [
+            (all_keys[i * key_size : (i + 1) * key_size], all_values[i * value_size : (i + 1) * value_size])
+            for i in range(count)
+        ]
+    return found
+
+
+def update_elements(fd: int, keys: bytes, values: bytes, count: int) -> None:
+    """Set ``count`` keys, which stand one after the other, as their values do."""
+    key_buffer = ctypes.create_string_buffer(keys, len(keys))
+    value_buffer = ctypes.create_string_buffer(values, len(values))
+    attributes = _BATCH.pack(0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), count, fd)
+    _call(_MAP_UPDATE_BATCH, attributes)
 
 
 def run_program(
