@@ -45,11 +45,11 @@ static __always_inline int may_be_scheduled(const struct packet *packet)
 	return packet->tcp_flags & TCP_SYN || is_set(SYSCTL_SLOPPY_TCP);
 }
 
-/* Whether a packet that begins no connection may be of one that has no entry, because it
- * began in a full table. */
+/* Whether a packet that begins no connection, or an error about one, may be of one that has
+ * no entry, because it began in a full table. */
 static __always_inline int may_have_no_entry(const struct packet *packet)
 {
-	return full_at() && !packet->quoted && packet->flow.protocol != PROTOCOL_UDP &&
+	return full_at() && (packet->quoted || packet->flow.protocol != PROTOCOL_UDP) &&
 	       packet->flow.client_port != bpf_htons(FTP_DATA_PORT) && packet->flow.client_port != 0;
 }
 
@@ -297,10 +297,10 @@ static __always_inline int template_in_overload(const struct packet *packet, __u
 static __always_inline int is_to_be_entered(const struct packet *packet,
 					    const struct entrance *entrance, __u32 phase)
 {
+	if (packet->quoted || packet->tcp_flags & TCP_RST)
+		return 0;
 	if (entrance->over)
 		return 1;
-	if (packet->tcp_flags & TCP_RST)
-		return 0;
 	return phase != FULL ||
 	       (!asks(packet) && bpf_get_prandom_u32() % ENTERED_SHARE == 0);
 }
@@ -316,7 +316,7 @@ static __always_inline int admit_by_hash(const struct packet *packet, const stru
 	struct connection *template = 0;
 	int found, chosen, late, enter, masqueraded;
 
-	late = !may_be_scheduled(packet);
+	late = packet->quoted || !may_be_scheduled(packet);
 	enter = is_to_be_entered(packet, entrance,
 				 overload_phase(service, packet->flow.protocol));
 	chosen = choose_by_hash(packet, entrance->service);
@@ -427,9 +427,10 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	struct entrance entrance = { .over = over };
 	struct destination *destination;
 	struct service *service;
-	int found, one_packet, may_hash, late = !may_be_scheduled(packet);
+	int found, one_packet, may_hash, late;
 	enum overload_phase phase;
 
+	late = !may_be_scheduled(packet) || (packet->quoted && !is_set(SYSCTL_SCHEDULE_ICMP));
 	if ((late && !may_have_no_entry(packet)) || (!packet->own && is_martian(&packet->flow)))
 		return NOT_A_SERVICE;
 	if (may_be_expected(packet) && take_expected(packet, &entrance))
@@ -446,15 +447,15 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 		return NOT_YET;
 	if (one_packet && packet->quoted)
 		return NOT_A_SERVICE; /* the error would find no entry that says where it belongs */
+	/* What has no entries, or has an engine of its own, needs no hash. */
+	may_hash = !one_packet && !(service->flags & SERVICE_SIP);
 	phase = overload_phase(service, packet->flow.protocol);
-	if (late && phase == ROOM)
+	if (late && (phase == ROOM || !may_hash))
 		return NOT_A_SERVICE;
 	if (!late && is_dropped_in_defense()) {
 		COUNT_EVENT(defended);
 		return REFUSED;
 	}
-	/* What has no entries, or has an engine of its own, needs no hash. */
-	may_hash = !one_packet && !packet->quoted && !(service->flags & SERVICE_SIP);
 	if (!may_hash || phase == ROOM || (phase == REMEMBERED && asks(packet))) {
 		found = choose(skb, packet, service, &entrance);
 		if (found == 0 && one_packet) {

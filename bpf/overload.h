@@ -37,7 +37,9 @@
 #define FULL_TICKS (FULL_SECONDS * TICKS_PER_SECOND)
 #define SETTLING_TICKS (SETTLING_SECONDS * TICKS_PER_SECOND)
 #define FORGOTTEN_TICKS (40U * 86400 * TICKS_PER_SECOND) /* longer than any timeout */
-#define HALF_OPEN_TICKS (3 * TICKS_PER_SECOND) /* time for a client to answer */
+/* For a client to answer in, where a real server's SYN ACK was lost twice: it is sent again
+ * after one second, and after three. */
+#define HALF_OPEN_TICKS (4 * TICKS_PER_SECOND)
 #define ENTERED_SHARE 8
 
 enum overload_phase {
