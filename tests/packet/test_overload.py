@@ -360,6 +360,45 @@ def test_who_answers_after_having_made_room_comes_to_the_same_real_server(direct
         assert _server(director, key, director.segment(key, port, ACK)) == servers[port]
 
 
+def test_what_got_its_entry_in_the_middle_makes_room_until_it_goes_on(director: Director) -> None:
+    """A flood of ACKs fills the table no longer than one of SYNs."""
+    key = director.service(1, 1)
+    once, twice = director.unused_port(), director.unused_port()
+    for port in (once, twice, twice):
+        _full(director, REMEMBERED)
+        assert director.tc(director.segment(key, port, ACK))[0] == SENT
+    for place, slot in _slots(director, key):
+        director.slot_record(place).expires = slot.expires - seconds_to_ticks(HALF_OPEN + 1)
+    assert len(_slots(director, key)) == 2
+    _full(director, FULL)
+    director.wait_until(lambda: not _slots(director, key, once), 5, "a single ACK's entry stays")
+    assert _slots(director, key, twice)
+
+
+def test_sctp(director: Director) -> None:
+    key = director.service(1, 1, 1, protocol=packets.SCTP)
+
+    def frame(port: int, kind: int) -> bytes:
+        transport = packets.sctp(port, key.port, packets.chunk(kind, b"content"))
+        return director.frame(packets.ipv4(CLIENT, key.address, packets.SCTP, transport))
+
+    chosen = set()
+    for _ in range(12):
+        port = director.unused_port()
+        _full(director, FULL)
+        first = _server(director, key, frame(port, packets.INIT))
+        chosen.add(first)
+        assert not _slots(director, key, port)
+        for seconds in (FULL, REMEMBERED):
+            _full(director, seconds)
+            assert _server(director, key, frame(port, packets.DATA)) == first
+        assert _slots(director, key, port)
+    assert len(chosen) > 1
+    _full(director, LONG_AGO)
+    stray = frame(director.unused_port(), packets.DATA)
+    assert director.tc(stray) == (UNTOUCHED, stray)
+
+
 def test_masqueraded_connections_that_make_room_leave_nothing(director: Director) -> None:
     key = director.service(1, method=MASQUERADE, server_port=8080)
     ports = [director.open(key) for _ in range(5)]
