@@ -315,6 +315,7 @@ static __always_inline int admit_by_hash(const struct packet *packet, const stru
 	struct destination *destination;
 	struct connection *template = 0;
 	int found, chosen, late, enter, masqueraded;
+	__u32 lifetime;
 
 	late = packet->quoted || !may_be_scheduled(packet);
 	enter = is_to_be_entered(packet, entrance,
@@ -326,7 +327,11 @@ static __always_inline int admit_by_hash(const struct packet *packet, const stru
 		template = found >= 0 ? conn_at(found) : 0;
 	}
 	if (template) {
-		template->expires = ticks_now() + template->link;
+		/* It knows of no flow without an entry; but those go where it says. */
+		lifetime = remembered_for(service, packet->flow.protocol);
+		if (lifetime < template->link)
+			lifetime = template->link;
+		template->expires = ticks_now() + lifetime;
 		entrance->link = found + 1;
 		chosen = template->destination;
 	}
@@ -456,7 +461,9 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 		COUNT_EVENT(defended);
 		return REFUSED;
 	}
-	if (!may_hash || phase == ROOM || (phase == REMEMBERED && asks(packet))) {
+	/* A persistent client's new template must not lead its older flows elsewhere. */
+	if (!may_hash || phase == ROOM ||
+	    (phase == REMEMBERED && asks(packet) && !(service->flags & SERVICE_PERSISTENT))) {
 		found = choose(skb, packet, service, &entrance);
 		if (found == 0 && one_packet) {
 			count_at_template(entrance.link);

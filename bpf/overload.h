@@ -14,6 +14,7 @@
  *               connection that began without one: they go by the hash, and get
  *               an entry.  This lasts as long as an idle connection is
  *               remembered, so none is forgotten sooner than one with an entry.
+ *               New connections go by their scheduler, but a persistent client's.
  *
  * An entry that stands where the hash says (CONNECTION_BY_HASH) can be lost any
  * time: the hash says the same again.  While a table is full, one packet in

@@ -299,10 +299,18 @@ def test_persistence_holds(director: Director) -> None:
         assert ask(network, 3, ACK) == server
     others = {network: ask(network, 1, SYN) for network in range(11, 26)}
     assert len(set(others.values())) == 3
-    for phase in (FULL, SETTLING):
+    for phase in (REMEMBERED, FULL, SETTLING):
         _full(director, phase)
         for network, server in others.items():
             assert {ask(network, host, flags) for host, flags in ((1, SYN), (2, ACK), (3, SYN))} == {server}
+    # Those that have a template by now keep it as long as a flow without an entry may be idle.
+    lasting = [
+        slot.expires - _now()
+        for _, slot in director.slots(abi.PHASE_LIVE)
+        if slot.virtual_port == key.port and slot.client_port == 0
+    ]
+    assert len(lasting) == len(known) + len(others)
+    assert min(lasting) > seconds_to_ticks(850)
     director.maps.settings.full_at = 0
     # By now they have templates, and go on with room.
     for network, server in (*known.items(), *others.items()):
