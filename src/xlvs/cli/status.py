@@ -42,7 +42,7 @@ _EVENTS = {
 
 
 _OVERLOAD = {
-    "full": "The connection table is full: new connections go by a hash, without an entry (NAT's do not).",
+    "full": "The connection table is full: new connections go by a hash, without an entry; NAT's are dropped.",
     "settling": "The connection table was full a moment ago: new connections still go by a hash.",
     "remembered": "The connection table was full: packets of connections without an entry go by a hash.",
 }
@@ -211,8 +211,10 @@ def _page(report: dict[str, Any]) -> list[str]:
     if overload["state"] in _OVERLOAD:
         lines += [
             "",
-            f"{_OVERLOAD[overload['state']]} No room was found {overload['seconds_since_full']} s ago.",
-            "A larger table: xlvs save; xlvs detach; xlvs load --connections N",
+            _OVERLOAD[overload["state"]],
+            f"{overload['seconds_since_full']} s ago a connection found no room. A larger table, which forgets "
+            "connections:",
+            "xlvs save; xlvs detach; xlvs load --connections N",
         ]
     lines += ["", "Events"]
     for name, text in _EVENTS.items():
