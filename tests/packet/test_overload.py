@@ -492,11 +492,11 @@ def test_status_says_so(director: Director, capsys: pytest.CaptureFixture[str]) 
 
     state, page = overload()
     assert state == {"state": "room", "seconds_since_full": None}
-    assert "by a hash" not in page
+    assert "go by hash" not in page
     for seconds, name, words in (
         (FULL, "full", "The connection table is full"),
         (SETTLING, "settling", "The connection table was full a moment ago"),
-        (REMEMBERED, "remembered", "packets of connections without an entry go by a hash"),
+        (REMEMBERED, "remembered", "packets of connections without an entry go by hash"),
     ):
         _full(director, seconds)
         state, page = overload()

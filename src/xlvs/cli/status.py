@@ -42,9 +42,9 @@ _EVENTS = {
 
 
 _OVERLOAD = {
-    "full": "The connection table is full: new connections go by a hash, without an entry; NAT's are dropped.",
-    "settling": "The connection table was full a moment ago: new connections still go by a hash.",
-    "remembered": "The connection table was full: packets of connections without an entry go by a hash.",
+    "full": "The connection table is full: new connections go by hash, without an entry; NAT's are dropped.",
+    "settling": "The connection table was full a moment ago: new connections still go by hash.",
+    "remembered": "The connection table was full: packets of connections without an entry go by hash.",
 }
 
 _FORWARDING = (
@@ -212,7 +212,7 @@ def _page(report: dict[str, Any]) -> list[str]:
         lines += [
             "",
             _OVERLOAD[overload["state"]],
-            f"{overload['seconds_since_full']} s ago a connection found no room. A larger table, which forgets "
+            f"{overload['seconds_since_full']} s ago a connection found no room. Make it larger, forgetting "
             "connections:",
             "xlvs save; xlvs detach; xlvs load --connections N",
         ]
