@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 4,
+	ABI_VERSION = 5,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -45,6 +45,8 @@ enum abi {
 	ESTIMATE_PACKET_SHIFT = 10, /* fixed point of estimated rates: connections and packets */
 	ESTIMATE_BYTE_SHIFT = 5,
 	CALL_ID_LIMIT = 255,      /* kernel: IP_VS_PEDATA_MAXLEN */
+	FULL_SECONDS = 10,        /* after a connection found no room: see overload.h */
+	SETTLING_SECONDS = 70,    /* likewise; Linux sends its last SYN again after 63 */
 };
 
 union address {
@@ -89,6 +91,7 @@ enum connection_flag {
 	CONNECTION_ASIDE = 64,    /* a template whose real server is gone: never found again */
 	CONNECTION_FTP = 2048,    /* a reply: of an FTP control connection */
 	CONNECTION_PASSIVE = 4096, /* FTP: the client asked for a port to connect to */
+	CONNECTION_BY_HASH = 16384, /* its real server is the one that overload.h names for its flow */
 };
 
 /* In the same flags: the forwarding method that it began with, and keeps. */
@@ -389,7 +392,7 @@ enum sysctl {
 /* One record that says what is loaded, with the settings that may change. */
 struct settings {
 	__u32 abi_version;
-	__u32 pad;
+	__u32 full_at;            /* live: tick at which a connection last found no room; 0: long ago */
 	struct limits limits;
 	__u8 program_version[16]; /* of the xlvs that loaded it, as text */
 	__u64 loaded_at;          /* seconds since the epoch */
@@ -419,7 +422,7 @@ struct settings {
 
 /* Events that nobody else counts, a row for each CPU like `traffic`. */
 struct events {
-	__u64 table_full;         /* a new connection found no slot: dropped */
+	__u64 table_full;         /* a new connection that needs a slot found none: dropped */
 	__u64 no_destination;     /* no real server could be chosen: dropped */
 	__u64 unavailable;        /* the connection's real server was removed: dropped */
 	__u64 unroutable;         /* no way to the real server: dropped */
@@ -431,6 +434,8 @@ struct events {
 	__u64 no_call_id;         /* began a connection of a service that goes by Call-ID, and has none: dropped */
 	__u64 defended;           /* drop_packet: a packet that would have begun a connection: dropped */
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
+	__u64 stateless;          /* went by hash, without an entry, because the table is full or was */
+	__u64 evicted;            /* half-open connections that made room in a full table */
 };
 
 #define SIZE_IS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has changed size")

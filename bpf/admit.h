@@ -9,6 +9,7 @@
 #include "conn.h"
 #include "defense.h"
 #include "mark.h"
+#include "overload.h"
 #include "parse.h"
 #include "persist.h"
 #include "reach.h"
@@ -42,6 +43,14 @@ static __always_inline int may_be_scheduled(const struct packet *packet)
 	if (packet->tcp_flags & TCP_RST)
 		return 0;
 	return packet->tcp_flags & TCP_SYN || is_set(SYSCTL_SLOPPY_TCP);
+}
+
+/* Whether a packet that begins no connection, or an error about one, may be of one that has
+ * no entry, because it began in a full table. */
+static __always_inline int may_have_no_entry(const struct packet *packet)
+{
+	return full_at() && (packet->quoted || packet->flow.protocol != PROTOCOL_UDP) &&
+	       packet->flow.client_port != bpf_htons(FTP_DATA_PORT) && packet->flow.client_port != 0;
 }
 
 static __always_inline int may_be_ftp_data(const struct packet *packet)
@@ -110,6 +119,7 @@ enum admission {
 	NO_SERVER = -3, /* drop it, and tell the client */
 	NOT_YET = -4,   /* when it was sent round: it gets no entry that would remember the choice */
 	NO_CACHE = -5,  /* NO_SERVER, and cache_bypass is on: to where it was sent in the first place */
+	NO_ROOM = -6,   /* the table is full; connection_for() makes REFUSED of it */
 };
 
 /* Enter the way back of the masqueraded connection in `slot`, which `new` was: it
@@ -162,11 +172,12 @@ struct entrance {
 	__u32 destination;
 	__u32 link;    /* 1 + the slot of its template, or 0 */
 	__be16 port;
-	__u16 expected; /* not counted as a connection of its service */
+	__u8 expected; /* not counted as a connection of its service */
+	__u8 by_hash;  /* overload.h names its destination */
 	__u64 over;
 };
 
-/* A connection for `packet`, in the place of the one that `over` was. */
+/* A connection for `packet`, in the place of the one that `over` was; or NO_ROOM. */
 __attribute__((noinline)) int make_connection(const struct packet *packet, const struct entrance *entrance)
 {
 	struct new_connection new = {};
@@ -189,14 +200,14 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		new.flags |= CONNECTION_NO_OUTPUT;
 	if (packet->own)
 		new.flags |= CONNECTION_CLIENT_HERE;
+	if (entrance->by_hash)
+		new.flags |= CONNECTION_BY_HASH;
 	new.link = entrance->link;
 	new.replaces = entrance->over;
 	found = conn_insert(&new);
-	if (found < 0)
-		COUNT_EVENT(table_full);
 	if (found < 0 || !(found & SLOT_IS_NEW)) {
 		release_template(entrance->link);
-		return found < 0 ? REFUSED : found;
+		return found < 0 ? NO_ROOM : found;
 	}
 	if (found & SLOT_IS_REPLACED) {
 		release_template(new.replaced_link);
@@ -208,8 +219,7 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		entry = conn_at(found);
 		if (entry)
 			conn_kill(entry, found, now);
-		COUNT_EVENT(table_full);
-		return REFUSED;
+		return NO_ROOM;
 	}
 	if (!entrance->expected)
 		count_connection(entrance->service, entrance->destination);
@@ -262,15 +272,94 @@ static __always_inline int choose(struct __sk_buff *skb, const struct packet *pa
 	if (found == NO_DESTINATION)
 		return no_server(service, packet);
 	template = found >= 0 ? conn_at(found) : 0;
-	if (!template) {
-		COUNT_EVENT(table_full);
-		return REFUSED;
-	}
+	if (!template)
+		return NO_ROOM;
 	entrance->destination = template->destination;
 	entrance->link = found + 1;
 	/* Each connection lets it live its time anew. */
 	template->expires = ticks_now() + template->link;
 	return 0;
+}
+
+/* The template of a packet whose destination is to be chosen by hash: the one in force,
+ * or, where there is room, a new one for `server`.  Its slot, or a negative number. */
+static __always_inline int template_in_overload(const struct packet *packet, __u32 service,
+						int server, int make)
+{
+	int found = find_template(packet, service, NO_CALL_ID, ANY_SERVER);
+
+	if (found == NOT_FOUND && make && server >= 0)
+		found = make_template(packet, service, NO_CALL_ID, server);
+	return found;
+}
+
+/* Whether a packet that goes by hash asks for an entry, if it can do without. */
+static __always_inline int is_to_be_entered(const struct packet *packet,
+					    const struct entrance *entrance, __u32 phase)
+{
+	if (packet->quoted || packet->tcp_flags & TCP_RST)
+		return 0;
+	if (entrance->over)
+		return 1;
+	return phase != FULL ||
+	       (!asks(packet) && bpf_get_prandom_u32() % ENTERED_SHARE == 0);
+}
+
+/*
+ * A packet of no entry while the table is full, or not long after: as admit(), but
+ * its destination is the one that overload.h names, or its template's.
+ */
+static __always_inline int admit_by_hash(const struct packet *packet, const struct service *service,
+					 struct entrance *entrance)
+{
+	struct destination *destination;
+	struct connection *template = 0;
+	int found, chosen, late, enter, masqueraded;
+	__u32 lifetime;
+
+	late = packet->quoted || !may_be_scheduled(packet);
+	enter = is_to_be_entered(packet, entrance,
+				 overload_phase(service, packet->flow.protocol));
+	chosen = choose_by_hash(packet, entrance->service);
+	entrance->link = 0;
+	if (service->flags & SERVICE_PERSISTENT) {
+		found = template_in_overload(packet, entrance->service, chosen, enter);
+		template = found >= 0 ? conn_at(found) : 0;
+	}
+	if (template) {
+		/* It knows of no flow without an entry; but those go where it says. */
+		lifetime = remembered_for(service, packet->flow.protocol);
+		if (lifetime < template->link)
+			lifetime = template->link;
+		template->expires = ticks_now() + lifetime;
+		entrance->link = found + 1;
+		chosen = template->destination;
+	}
+	destination = chosen >= 0 ? bpf_map_lookup_elem(&destinations, &chosen) : 0;
+	if (!destination)
+		return late ? NOT_A_SERVICE : no_server(service, packet);
+	entrance->destination = chosen;
+	masqueraded = destination->method == METHOD_MASQUERADE;
+	if (masqueraded && late) {
+		release_template(entrance->link);
+		return NOT_A_SERVICE; /* such a connection has an entry, or is none */
+	}
+	if (enter || masqueraded) {
+		entrance->port = port_at(packet, service, destination);
+		entrance->expected = late; /* it counted when it began */
+		entrance->by_hash = 1;
+		found = make_connection(packet, entrance);
+		if (found != NO_ROOM || masqueraded)
+			return found;
+	} else {
+		release_template(entrance->link);
+	}
+	if (packet->own == OWN_LEAVING)
+		return NOT_YET;
+	if (asks(packet))
+		count_connection(entrance->service, entrance->destination);
+	COUNT_EVENT(stateless);
+	return ONE_PACKET | entrance->destination;
 }
 
 /* A packet that gets no entry of its own is one of its template's. */
@@ -343,9 +432,11 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	struct entrance entrance = { .over = over };
 	struct destination *destination;
 	struct service *service;
-	int found, one_packet;
+	int found, one_packet, may_hash, late;
+	enum overload_phase phase;
 
-	if (!may_be_scheduled(packet) || (!packet->own && is_martian(&packet->flow)))
+	late = !may_be_scheduled(packet) || (packet->quoted && !is_set(SYSCTL_SCHEDULE_ICMP));
+	if ((late && !may_have_no_entry(packet)) || (!packet->own && is_martian(&packet->flow)))
 		return NOT_A_SERVICE;
 	if (may_be_expected(packet) && take_expected(packet, &entrance))
 		return make_connection(packet, &entrance);
@@ -361,24 +452,35 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 		return NOT_YET;
 	if (one_packet && packet->quoted)
 		return NOT_A_SERVICE; /* the error would find no entry that says where it belongs */
-	if (is_dropped_in_defense()) {
+	/* What has no entries, or has an engine of its own, needs no hash. */
+	may_hash = !one_packet && !(service->flags & SERVICE_SIP);
+	phase = overload_phase(service, packet->flow.protocol);
+	if (late && (phase == ROOM || !may_hash))
+		return NOT_A_SERVICE;
+	if (!late && is_dropped_in_defense()) {
 		COUNT_EVENT(defended);
 		return REFUSED;
 	}
-
-	found = choose(skb, packet, service, &entrance);
-	if (found < 0)
-		return found;
-	if (one_packet) {
-		count_at_template(entrance.link);
-		release_template(entrance.link);
-		count_connection(entrance.service, entrance.destination);
-		return ONE_PACKET | entrance.destination;
+	/* A persistent client's new template must not lead its older flows elsewhere. */
+	if (!may_hash || phase == ROOM ||
+	    (phase == REMEMBERED && asks(packet) && !(service->flags & SERVICE_PERSISTENT))) {
+		found = choose(skb, packet, service, &entrance);
+		if (found == 0 && one_packet) {
+			count_at_template(entrance.link);
+			release_template(entrance.link);
+			count_connection(entrance.service, entrance.destination);
+			return ONE_PACKET | entrance.destination;
+		}
+		if (found == 0) {
+			destination = bpf_map_lookup_elem(&destinations, &entrance.destination);
+			if (destination)
+				entrance.port = port_at(packet, service, destination);
+			found = make_connection(packet, &entrance);
+		}
+		if (found != NO_ROOM || !may_hash)
+			return found;
 	}
-	destination = bpf_map_lookup_elem(&destinations, &entrance.destination);
-	if (destination)
-		entrance.port = port_at(packet, service, destination);
-	return make_connection(packet, &entrance);
+	return admit_by_hash(packet, service, &entrance);
 }
 
 /* Whether an entry that was to be rehomed can stay where it is. */
@@ -424,6 +526,10 @@ __attribute__((noinline)) int connection_for(struct __sk_buff *skb, const struct
 			return slot;
 		if (entry)
 			conn_kill(entry, slot, now);
+	}
+	if (found == NO_ROOM) {
+		COUNT_EVENT(table_full);
+		return REFUSED;
 	}
 	return found;
 }

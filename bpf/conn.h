@@ -366,19 +366,20 @@ static __always_inline void release_template(__u32 link)
 }
 
 /* Forget the connection in a slot, unless it controls others; once, whoever else
- * tries at the same time. */
-static __always_inline void conn_kill(struct connection *entry, __u32 slot, __u32 now)
+ * tries at the same time.  Returns whether it was this one. */
+static __always_inline int conn_kill(struct connection *entry, __u32 slot, __u32 now)
 {
 	__u64 control = bury(entry, now);
 
 	if (!control)
-		return;
+		return 0;
 	if (!(control_flags(control) & CONNECTION_TEMPLATE)) {
 		if (control_method(control) == METHOD_MASQUERADE)
 			bury_reply(slot);
 		release_template(entry->link);
 	}
 	uncount(entry->destination, control);
+	return 1;
 }
 
 /* Set an entry's TCP state, and count it as active or inactive. */
@@ -470,6 +471,17 @@ static __always_inline void note_used(__u32 bucket)
 	share = bucket / share_size() & (SWEEPS_PER_SECOND - 1);
 	if (sweeper && !*(volatile __u32 *)&sweeper->share_used[share])
 		sweeper->share_used[share] = 1;
+}
+
+/* Somebody found no room: what happens then is in overload.h. */
+static __always_inline void note_full(void)
+{
+	struct settings *current;
+	__u32 zero = 0, now = ticks_now();
+
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (current && *(volatile __u32 *)&current->full_at != now)
+		current->full_at = now ? now : 1;
 }
 
 struct new_connection {
@@ -581,6 +593,8 @@ unlock:
 	bpf_spin_unlock(&guard->lock);
 	if (result >= 0)
 		note_used((result & SLOT_MASK) / SLOTS_PER_BUCKET);
+	else
+		note_full();
 	return result;
 }
 #endif

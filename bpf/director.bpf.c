@@ -218,6 +218,17 @@ static __always_inline int schedule_error(struct __sk_buff *skb, struct packet *
 	return choice < 0 && choice != NOT_A_SERVICE;
 }
 
+/* An error about what a real server sent in a connection that has no entry, because it began in
+ * a full table: its real server is the one that gets the connection's packets. */
+static __always_inline int follow_error_by_hash(struct __sk_buff *skb, struct packet *packet)
+{
+	if (!full_at() || quoted_packet(skb, packet) != NOT_FOUND)
+		return NOT_OURS;
+	if (packet->ttl <= 1)
+		return TC_ACT_SHOT; /* no error about an error */
+	return serve(skb, packet, connection_for(skb, packet, NOT_FOUND));
+}
+
 /* A frame that is no TCP, UDP or SCTP packet; it may be an error about one, or about a tunnel's.
  * `packet` is to be used at will. */
 static __always_inline int follow_error_of_any(struct __sk_buff *skb, struct packet *packet)
@@ -227,7 +238,8 @@ static __always_inline int follow_error_of_any(struct __sk_buff *skb, struct pac
 	if (is_set(SYSCTL_SCHEDULE_ICMP) && schedule_error(skb, packet))
 		return TC_ACT_SHOT;
 	verdict = follow_error(skb, FROM_OUTSIDE);
-
+	if (verdict == NOT_OURS)
+		verdict = follow_error_by_hash(skb, packet);
 	return verdict == NOT_OURS ? follow_tunnel_error(skb) : verdict;
 }
 

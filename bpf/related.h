@@ -169,6 +169,8 @@ __attribute__((noinline)) int quoted_packet(struct __sk_buff *skb, struct packet
 	__builtin_memset(packet, 0, sizeof(*packet));
 	packet->flow = related.flow;
 	packet->bytes = related.outer.bytes;
+	packet->ttl = related.outer.ttl;
+	packet->tos = related.outer.tos;
 	packet->quoted = 1;
 	return slot;
 }

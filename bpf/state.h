@@ -21,6 +21,8 @@ static __always_inline __u32 timeout_of(__u32 index)
 	current = bpf_map_lookup_elem(&settings, &zero);
 	if (!current)
 		return NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
+	/* What the compiler knows of it, and leaves the mask out for, verifiers may not know. */
+	asm volatile("" : "+r"(index));
 	return current->timeout[index & (TIMEOUT_COUNT - 1)];
 }
 

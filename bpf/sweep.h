@@ -13,6 +13,7 @@
 #include "defense.h"
 #include "estimate.h"
 #include "locality.h"
+#include "overload.h"
 #include "persist.h"
 #include "state.h"
 
@@ -27,6 +28,8 @@ struct sweep {
 	__u32 occupied;
 	__u32 drop_entries;   /* drop_entry acts */
 	__u32 expire_nodest;  /* the setting expire_nodest_conn */
+	__u32 full;           /* what is half open goes */
+	__u32 pad;
 };
 
 /* Whether drop_entry takes an entry, were it not for the draw of lots: what is half
@@ -121,8 +124,33 @@ static __always_inline void end_early(struct connection *entry, __u32 slot,
 		end_template(template, link - 1, control, sweep->now);
 }
 
-/* One slot.  Global, so that the verifier checks it once and not in every turn of two loops. */
-__attribute__((noinline)) int sweep_slot(__u32 slot, struct sweep *sweep)
+/* End a connection if it is half open, for there to be room.  Its template ends with it only
+ * if that says that none of its was ever established: of UDP it knows no such thing under DR. */
+__attribute__((noinline)) int make_room(__u32 slot, __u32 now)
+{
+	struct connection *entry = conn_at(slot), *template;
+	__u64 control;
+	__u32 link;
+
+	if (!entry || !is_half_open(slot, now))
+		return 0;
+	link = entry->flow.protocol == PROTOCOL_UDP ? 0 : entry->link;
+	if (!conn_kill(entry, slot, now))
+		return 0;
+	COUNT_EVENT(evicted);
+	template = template_at(link);
+	if (!template)
+		return 0;
+	control = load_control(template);
+	if (control_phase(control) == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE &&
+	    control_state(control) != TEMPLATE_ASSURED)
+		end_template(template, link - 1, control, now);
+	return 0;
+}
+
+/* What is to be done about a slot in use.  A function of its own, verified once, not eight
+ * times in a row. */
+__attribute__((noinline)) int sweep_slot(__u32 slot, const struct sweep *sweep)
 {
 	struct connection *entry = conn_at(slot);
 	__u64 control;
@@ -132,8 +160,6 @@ __attribute__((noinline)) int sweep_slot(__u32 slot, struct sweep *sweep)
 		return 0;
 	control = load_control(entry);
 	phase = control_phase(control);
-	sweep->seen = 1;
-	sweep->occupied++;
 	if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_REPLY) {
 		/* It goes with its connection; this finds what a race left over. */
 		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry))
@@ -153,6 +179,8 @@ __attribute__((noinline)) int sweep_slot(__u32 slot, struct sweep *sweep)
 			COUNT_EVENT(expired);
 		} else if (!controls(control) && ends_early(entry, slot, control, sweep)) {
 			end_early(entry, slot, sweep);
+		} else if (sweep->full) {
+			make_room(slot, sweep->now);
 		}
 	} else if (phase == PHASE_DEAD &&
 		   has_passed(entry->expires + QUARANTINE_TICKS, sweep->now)) {
@@ -170,8 +198,11 @@ static long sweep_bucket(__u32 i, void *data)
 	if (!bucket)
 		return 1;
 	for (int slot = 0; slot < SLOTS_PER_BUCKET; slot++) {
-		if (control_phase(load_control(&bucket->slot[slot])) != PHASE_FREE)
-			sweep_slot(index * SLOTS_PER_BUCKET + slot, sweep);
+		if (control_phase(load_control(&bucket->slot[slot])) == PHASE_FREE)
+			continue;
+		sweep->seen = 1;
+		sweep->occupied++;
+		sweep_slot(index * SLOTS_PER_BUCKET + slot, sweep);
 	}
 	return 0;
 }
@@ -198,6 +229,7 @@ static __always_inline void read_settings(struct sweep *sweep)
 		return;
 	sweep->expire_nodest = !!current->sysctl[SYSCTL_EXPIRE_NODEST_CONN];
 	sweep->drop_entries = acts(current, current->sysctl[SYSCTL_DROP_ENTRY]);
+	sweep->full = is_full(sweep->now);
 }
 
 /* What was counted in one walk over the whole table. */
@@ -207,8 +239,13 @@ static __always_inline void note_occupied(__u32 occupied)
 	__u32 zero = 0;
 
 	current = bpf_map_lookup_elem(&settings, &zero);
-	if (current && current->occupied != occupied)
+	if (!current)
+		return;
+	if (current->occupied != occupied)
 		current->occupied = occupied;
+	/* Before ticks come round. */
+	if (current->full_at && ticks_now() - current->full_at > FORGOTTEN_TICKS)
+		current->full_at = 0;
 }
 
 static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)

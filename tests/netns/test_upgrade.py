@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from struct import pack
 from typing import Any, cast
 
@@ -19,6 +23,7 @@ from xlvs.datapath.attach import MODES
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.kernel import abi, bpf
 
+PROJECT = Path(__file__).resolve().parents[2]
 IPERF = 5201
 ENTRIES = int(os.environ.get("XLVS_UPGRADE_ENTRIES", "100000"))
 """Connections in the table; a million take some minutes more."""
@@ -76,8 +81,8 @@ def _entries(director: Host) -> set[bytes]:
     return found
 
 
-def _iperf(site: Site) -> subprocess.Popen[str]:
-    words = ["--client", VIP, "--port", str(IPERF), "--time", str(SECONDS), "--bitrate", "400M", "--json"]
+def _iperf(site: Site, seconds: int = SECONDS) -> subprocess.Popen[str]:
+    words = ["--client", VIP, "--port", str(IPERF), "--time", str(seconds), "--bitrate", "400M", "--json"]
     return site.client.popen("iperf3", *words)
 
 
@@ -125,3 +130,68 @@ def test_nothing_is_lost_under_load(site: Site) -> None:
     status = director.status()
     assert status["events"]["table_full"] == 0
     assert not status["upgrade_unfinished"]
+
+
+@pytest.fixture(scope="module")
+def another_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as another version would be: a record is longer, and ABI_VERSION says so."""
+    root = tmp_path_factory.mktemp("another")
+    for folder in ("bpf", "scripts", "src"):
+        shutil.copytree(PROJECT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "*.o"))
+    header = root / "bpf/abi.h"
+    text, versions = re.subn(
+        r"(ABI_VERSION = )(\d+)", lambda found: f"{found[1]}{int(found[2]) + 1}", header.read_text()
+    )
+    longer = text.replace("\t__u16 known;\n};", "\t__u16 known;\n\t__u64 more;\n};")
+    assert versions == 1
+    assert longer != text
+    header.write_text(longer)
+    subprocess.run([sys.executable, root / "scripts/generate_abi.py"], check=True, stdout=subprocess.DEVNULL)
+    for name in ("director", "decapsulate"):
+        words = [
+            root / "scripts/compile-bpf",
+            root / f"bpf/{name}.bpf.c",
+            root / f"src/xlvs/bpf/{name}.bpf.o",
+        ]
+        subprocess.run(words, check=True)
+    return root / "src"
+
+
+def _untouched(director: Host) -> tuple[object, ...]:
+    """What a refused upgrade must leave as it was."""
+    pins = director.pins()
+    assert pins is not None
+    status = director.status()
+    return (
+        sorted((str(path), path.lstat().st_ino) for path in pins.rglob("*")),
+        *(status[name] for name in ("attached", "abi_version", "program_version", "loaded_at", "tables")),
+        status["upgrade_unfinished"],
+        director.xlvsadm("-Sn"),
+    )
+
+
+@pytest.mark.parametrize("site", ["tc"], indirect=True)
+def test_another_layout_is_refused_while_packets_pass(site: Site, another_layout: Path) -> None:
+    """A whole other version of xlvs: its words are refused, and nothing is touched."""
+    director = site.director
+    _fill(director, 2000)
+    load = _iperf(site, seconds=3)
+    eventually(lambda: _counted(site.hosts["rs1"], "TcpInSegs") > 100, "packets pass")
+    entries, before = _entries(director), _untouched(director)
+    refused = 0
+    while load.poll() is None:
+        for words in (["upgrade"], ["upgrade", "--check"]):
+            ran = director.run(
+                "env", f"PYTHONPATH={another_layout}", sys.executable, "-m", "xlvs.cli.main", *words
+            )
+            assert ran.returncode == 1, ran.stdout + ran.stderr
+            assert f"table layout {abi.ABI_VERSION}, " in ran.stderr
+            assert f"{abi.ABI_VERSION + 1}" in ran.stderr
+            assert "xlvsadm -Sn" in ran.stderr
+            refused += 1
+    printed, complaints = load.communicate()
+    assert load.returncode == 0, printed + complaints
+    assert refused >= 2
+    assert _lost(site) == 0
+    assert _entries(director) == entries
+    assert _untouched(director) == before

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from tests.packet import children
-from tests.packet.director import DROPPED, SENT, Director, real_server
+from tests.packet.director import SENT, Director, real_server
 from tests.packet.packets import ACK, SYN
 from xlvs.datapath.load import DEFAULT_CONNECTIONS, Capacity
 from xlvs.kernel import abi
@@ -50,41 +50,46 @@ def test_the_default_table_takes_what_it_states(make_director: Callable[[Capacit
 
 
 def test_a_full_table(make_director: Callable[[Capacity], Director]) -> None:
+    """Those that are in go on as they were; the others go by hash, each to one real server."""
     director = make_director(TINY)
     slots = director.maps.limits.buckets * abi.SLOTS_PER_BUCKET
-    key = director.service(1)
-    kept: list[int] = []
-    refused: list[int] = []
-    for number in range(2 * slots):
-        frame = _segment(director, key, number, SYN)
-        verdict, after = director.tc(frame)
-        (kept if verdict == SENT else refused).append(number)
-        assert verdict == SENT or (verdict, after) == (DROPPED, frame)
-    assert refused
-    assert director.events()["table_full"] == len(refused)
-    assert len(kept) >= TINY.connections
+    key = director.service(1, 1)
+    servers = [real_server(1), real_server(2)]
 
-    # Those that are in go on, wherever they stand; the others are strangers.
+    def server_of(number: int, flags: int) -> int:
+        before = director.entry(key, servers[0]).stats.in_packets
+        assert director.tc(_segment(director, key, number, flags))[0] == SENT
+        return director.entry(key, servers[0]).stats.in_packets - before
+
+    first = [server_of(number, SYN) for number in range(2 * slots)]
     live = [slot for _, slot in director.slots(abi.PHASE_LIVE)]
+    assert TINY.connections <= len(live) < 2 * slots
+    events = director.events()
+    assert events["table_full"] == 0
+    assert events["stateless"] == 2 * slots - len(live)
+    assert 0.4 < sum(first) / len(first) < 0.6
+    assert director.listing(key).stats.connections == 2 * slots
+
     spilled = [slot for slot in live if slot.control >> abi.CONTROL_FLAGS_SHIFT & abi.CONNECTION_SPILLED]
-    assert len(live) == len(kept)
     assert spilled
     assert director.spilled() == len(spilled)
-    for number in kept:
-        assert director.tc(_segment(director, key, number, ACK))[0] == SENT
-    entry = director.entry(key, real_server(1))
-    assert (entry.active, entry.inactive) == (len(kept), 0)
-    assert entry.stats.connections == len(kept)
-    assert director.listing(key).stats.in_packets == 2 * len(kept)
+    assert first == [server_of(number, ACK) for number in range(2 * slots)]
+    entries = [director.entry(key, server) for server in servers]
+    live = [slot for _, slot in director.slots(abi.PHASE_LIVE)]
+    assert sum(entry.active + entry.inactive for entry in entries) == len(live)
+    assert director.listing(key).stats.connections == 2 * slots
+    assert director.listing(key).stats.in_packets == 4 * slots
 
     # When they are forgotten, nothing of them is left, and their places are free again.
     director.expire_all()
     assert director.spilled() == 0
-    entry = director.entry(key, real_server(1))
-    assert (entry.active, entry.inactive) == (0, 0)
+    for server in servers:
+        entry = director.entry(key, server)
+        assert (entry.active, entry.inactive) == (0, 0)
     director.wait_until(lambda: not any(director.slots(abi.PHASE_DEAD)), 5, "places are not free again")
-    again = [n for n in range(2 * slots) if director.tc(_segment(director, key, n, SYN))[0] == SENT]
-    assert len(again) >= TINY.connections
-    assert director.entry(key, real_server(1)).active == len(again)
+    director.maps.settings.full_at = 0  # as long after
+    for number in range(TINY.connections):
+        assert director.tc(_segment(director, key, number, SYN))[0] == SENT
+    assert sum(1 for _ in director.slots(abi.PHASE_LIVE)) == TINY.connections
     director.expire_all()
     assert director.spilled() == 0

@@ -8,10 +8,20 @@ from collections.abc import Iterator
 import pytest
 
 from tests.packet.director import CLIENT, CLIENT_MAC, INTERFACE_MAC, SENT, new_director, real_server_mac
-from tests.packet.mutations import CAPACITY, REGRESSIONS, Ground, faults, has_right_checksum, leaks, read
+from tests.packet.mutations import (
+    CAPACITY,
+    REGRESSIONS,
+    Ground,
+    faults,
+    has_right_checksum,
+    has_right_header,
+    leaks,
+    read,
+)
 from tests.packet.packets import ETHERNET_SIZE, SYN, ethernet, icmp, ipv4, packed, udp, with_checksum
 from tests.packet.wire import on_wire
 from xlvs.datapath.attach import TC
+from xlvs.datapath.records import ticks_now
 from xlvs.model import MASQUERADE
 
 COUNT = 60_000
@@ -115,3 +125,43 @@ def test_mutated_on_the_wire() -> None:
         assert bad > 1000
         assert director.listing(key).stats.in_packets == 2 * len(good)
         assert director.listing(key).stats.connections == len(good)
+
+
+def test_cut_off_at_every_length_on_the_wire() -> None:
+    """Where frames are shorter than a test run takes; the lengths go round from one seed to the next."""
+    stride = 5
+    with new_director(CAPACITY, mode=TC) as director, on_wire(director) as wire:
+        ground = Ground(director)
+        sent = came = 0
+        for number, seed in enumerate(ground.seeds):
+            for length in range(ETHERNET_SIZE + number % stride, min(len(seed), HEADERS), stride):
+                wire.send(seed[:length])
+                sent += 1
+            wire.send(seed)
+            for frame in wire.come():
+                header = read(frame)
+                if frame[12:14] in (b"\x08\x00", b"\x86\xdd"):
+                    assert header is not None, f"leaves with wrong lengths: {frame.hex()}"
+                    assert has_right_header(frame, header), f"leaves with a wrong checksum: {frame.hex()}"
+                    came += 1
+        key = director.service(1)
+        good = director.segment(key, director.unused_port(), SYN)
+        wire.send(good)
+        assert wire.receive(real_server_mac(1)) is not None
+        assert sent > 4000
+        assert 0 < came <= len(ground.seeds), "whole ones leave, and nothing that was cut off"
+        assert not leaks(ground)
+
+
+def test_mutated_in_a_full_table() -> None:
+    """Packets without an entry are held to the same, and all of a flow go to one real server."""
+    with new_director(CAPACITY) as director:
+        director.maps.settings.full_at = ticks_now()
+        ground = Ground(director)
+        found = []
+        for number in range(8):
+            director.maps.settings.full_at = ticks_now()
+            found += [(complaint, frame.hex()) for complaint, frame in faults(ground, SEED + number, 1000)]
+        assert not found
+        assert director.events()["stateless"] > 100
+        assert not leaks(ground)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from tests.packet import children
 from tests.packet.director import SENT, Director, real_server
 from tests.packet.packets import ACK, FIN, RST, SYN, UDP
 from xlvs.datapath.load import Capacity
+from xlvs.datapath.records import seconds_to_ticks, ticks_now
 from xlvs.kernel import abi
 from xlvs.model import MASQUERADE, ServiceKey
 
@@ -199,3 +201,42 @@ def test_both_directions_of_the_same_connections_at_once(
     director.wait_until(
         lambda: sum(1 for _ in director.slots(abi.PHASE_LIVE)) == 2 * count, 6, "ways back stay"
     )
+
+
+def test_a_full_table_that_the_sweeper_makes_room_in(make_director: Callable[[Capacity], Director]) -> None:
+    """Both open more connections than fit, while half-open ones are ended behind their backs."""
+    director = make_director(Capacity(64, 16, 64))
+    slots = director.maps.limits.buckets * abi.SLOTS_PER_BUCKET
+    key = director.service(1, 2)
+    frames = [*_frames(director, key, SYN, 0, 3 * slots), *_frames(director, key, ACK, 0, slots // 4)]
+    end = time.monotonic() + 3
+
+    def send() -> None:
+        while time.monotonic() < end:
+            for frame in frames:
+                assert director.tc(frame)[0] == SENT
+            for place, slot in director.slots(abi.PHASE_LIVE):
+                director.slot_record(place).expires = slot.expires - seconds_to_ticks(5)
+            # So that new ones are entered again, until it is full again.
+            director.maps.settings.full_at = ticks_now() - seconds_to_ticks(20)
+
+    children.run_together(send, send, cpus=_cpus())
+    events = director.events()
+    assert events["evicted"] > 0
+    assert events["stateless"] > 0
+    assert events["table_full"] == 0
+
+    def consistent() -> bool:
+        live = [slot for _, slot in director.slots(abi.PHASE_LIVE)]
+        listed = director.listing(key).destinations
+        inactive = sum(slot.control >> abi.CONTROL_FLAGS_SHIFT & abi.CONNECTION_INACTIVE for slot in live)
+        return (sum(one.active for one in listed), sum(one.inactive for one in listed)) == (
+            len(live) - inactive,
+            inactive,
+        )
+
+    director.wait_until(consistent, 3, "counters and entries differ")
+    assert not any(director.slots(abi.PHASE_CLAIMED))
+    director.expire_all()
+    assert director.spilled() == 0
+    assert all((one.active, one.inactive) == (0, 0) for one in director.listing(key).destinations)

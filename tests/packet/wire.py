@@ -39,6 +39,15 @@ class Wire:
                 return frame
         return None
 
+    def come(self) -> list[bytes]:
+        """All frames that have come so far."""
+        frames = []
+        while select.select([self._socket], [], [], 0)[0]:
+            frame, (_, _, kind, _, _) = self._socket.recvfrom(65536)
+            if kind != socket.PACKET_OUTGOING:
+                frames.append(frame)
+        return frames
+
 
 @contextmanager
 def on_wire(director: Director) -> Iterator[Wire]:

@@ -32,12 +32,20 @@ _EVENTS = {
     "unroutable": "dropped: no route to the real server",
     "ttl_exceeded": "dropped: TTL used up",
     "too_big": "dropped: over the MTU to the real server",
-    "table_full": "dropped: connection table full",
+    "table_full": "dropped: connection table full, and no way without an entry (NAT, SIP)",
+    "stateless": "forwarded by hash, without an entry: connection table full",
+    "evicted": "half-open connections that made room in a full table",
     "no_call_id": "dropped: no Call-ID, in a service that goes by it (--pe sip)",
     "defended": "dropped: drop_packet, of those that would begin a connection",
     "unchecked": "tunnelled in several segments, not all with the checksum wanted",
 }
 
+
+_OVERLOAD = {
+    "full": "The connection table is full: new connections go by hash, without an entry; NAT's are dropped.",
+    "settling": "The connection table was full a moment ago: new connections still go by hash.",
+    "remembered": "The connection table was full: packets of connections without an entry go by hash.",
+}
 
 _FORWARDING = (
     "to ask the routing table while forwarding is off",
@@ -107,6 +115,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
     from xlvs.datapath import loopback, marks
     from xlvs.datapath.attach import Attacher
     from xlvs.datapath.load import fill, program_version
+    from xlvs.datapath.overload import overload
     from xlvs.datapath.upgrade import is_unfinished
     from xlvs.kernel import abi, bpffs
 
@@ -114,6 +123,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
     attacher = Attacher(maps.folder)
     own_clients = attacher.loopback()
     connections, capacity = fill(maps)
+    phase, since = overload(settings)
     services = sum(1 for flags in maps.flags("services", abi.Service, settings.services_top) if flags)
     destinations = sum(
         1
@@ -142,6 +152,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
             "destinations": {"used": destinations, "capacity": limits.destinations},
             "mark_rules": {"used": marks.count(settings), "capacity": abi.MARK_RULES},
         },
+        "overload": {"state": phase, "seconds_since_full": since},
         "lo_settings_changed": loopback.changed(settings),
         "lo_settings": loopback.wanted(settings),
         "events": maps.events(),
@@ -196,6 +207,15 @@ def _page(report: dict[str, Any]) -> list[str]:
         if name == "mark_rules" and not table["used"]:
             continue  # few have any
         lines.append(f"{name.replace('_', ' '):<16} {table['used']:<12} {table['capacity']}")
+    overload = report["overload"]
+    if overload["state"] in _OVERLOAD:
+        lines += [
+            "",
+            _OVERLOAD[overload["state"]],
+            f"{overload['seconds_since_full']} s ago a connection found no room. Make it larger, forgetting "
+            "connections:",
+            "xlvs save; xlvs detach; xlvs load --connections N",
+        ]
     lines += ["", "Events"]
     for name, text in _EVENTS.items():
         lines.append(f"{report['events'][name]:>12}  {text}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 4
+ABI_VERSION = 5
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -29,6 +29,8 @@ MARK_HALF_SHIFT = 16
 ESTIMATE_PACKET_SHIFT = 10
 ESTIMATE_BYTE_SHIFT = 5
 CALL_ID_LIMIT = 255
+FULL_SECONDS = 10
+SETTLING_SECONDS = 70
 
 # enum flow_apart
 FLOW_EXPECTED = 1
@@ -50,6 +52,7 @@ CONNECTION_TEMPLATE = 32
 CONNECTION_ASIDE = 64
 CONNECTION_FTP = 2048
 CONNECTION_PASSIVE = 4096
+CONNECTION_BY_HASH = 16384
 
 # enum connection_method
 CONNECTION_METHOD_SHIFT = 8
@@ -452,7 +455,7 @@ class Settings(LittleEndianStructure):
     """``struct settings``, 368 bytes."""
 
     abi_version: int
-    pad: int
+    full_at: int
     limits: Limits
     program_version: Array[c_uint8]
     loaded_at: int
@@ -480,7 +483,7 @@ class Settings(LittleEndianStructure):
     total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
-        ("pad", c_uint32),
+        ("full_at", c_uint32),
         ("limits", Limits),
         ("program_version", c_uint8 * 16),
         ("loaded_at", c_uint64),
@@ -510,7 +513,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 96 bytes."""
+    """``struct events``, 112 bytes."""
 
     table_full: int
     no_destination: int
@@ -524,6 +527,8 @@ class Events(LittleEndianStructure):
     no_call_id: int
     defended: int
     unchecked: int
+    stateless: int
+    evicted: int
     _fields_ = [
         ("table_full", c_uint64),
         ("no_destination", c_uint64),
@@ -537,4 +542,6 @@ class Events(LittleEndianStructure):
         ("no_call_id", c_uint64),
         ("defended", c_uint64),
         ("unchecked", c_uint64),
+        ("stateless", c_uint64),
+        ("evicted", c_uint64),
     ]

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import subprocess
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from tests.netns.promises.site import SERVICE, VIP, Site, eventually
 from xlvs import __version__
 from xlvs.datapath.attach import MODES, XDP_GENERIC
 from xlvs.datapath.load import DEFAULT_CONNECTIONS, DEFAULT_DESTINATIONS, DEFAULT_SERVICES
+from xlvs.datapath.maps import Maps
 from xlvs.kernel import abi
 
 
@@ -87,3 +92,24 @@ def test_sizes_are_those_that_were_asked_for(site: Site) -> None:
 def test_nothing_loaded_is_exit_code_3(site: Site) -> None:
     assert "Nothing is loaded" in site.director.xlvs("status", code=3)
     assert '"loaded": false' in site.director.xlvs("status --json", code=3)
+
+
+def test_the_memory_that_the_readme_states(site: Site) -> None:
+    """What the kernel says of all maps, as they are loaded by default, to a twentieth."""
+    text = (Path(__file__).resolve().parents[3] / "README.md").read_text()
+    stated = re.search(r"for (\d+) MB of kernel memory and (\d+) MB for each CPU", text)
+    assert stated
+    site.director.xlvs("attach")
+    pins = site.director.pins()
+    assert pins is not None
+    taken = 0
+    for path in pins.iterdir():
+        if path.is_file() and not path.name.startswith("xlvs_"):
+            asked = ["bpftool", "--json", "map", "show", "pinned", str(path)]
+            taken += json.loads(subprocess.run(asked, check=True, capture_output=True).stdout)[
+                "bytes_memlock"
+            ]
+    maps = Maps(str(pins))
+    expected = int(stated[1]) + int(stated[2]) * maps.limits.cpus
+    maps.close()
+    assert abs(taken / 1e6 - expected) < expected / 20
