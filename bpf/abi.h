@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 4,
+	ABI_VERSION = 5,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -281,7 +281,9 @@ struct destination {
 	__u32 path_mtu_until;     /* tick */
 	__u32 last_weight;        /* configuration: the last one above 0 since it was added (mh) */
 	__s32 cached;             /* live: how many entries of lblc and lblcr remember it */
-	__u32 removed;            /* configuration: tick at which it left its service */
+	/* Configuration: tick at which it left its service; then live: the last at which
+	 * something of its ended, so that of an idle one it is since when that is so. */
+	__u32 removed;
 	__u32 destination_pad[6];
 };
 
@@ -414,6 +416,8 @@ struct settings {
 	__u32 mark_set_changed;   /* tick of its last change */
 	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
 	__u32 drop_counter;       /* live: packets that drop_packet has seen */
+	__u32 trash_started;      /* tick at which a real server was removed while none was remembered */
+	__u32 pad_base;
 	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 

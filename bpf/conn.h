@@ -234,6 +234,14 @@ static __always_inline void count_new(struct destination *destination)
 		update_overload(destination);
 }
 
+/* Something of a destination's is about to end: of a removed one that is noted, for its
+ * last one says since when it is idle (kernel: ip_vs_dest_trash_expire()). */
+static __always_inline void note_end(struct destination *destination)
+{
+	if (!(destination->flags & DESTINATION_AVAILABLE))
+		destination->removed = ticks_now();
+}
+
 /* Take an entry with this control word off its destination's counters
  * (kernel: ip_vs_unbind_dest()). */
 static __always_inline void uncount(__u32 destination, __u64 control)
@@ -246,6 +254,7 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 	counter = control_flags(control) & CONNECTION_TEMPLATE ? &record->persistent :
 		  control_flags(control) & CONNECTION_INACTIVE ? &record->inactive :
 								 &record->active;
+	note_end(record);
 	__sync_fetch_and_add(counter, -1);
 	if (*(volatile __u32 *)&record->overload & OVERLOADED)
 		update_overload(record);

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 4
+ABI_VERSION = 5
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -449,7 +449,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 368 bytes."""
+    """``struct settings``, 376 bytes."""
 
     abi_version: int
     pad: int
@@ -477,6 +477,8 @@ class Settings(LittleEndianStructure):
     mark_set_changed: int
     occupied: int
     drop_counter: int
+    trash_started: int
+    pad_base: int
     total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
@@ -505,6 +507,8 @@ class Settings(LittleEndianStructure):
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
         ("drop_counter", c_uint32),
+        ("trash_started", c_uint32),
+        ("pad_base", c_uint32),
         ("total_base", Traffic),
     ]
 
