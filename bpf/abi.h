@@ -271,8 +271,11 @@ struct destination {
 	struct service_key owner;
 	__u32 upper_threshold;
 	__u32 lower_threshold;
-	/* third line, configuration: how packets to it are wrapped (METHOD_TUNNEL) */
-	union address tunnel_source; /* live from Linux 6.7 on, as `next_hop` is */
+	/* third line, configuration: the director's address on that way, for the outer headers
+	 * of tunnels and errors to masqueraded real servers; live from Linux 6.7 on, as
+	 * `next_hop` is */
+	union address own_address;
+	/* how packets to it are wrapped (METHOD_TUNNEL) */
 	__u8 tunnel_kind;
 	__u8 tunnel_checksum;
 	__be16 tunnel_port;       /* GUE */
@@ -348,12 +351,13 @@ struct interface {
 	__u16 known;
 };
 
-/* A real server that may begin calls: what it sends from. */
-struct caller {
+/* A masqueraded real server of whose packets something is known: what it sends from. */
+struct sender {
 	union address address;
 	__be16 port;
 	__u8 family;
-	__u8 pad[5]; /* all of it is the key */
+	__u8 protocol;
+	__u32 pad; /* all of it is the key */
 };
 
 /* Constants of one load, in .rodata.limits: the verifier folds them in. */
@@ -382,6 +386,7 @@ enum sysctl {
 	SYSCTL_AMEMTHRESH,
 	SYSCTL_AM_DROPRATE,
 	SYSCTL_SCHEDULE_ICMP,
+	SYSCTL_NAT_ICMP_SEND,
 	SYSCTL_PMTU_DISC,
 	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
 	SYSCTL_RUN_ESTIMATION,
@@ -434,6 +439,7 @@ struct events {
 	__u64 forwarded;          /* packets finished at TC */
 	__u64 no_call_id;         /* began a connection of a service that goes by Call-ID, and has none: dropped */
 	__u64 defended;           /* drop_packet: a packet that would have begun a connection: dropped */
+	__u64 strays;             /* nat_icmp_send: a real server's, of no connection: dropped, it is told */
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 };
 

@@ -211,8 +211,8 @@ __attribute__((noinline)) int is_about_tunnel(struct __sk_buff *skb,
 		source = offsetof(struct ipv6hdr, saddr);
 		target = offsetof(struct ipv6hdr, daddr);
 	}
-	return is_there(skb, ip + target, error->family, &destination->tunnel_source) &&
-	       is_there(skb, error->quoted + source, error->family, &destination->tunnel_source) &&
+	return is_there(skb, ip + target, error->family, &destination->own_address) &&
+	       is_there(skb, error->quoted + source, error->family, &destination->own_address) &&
 	       is_there(skb, error->quoted + target, error->family, &destination->address);
 }
 

@@ -135,10 +135,11 @@ SYSCTL_SECURE_TCP = 8
 SYSCTL_AMEMTHRESH = 9
 SYSCTL_AM_DROPRATE = 10
 SYSCTL_SCHEDULE_ICMP = 11
-SYSCTL_PMTU_DISC = 12
-SYSCTL_IGNORE_TUNNELED = 13
-SYSCTL_RUN_ESTIMATION = 14
-SYSCTL_COUNT = 15
+SYSCTL_NAT_ICMP_SEND = 12
+SYSCTL_PMTU_DISC = 13
+SYSCTL_IGNORE_TUNNELED = 14
+SYSCTL_RUN_ESTIMATION = 15
+SYSCTL_COUNT = 16
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -283,7 +284,7 @@ class Destination(LittleEndianStructure):
     owner: ServiceKey
     upper_threshold: int
     lower_threshold: int
-    tunnel_source: Array[c_uint8]
+    own_address: Array[c_uint8]
     tunnel_kind: int
     tunnel_checksum: int
     tunnel_port: int
@@ -316,7 +317,7 @@ class Destination(LittleEndianStructure):
         ("owner", ServiceKey),
         ("upper_threshold", c_uint32),
         ("lower_threshold", c_uint32),
-        ("tunnel_source", c_uint8 * 16),
+        ("own_address", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
         ("tunnel_checksum", c_uint8),
         ("tunnel_port", c_uint16),
@@ -412,18 +413,20 @@ class Interface(LittleEndianStructure):
     ]
 
 
-class Caller(LittleEndianStructure):
-    """``struct caller``, 24 bytes."""
+class Sender(LittleEndianStructure):
+    """``struct sender``, 24 bytes."""
 
     address: Array[c_uint8]
     port: int
     family: int
-    pad: Array[c_uint8]
+    protocol: int
+    pad: int
     _fields_ = [
         ("address", c_uint8 * 16),
         ("port", c_uint16),
         ("family", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("protocol", c_uint8),
+        ("pad", c_uint32),
     ]
 
 
@@ -449,7 +452,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 376 bytes."""
+    """``struct settings``, 384 bytes."""
 
     abi_version: int
     pad: int
@@ -502,7 +505,7 @@ class Settings(LittleEndianStructure):
         ("any_port_services", c_uint32),
         ("idle_services", c_uint32),
         ("rehoming_services", c_uint32),
-        ("sysctl", c_int32 * 15),
+        ("sysctl", c_int32 * 16),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
@@ -514,7 +517,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 96 bytes."""
+    """``struct events``, 104 bytes."""
 
     table_full: int
     no_destination: int
@@ -527,6 +530,7 @@ class Events(LittleEndianStructure):
     forwarded: int
     no_call_id: int
     defended: int
+    strays: int
     unchecked: int
     _fields_ = [
         ("table_full", c_uint64),
@@ -540,5 +544,6 @@ class Events(LittleEndianStructure):
         ("forwarded", c_uint64),
         ("no_call_id", c_uint64),
         ("defended", c_uint64),
+        ("strays", c_uint64),
         ("unchecked", c_uint64),
     ]

@@ -11,7 +11,13 @@ import pytest
 from xlvs.datapath import places, runs
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import ROUND_MILLISECONDS, Places
-from xlvs.datapath.records import milliseconds_to_ticks, packed_key, seconds_to_ticks, store_address, swap_port
+from xlvs.datapath.records import (
+    milliseconds_to_ticks,
+    packed_key,
+    seconds_to_ticks,
+    store_address,
+    swap_port,
+)
 from xlvs.errors import TableFull
 from xlvs.kernel import abi
 from xlvs.model import TCP, ServiceKey
