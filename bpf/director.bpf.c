@@ -151,11 +151,10 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		note_fragment(packet, choice);
 	count_inbound(destination, index, packet->bytes);
 	method = destination->method;
-	port = destination->port ? destination->port : packet->flow.virtual_port;
+	port = entry ? entry->destination_port : port_of_one_packet(packet, destination);
 	if (entry) {
 		follow(entry, packet, DIRECTION_INPUT, ticks_now());
 		method = control_method(load_control(entry));
-		port = entry->destination_port;
 	}
 	if (destination->reach & REACH_ROUTE)
 		return forward(skb, packet, destination, index, method, port);

@@ -350,7 +350,7 @@ __attribute__((noinline)) int follow_tunnel_error(struct __sk_buff *skb)
 	if (!entry || has_passed(entry->expires, ticks_now()))
 		return NOT_OURS;
 	control = load_control(entry);
-	if (control_flags(control) & CONNECTION_REPLY || control_method(control) != METHOD_TUNNEL)
+	if (control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) || control_method(control) != METHOD_TUNNEL)
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
