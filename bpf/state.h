@@ -67,6 +67,9 @@ static __always_inline __u32 next_state(__u64 control, const struct packet *pack
 	int is_sctp = packet->flow.protocol == PROTOCOL_SCTP;
 	__u32 before = control_state(control), state;
 
+	/* One register for it, which is compared with the tables' size and leads into them:
+	 * the compiler would compare the control word, and the verifier not see why. */
+	asm volatile("" : "+r"(before));
 	*flags = control_flags(control);
 	if (*flags & CONNECTION_NO_OUTPUT) {
 		if (direction == DIRECTION_OUTPUT)
