@@ -274,8 +274,11 @@ struct destination {
 	struct service_key owner;
 	__u32 upper_threshold;
 	__u32 lower_threshold;
-	/* third line, configuration: how packets to it are wrapped (METHOD_TUNNEL) */
-	union address tunnel_source; /* live from Linux 6.7 on, as `next_hop` is */
+	/* third line, configuration: the director's address on that way, for the outer headers
+	 * of tunnels and errors to masqueraded real servers; live from Linux 6.7 on, as
+	 * `next_hop` is */
+	union address own_address;
+	/* how packets to it are wrapped (METHOD_TUNNEL) */
 	__u8 tunnel_kind;
 	__u8 tunnel_checksum;
 	__be16 tunnel_port;       /* GUE */
@@ -284,7 +287,9 @@ struct destination {
 	__u32 path_mtu_until;     /* tick */
 	__u32 last_weight;        /* configuration: the last one above 0 since it was added (mh) */
 	__s32 cached;             /* live: how many entries of lblc and lblcr remember it */
-	__u32 removed;            /* configuration: tick at which it left its service */
+	/* Configuration: tick at which it left its service; then live: the last at which
+	 * something of its ended, so that of an idle one it is since when that is so. */
+	__u32 removed;
 	__u32 destination_pad[6];
 };
 
@@ -349,12 +354,13 @@ struct interface {
 	__u16 known;
 };
 
-/* A real server that may begin calls: what it sends from. */
-struct caller {
+/* A masqueraded real server of whose packets something is known: what it sends from. */
+struct sender {
 	union address address;
 	__be16 port;
 	__u8 family;
-	__u8 pad[5]; /* all of it is the key */
+	__u8 protocol;
+	__u32 pad; /* all of it is the key */
 };
 
 /* Constants of one load, in .rodata.limits: the verifier folds them in. */
@@ -383,6 +389,7 @@ enum sysctl {
 	SYSCTL_AMEMTHRESH,
 	SYSCTL_AM_DROPRATE,
 	SYSCTL_SCHEDULE_ICMP,
+	SYSCTL_NAT_ICMP_SEND,
 	SYSCTL_PMTU_DISC,
 	SYSCTL_IGNORE_TUNNELED,   /* what is done anyway: no packet comes from a tunnel's device */
 	SYSCTL_RUN_ESTIMATION,
@@ -417,6 +424,8 @@ struct settings {
 	__u32 mark_set_changed;   /* tick of its last change */
 	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
 	__u32 drop_counter;       /* live: packets that drop_packet has seen */
+	__u32 trash_started;      /* tick at which a real server was removed while none was remembered */
+	__u32 pad_base;
 	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 
@@ -433,6 +442,7 @@ struct events {
 	__u64 forwarded;          /* packets finished at TC */
 	__u64 no_call_id;         /* began a connection of a service that goes by Call-ID, and has none: dropped */
 	__u64 defended;           /* drop_packet: a packet that would have begun a connection: dropped */
+	__u64 strays;             /* nat_icmp_send: a real server's, of no connection: dropped, it is told */
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 	__u64 stateless;          /* went by hash, without an entry, because the table is full or was */
 	__u64 evicted;            /* half-open connections that made room in a full table */

@@ -32,7 +32,7 @@ struct abi_types {
 	struct port_range port_range;
 	struct mark_rule mark_rule;
 	struct interface interface;
-	struct caller caller;
+	struct sender sender;
 	struct limits limits;
 	struct settings settings;
 	struct events events;

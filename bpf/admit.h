@@ -146,12 +146,9 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 			return -1;
 		if (found & SLOT_IS_NEW)
 			return 0;
-		/* One client port on two VIPs, one real server: the newest gets the answers. */
-		reply->destination = new->destination;
-		reply->link = slot + 1;
-		conn_set_flags(reply, is_ftp ? CONNECTION_FTP : 0, is_ftp ? 0 : CONNECTION_FTP);
-		/* Unless the older's end came in between. */
-		if (control_phase(load_control(reply)) == PHASE_LIVE)
+		/* One client port on two VIPs, one real server: the newest gets the answers,
+		 * unless the older's end comes in between. */
+		if (take_reply(reply, slot, new->destination, is_ftp ? CONNECTION_FTP : 0))
 			return 0;
 	}
 	return -1;
@@ -165,6 +162,16 @@ static __always_inline __be16 port_at(const struct packet *packet, const struct 
 	if (service->flags & SERVICE_PERSISTENT && packet->flow.virtual_port != service->key.port)
 		return packet->flow.virtual_port;
 	return destination->port ? destination->port : packet->flow.virtual_port;
+}
+
+/* The same of a packet that gets no entry. */
+static __always_inline __be16 port_of_one_packet(const struct packet *packet,
+						 const struct destination *destination)
+{
+	__u32 index = destination->service;
+	struct service *service = bpf_map_lookup_elem(&services, &index);
+
+	return service ? port_at(packet, service, destination) : packet->flow.virtual_port;
 }
 
 struct entrance {
@@ -525,7 +532,7 @@ __attribute__((noinline)) int connection_for(struct __sk_buff *skb, const struct
 		if (found == NO_SERVER && entry && has_quiesced_server(entry, now))
 			return slot;
 		if (entry)
-			conn_kill(entry, slot, now);
+			conn_kill_as(entry, slot, control, now);
 	}
 	if (found == NO_ROOM) {
 		COUNT_EVENT(table_full);

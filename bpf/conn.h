@@ -234,6 +234,14 @@ static __always_inline void count_new(struct destination *destination)
 		update_overload(destination);
 }
 
+/* Something of a destination's is about to end: of a removed one that is noted, for its
+ * last one says since when it is idle (kernel: ip_vs_dest_trash_expire()). */
+static __always_inline void note_end(struct destination *destination)
+{
+	if (!(destination->flags & DESTINATION_AVAILABLE))
+		destination->removed = ticks_now();
+}
+
 /* Take an entry with this control word off its destination's counters
  * (kernel: ip_vs_unbind_dest()). */
 static __always_inline void uncount(__u32 destination, __u64 control)
@@ -246,13 +254,25 @@ static __always_inline void uncount(__u32 destination, __u64 control)
 	counter = control_flags(control) & CONNECTION_TEMPLATE ? &record->persistent :
 		  control_flags(control) & CONNECTION_INACTIVE ? &record->inactive :
 								 &record->active;
+	note_end(record);
 	__sync_fetch_and_add(counter, -1);
 	if (*(volatile __u32 *)&record->overload & OVERLOADED)
 		update_overload(record);
 }
 
-/* From PHASE_LIVE to PHASE_DEAD, but for one that controls others; returns the control
- * word it had, or 0. */
+/* From PHASE_LIVE, with this control word, to PHASE_DEAD; 0 if it has another by now. */
+static __always_inline int bury_as(struct connection *entry, __u64 control, __u32 now)
+{
+	if (!swap_control(entry, control, control_with(control, PHASE_DEAD, 0, 0)))
+		return 0;
+	entry->expires = now; /* the quarantine counts from here */
+	if (control_flags(control) & CONNECTION_SPILLED)
+		count_spilled(&entry->flow, -1);
+	return 1;
+}
+
+/* The same whatever its control word is, but for one that controls others; returns the
+ * control word it had, or 0. */
 static __always_inline __u64 bury(struct connection *entry, __u32 now)
 {
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
@@ -260,12 +280,8 @@ static __always_inline __u64 bury(struct connection *entry, __u32 now)
 
 		if (control_phase(old) != PHASE_LIVE || controls(old))
 			return 0;
-		if (!swap_control(entry, old, control_with(old, PHASE_DEAD, 0, 0)))
-			continue;
-		entry->expires = now; /* the quarantine counts from here */
-		if (control_flags(old) & CONNECTION_SPILLED)
-			count_spilled(&entry->flow, -1);
-		return old;
+		if (bury_as(entry, old, now))
+			return old;
 	}
 	return 0;
 }
@@ -322,8 +338,40 @@ __attribute__((noinline)) int bury_reply(__u32 slot)
 	flow.family = entry->flow.family;
 	found = conn_find(&flow);
 	reply = found >= 0 ? conn_at(found) : 0;
-	if (reply && is_reply(reply) && reply->link == slot + 1)
-		bury(reply, ticks_now());
+	if (!reply)
+		return 0;
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 control = load_control(reply);
+		/* Read after the control word, with a full barrier: take_reply() writes it before. */
+		__u32 link = __sync_fetch_and_add(&reply->link, 0);
+
+		if (!(control_flags(control) & CONNECTION_REPLY) || link != slot + 1 ||
+		    control_phase(control) != PHASE_LIVE || bury_as(reply, control, ticks_now()))
+			break;
+	}
+	return 0;
+}
+
+/* Make a reply's entry that of the connection in `slot`; 0 if its end came first.  Its next
+ * generation: whoever is about to end it for the connection that it was of sees it. */
+static __always_inline int take_reply(struct connection *reply, __u32 slot, __u32 destination,
+				      __u32 kind)
+{
+	const __u64 generation = 1ULL << CONTROL_GENERATION_SHIFT;
+
+	reply->destination = destination;
+	reply->link = slot + 1;
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 old = load_control(reply);
+		__u32 flags = (control_flags(old) & ~CONNECTION_FTP) | kind;
+		__u64 new = control_with(old, PHASE_LIVE, control_state(old), flags);
+
+		if (control_phase(old) != PHASE_LIVE)
+			return 0;
+		/* It counts no FTP data: what the generation carries goes nowhere that matters. */
+		if (swap_control(reply, old, new + generation))
+			return 1;
+	}
 	return 0;
 }
 
@@ -365,6 +413,17 @@ static __always_inline void release_template(__u32 link)
 		__sync_fetch_and_add(&controller->control, -(1ULL << CONTROL_CONTROLLED_SHIFT));
 }
 
+/* What else has to be done when a connection was buried that had this control word. */
+static __always_inline void conn_settle(struct connection *entry, __u32 slot, __u64 control)
+{
+	if (!(control_flags(control) & CONNECTION_TEMPLATE)) {
+		if (control_method(control) == METHOD_MASQUERADE)
+			bury_reply(slot);
+		release_template(entry->link);
+	}
+	uncount(entry->destination, control);
+}
+
 /* Forget the connection in a slot, unless it controls others; once, whoever else
  * tries at the same time.  Returns whether it was this one. */
 static __always_inline int conn_kill(struct connection *entry, __u32 slot, __u32 now)
@@ -373,37 +432,46 @@ static __always_inline int conn_kill(struct connection *entry, __u32 slot, __u32
 
 	if (!control)
 		return 0;
-	if (!(control_flags(control) & CONNECTION_TEMPLATE)) {
-		if (control_method(control) == METHOD_MASQUERADE)
-			bury_reply(slot);
-		release_template(entry->link);
-	}
-	uncount(entry->destination, control);
+	conn_settle(entry, slot, control);
 	return 1;
 }
 
-/* Set an entry's TCP state, and count it as active or inactive. */
-static __always_inline void conn_set_state(struct connection *entry, __u32 state, __u32 set,
-					   __u32 clear)
+/* The same, if it still has this control word: it is neither another by now, nor in use again. */
+static __always_inline void conn_kill_as(struct connection *entry, __u32 slot, __u64 control,
+					 __u32 now)
+{
+	if (control_phase(control) == PHASE_LIVE && !controls(control) &&
+	    bury_as(entry, control, now))
+		conn_settle(entry, slot, control);
+}
+
+/* Set the state and flags of an entry that had this control word, and count it as active or
+ * inactive; 0 if it has another by now. */
+static __always_inline int conn_move(struct connection *entry, __u64 old, __u32 state, __u32 after)
+{
+	__u32 before = control_flags(old);
+	__u64 new = control_with(old, PHASE_LIVE, state, after);
+
+	if (control_phase(old) != PHASE_LIVE || new == old)
+		return 1;
+	if (!swap_control(entry, old, new))
+		return 0;
+	if ((before ^ after) & CONNECTION_INACTIVE) {
+		__s32 active = after & CONNECTION_INACTIVE ? -1 : 1;
+
+		destination_moves(entry->destination, active, -active);
+	}
+	return 1;
+}
+
+/* Set an entry's state, whatever it was. */
+static __always_inline void conn_set_state(struct connection *entry, __u32 state)
 {
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
-		__u64 old = load_control(entry), new;
-		__u32 before = control_flags(old);
-		__u32 after = (before | set) & ~clear;
+		__u64 old = load_control(entry);
 
-		if (control_phase(old) != PHASE_LIVE)
+		if (conn_move(entry, old, state, control_flags(old)))
 			return;
-		new = control_with(old, PHASE_LIVE, state, after);
-		if (new == old)
-			return;
-		if (!swap_control(entry, old, new))
-			continue;
-		if ((before ^ after) & CONNECTION_INACTIVE) {
-			__s32 active = after & CONNECTION_INACTIVE ? -1 : 1;
-
-			destination_moves(entry->destination, active, -active);
-		}
-		return;
 	}
 }
 

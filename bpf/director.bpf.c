@@ -44,6 +44,7 @@
 #include "ftp.h"
 #include "answer.h"
 #include "outward.h"
+#include "stray.h"
 #include "related.h"
 #include "tunnel_error.h"
 #include "sweep.h"
@@ -150,11 +151,10 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		note_fragment(packet, choice);
 	count_inbound(destination, index, packet->bytes);
 	method = destination->method;
-	port = destination->port ? destination->port : packet->flow.virtual_port;
+	port = entry ? entry->destination_port : port_of_one_packet(packet, destination);
 	if (entry) {
 		follow(entry, packet, DIRECTION_INPUT, ticks_now());
 		method = control_method(load_control(entry));
-		port = entry->destination_port;
 	}
 	if (destination->reach & REACH_ROUTE)
 		return forward(skb, packet, destination, index, method, port);
@@ -186,7 +186,7 @@ static __always_inline __u32 reply_flags_at(int slot)
 }
 
 /* A packet that has its flow, whose entry may be in `slot`; FTP's is read on its way. */
-static __always_inline int go_on(struct __sk_buff *skb, const struct packet *packet, int slot,
+static __always_inline int go_on(struct __sk_buff *skb, struct packet *packet, int slot,
 				__u32 reply_flags)
 {
 	int choice;
@@ -194,15 +194,23 @@ static __always_inline int go_on(struct __sk_buff *skb, const struct packet *pac
 	if (reply_flags) {
 		if (reply_flags & CONNECTION_FTP)
 			ftp_answer(skb, packet, slot);
-		if (may_reach_out(packet) && is_stray(slot))
-			return reach_out(skb, packet, slot + 1);
-		return answer(skb, packet, slot);
+		if (!may_be_stray(packet) || !is_stray(slot))
+			return answer(skb, packet, slot);
+		choice = follow_stray(skb, packet, slot + 1);
+		return choice == NOBODYS ? NOT_OURS : choice;
+	}
+	if (is_set(SYSCTL_NAT_ICMP_SEND)) {
+		choice = follow_stray(skb, packet, 0);
+		if (choice != NOBODYS)
+			return choice;
 	}
 	choice = connection_for(skb, packet, slot);
 	if (packet->flow.virtual_port == bpf_htons(FTP_PORT) && choice >= 0)
 		ftp_request(skb, packet, choice);
-	if (choice == NOT_A_SERVICE && packet->own == FROM_OUTSIDE && may_reach_out(packet))
-		return reach_out(skb, packet, 0);
+	if (choice == NOT_A_SERVICE && packet->own == FROM_OUTSIDE && may_reach_out(packet)) {
+		choice = follow_stray(skb, packet, 0);
+		return choice == NOBODYS ? NOT_OURS : choice;
+	}
 	return serve(skb, packet, choice);
 }
 
@@ -279,8 +287,10 @@ int xlvs_tc_out(struct __sk_buff *skb)
 	reply_flags = reply_flags_at(slot);
 	if (!reply_flags && note_local_answer(&packet))
 		return NOT_OURS;
-	if (!reply_flags && skb->ifindex != LOOPBACK_INDEX)
-		return may_reach_out(&packet) ? reach_out(skb, &packet, 0) : NOT_OURS;
+	if (!reply_flags && skb->ifindex != LOOPBACK_INDEX) {
+		slot = may_be_stray(&packet) ? follow_stray(skb, &packet, 0) : NOBODYS;
+		return slot == NOBODYS ? NOT_OURS : slot;
+	}
 	return go_on(skb, &packet, slot, reply_flags);
 }
 

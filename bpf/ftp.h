@@ -302,8 +302,9 @@ __attribute__((noinline)) int read_ftp(struct __sk_buff *skb, const struct packe
 
 /*
  * Enter a data connection that the control connection in `slot` has agreed on: to
- * the real server's `port`, or from its port 20 to the client's.  It takes the
- * place of one that was agreed on before, with whatever real server.
+ * the real server's `port`, or from its port 20 to the client's.  One of that flow that
+ * is there listens again; but what is expected of another real server gives way (kernel:
+ * ip_vs_ftp_in(), ip_vs_ftp_out()).
  */
 __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 {
@@ -338,6 +339,12 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 	new.link = LINK_TO_FTP | (slot + 1);
 	found = conn_find(&new.flow);
 	entry = found >= 0 ? conn_at(found) : 0;
+	if (entry && !has_ended(entry, now) &&
+	    (active || entry->destination == new.destination)) {
+		conn_set_state(entry, TCP_LISTEN);
+		conn_refresh(entry, now, timeout_of(TCP_LISTEN));
+		return 0;
+	}
 	if (entry)
 		new.replaces = load_control(entry);
 	if (!keep_alive(controller))
@@ -356,7 +363,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 	entry = conn_at(found);
 	if (!entry)
 		return -1;
-	conn_set_state(entry, TCP_LISTEN, 0, 0);
+	conn_set_state(entry, TCP_LISTEN);
 	if (active && admit_reply(found, &new, destination)) {
 		conn_kill(entry, found, now);
 		return -1;

@@ -73,8 +73,11 @@ static __always_inline void count_cached(__u32 index, __s32 change)
 {
 	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
 
-	if (destination)
-		__sync_fetch_and_add(&destination->cached, change);
+	if (!destination)
+		return;
+	if (change < 0)
+		note_end(destination);
+	__sync_fetch_and_add(&destination->cached, change);
 }
 
 /* A destination that is remembered, if it is still the service's; else null. */

@@ -49,14 +49,15 @@ SHARED_ARRAY(services, struct service, 1);
 
 SHARED_ARRAY(destinations, struct destination, 1);
 
-/* Masqueraded real servers of services with a persistence engine, by what they send from. */
+/* Masqueraded real servers by what they send from: those of services with a persistence engine,
+ * which may begin calls; all, while nat_icmp_send is on. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct caller);
+	__type(key, struct sender);
 	__type(value, __u32);
-} callers SEC(".maps");
+} senders SEC(".maps");
 
 /* Scheduling runs: see `struct pick`. */
 SHARED_ARRAY(pool, __u64, 1);

@@ -37,17 +37,21 @@ static __always_inline int is_stray(__u32 slot)
 	return !entry || has_ended(entry, ticks_now());
 }
 
-/* The destination that sent a packet, or NOT_FOUND. */
-static __always_inline int caller_of(const struct packet *packet)
+/* The destination that sent a packet, if that is one to be known, or NOT_FOUND. */
+static __always_inline int sender_of(const struct packet *packet)
 {
-	struct caller caller = {};
+	struct sender sender = {};
 	__u32 *index;
 
-	caller.address = packet->flow.client;
-	caller.port = packet->flow.client_port;
-	caller.family = packet->flow.family;
-	index = bpf_map_lookup_elem(&callers, &caller);
-
+	sender.address = packet->flow.client;
+	sender.port = packet->flow.client_port;
+	sender.family = packet->flow.family;
+	sender.protocol = packet->flow.protocol;
+	index = bpf_map_lookup_elem(&senders, &sender);
+	if (!index) {
+		sender.protocol = 0; /* of a firewall mark's service */
+		index = bpf_map_lookup_elem(&senders, &sender);
+	}
 	return index ? (int)*index : NOT_FOUND;
 }
 
@@ -148,7 +152,7 @@ __attribute__((noinline)) int call_out(struct __sk_buff *skb, const struct packe
 
 	if (!packet)
 		return NOT_A_SERVICE;
-	found = entry ? (int)entry->destination : caller_of(packet);
+	found = entry ? (int)entry->destination : sender_of(packet);
 	if (found < 0)
 		return NOT_A_SERVICE;
 	index = found;
@@ -191,13 +195,9 @@ __attribute__((noinline)) int answer_one_packet(struct __sk_buff *skb, const str
 	return tc_to(skb, &packet->flow.virtual, packet->flow.family);
 }
 
-static __always_inline int reach_out(struct __sk_buff *skb, const struct packet *packet,
-				    __u32 reply)
+/* Send on what call_out() found a connection for, or a destination. */
+static __always_inline int send_call(struct __sk_buff *skb, const struct packet *packet, int choice)
 {
-	int choice = call_out(skb, packet, reply);
-
-	if (choice < 0)
-		return NOT_OURS;
 	if (choice & ONE_PACKET)
 		return answer_one_packet(skb, packet, choice & CHOSEN_DESTINATION);
 	return answer(skb, packet, choice);

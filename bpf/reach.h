@@ -126,7 +126,14 @@ static __always_inline __u32 mtu_of(struct __sk_buff *skb, struct bpf_fib_lookup
 	return mtu;
 }
 
-/* The director's own address on that way, for the outer headers of tunnels.
+/* Whether the director's own address on the way to a destination is needed. */
+static __always_inline int is_spoken_to(const struct destination *destination)
+{
+	return destination->method == METHOD_TUNNEL ||
+	       (destination->method == METHOD_MASQUERADE && is_set(SYSCTL_NAT_ICMP_SEND));
+}
+
+/* That address.
  * Before Linux 6.7 it stays what it was at adding or editing. */
 static __always_inline void refresh_source(struct __sk_buff *skb, struct bpf_fib_lookup *query,
 					   struct destination *destination)
@@ -143,9 +150,9 @@ static __always_inline void refresh_source(struct __sk_buff *skb, struct bpf_fib
 		source.v4 = query->ipv4_src;
 	else
 		__builtin_memcpy(&source, query->ipv6_src, sizeof(source));
-	if (source.half[0] != destination->tunnel_source.half[0] ||
-	    source.half[1] != destination->tunnel_source.half[1])
-		destination->tunnel_source = source;
+	if (source.half[0] != destination->own_address.half[0] ||
+	    source.half[1] != destination->own_address.half[1])
+		destination->own_address = source;
 }
 
 /* Look the way to a destination up again. */
@@ -183,7 +190,7 @@ __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destinati
 	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
 		reach |= destination->reach & REACH_ROUTE;
 	destination->mtu = mtu_of(skb, &query, destination, now);
-	if (destination->method == METHOD_TUNNEL)
+	if (is_spoken_to(destination))
 		refresh_source(skb, &query, destination);
 	destination->reach = reach;
 	destination->refreshed = now;

@@ -83,9 +83,27 @@ struct wrr_walk {
 	__u32 stop;       /* where it ends for good, 0 while that isn't known */
 	__u8 last_pass;
 	__u8 restarted;
-	__u16 pad;
+	__u8 whole;       /* this pass began with the first in the list */
+	__u8 pad;
 	__s32 found;
+	__s32 best;       /* highest weight that this pass has met among those that may be chosen */
 };
+
+/*
+ * How many passes there are to the next one that can find somebody, or to the last one,
+ * once a whole pass was in vain: the kernel goes through all of them, and between weights
+ * of a million and of one there are a million.
+ */
+static __always_inline __s32 passes_in_vain(const struct wrr_walk *walk)
+{
+	__u32 to_last = (__u32)(walk->current - 1) / (__u32)walk->decrement;
+	__u32 to_best;
+
+	if (!walk->whole || walk->current <= walk->decrement || walk->best >= walk->current)
+		return 1;
+	to_best = (__u32)(walk->current - walk->best + walk->decrement - 1) / (__u32)walk->decrement;
+	return to_best < to_last ? to_best : to_last;
+}
 
 static long wrr_step(__u32 i, void *data)
 {
@@ -94,7 +112,9 @@ static long wrr_step(__u32 i, void *data)
 
 	if (walk->position >= walk->count) {
 		walk->position = 0;
-		walk->current -= walk->decrement;
+		walk->current -= passes_in_vain(walk) * walk->decrement;
+		walk->whole = 1;
+		walk->best = 0;
 		if (walk->current <= 0) {
 			walk->current = walk->highest;
 			if (walk->last_pass || walk->last == 0)
@@ -108,9 +128,13 @@ static long wrr_step(__u32 i, void *data)
 	}
 	walk->position++;
 	pick = pick_at(walk->start, walk->position);
-	if ((__s32)pick.weight >= walk->current && usable(&pick)) {
-		walk->found = pick.destination;
-		return 1;
+	if ((__s32)pick.weight >= walk->current) {
+		if (usable(&pick)) {
+			walk->found = pick.destination;
+			return 1;
+		}
+	} else if (walk->whole && (__s32)pick.weight > walk->best && usable(&pick)) {
+		walk->best = pick.weight;
 	}
 	return walk->position == walk->stop;
 }
@@ -133,7 +157,8 @@ __attribute__((noinline)) int schedule_wrr(const struct run *run)
 		walk.current = high_half(old);
 		walk.highest = low_half(weights);
 		walk.decrement = high_half(weights);
-		walk.stop = walk.last_pass = walk.restarted = unseen(0);
+		walk.stop = walk.last_pass = walk.restarted = walk.whole = unseen(0);
+		walk.best = unseen(0);
 		walk.found = NO_DESTINATION;
 		bpf_loop(SCHEDULE_STEPS, wrr_step, &walk, 0);
 		/* The kernel keeps its place after a fruitless walk, too. */

@@ -62,47 +62,79 @@ static __always_inline int is_secure(void)
 	return mode != DEFENSE_OFF && acts(current, mode);
 }
 
+/* The state and flags that a packet brings a connection to which has this control word. */
+static __always_inline __u32 next_state(__u64 control, const struct packet *packet,
+					__u32 direction, __u32 *flags)
+{
+	int is_sctp = packet->flow.protocol == PROTOCOL_SCTP;
+	__u32 before = control_state(control), state;
+
+	/* One register for it, which is compared with the tables' size and leads into them:
+	 * the compiler would compare the control word, and the verifier not see why. */
+	asm volatile("" : "+r"(before));
+	*flags = control_flags(control);
+	if (*flags & CONNECTION_NO_OUTPUT) {
+		if (direction == DIRECTION_OUTPUT)
+			*flags &= ~CONNECTION_NO_OUTPUT;
+		else
+			direction = DIRECTION_INPUT_ONLY;
+	}
+	state = is_sctp ? sctp_next_state(direction, before, packet->sctp_event) :
+			  tcp_next_state(direction, before, packet->tcp_flags, is_secure());
+	if (state == before)
+		return state;
+	if ((is_sctp ? SCTP_ACTIVE_STATES : TCP_ACTIVE_STATES) & (1u << (state & 31)))
+		*flags &= ~CONNECTION_INACTIVE;
+	else
+		*flags |= CONNECTION_INACTIVE;
+	return state;
+}
+
+/* Move a connection on by a packet that changes its state, as it is by now; returns the state. */
+__attribute__((noinline)) int change_state(struct connection *entry, const struct packet *packet,
+					   __u32 direction)
+{
+	__u32 state = TCP_NONE, flags;
+
+	if (!entry || !packet)
+		return TCP_NONE;
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		__u64 control = load_control(entry);
+
+		state = next_state(control, packet, direction, &flags);
+		if (!conn_move(entry, control, state, flags))
+			continue;
+		if (state != control_state(control) &&
+		    state == (packet->flow.protocol == PROTOCOL_SCTP ? SCTP_ESTABLISHED :
+								       TCP_ESTABLISHED))
+			assure_template(entry->link);
+		break;
+	}
+	return state;
+}
+
 /* Move a connection's state by one packet, from its client or its real server. */
 static __always_inline void follow(struct connection *entry, const struct packet *packet,
 				   __u32 direction, __u32 now)
 {
 	int is_sctp = packet->flow.protocol == PROTOCOL_SCTP;
 	__u64 control = load_control(entry);
-	__u32 state, set = 0, clear = 0, timeouts = is_sctp ? TIMEOUT_SCTP : 0;
+	__u32 state = control_state(control), flags;
 
 	if (direction == DIRECTION_INPUT)
 		count_in_packet(entry);
-	if (is_sctp && packet->sctp_event == SCTP_NO_CHUNK) {
-		conn_refresh(entry, now, idle_timeout_of(entry, timeouts + control_state(control)));
-		return;
-	}
 	if (packet->flow.protocol == PROTOCOL_UDP) {
 		if (direction == DIRECTION_OUTPUT)
 			assure_template(entry->link);
 		conn_refresh(entry, now, idle_timeout_of(entry, TIMEOUT_UDP));
 		return;
 	}
-	if (control_flags(control) & CONNECTION_NO_OUTPUT) {
-		if (direction == DIRECTION_OUTPUT)
-			clear = CONNECTION_NO_OUTPUT;
-		else
-			direction = DIRECTION_INPUT_ONLY;
+	if (!is_sctp || packet->sctp_event != SCTP_NO_CHUNK) {
+		state = next_state(control, packet, direction, &flags);
+		if (state != control_state(control) || flags != control_flags(control))
+			state = change_state(entry, packet, direction);
 	}
-	state = is_sctp ?
-			sctp_next_state(direction, control_state(control), packet->sctp_event) :
-			tcp_next_state(direction, control_state(control), packet->tcp_flags,
-				       is_secure());
-	if (state != control_state(control)) {
-		if (state == (is_sctp ? SCTP_ESTABLISHED : TCP_ESTABLISHED))
-			assure_template(entry->link);
-		if ((is_sctp ? SCTP_ACTIVE_STATES : TCP_ACTIVE_STATES) & (1u << (state & 31)))
-			clear |= CONNECTION_INACTIVE;
-		else
-			set = CONNECTION_INACTIVE;
-	}
-	if (state != control_state(control) || clear)
-		conn_set_state(entry, state, set, clear);
-	conn_refresh(entry, now, idle_timeout_of(entry, timeouts + state));
+	conn_refresh(entry, now, idle_timeout_of(entry, (is_sctp ? TIMEOUT_SCTP : 0) + state));
 }
 
 /* The kernel's conn_reuse_mode. */

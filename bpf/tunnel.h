@@ -162,7 +162,7 @@ static __always_inline void fill_checksum(const struct packet *packet,
 		wrapping->gre.checksum = checksum_of(sum);
 		return;
 	}
-	sum += sum_pseudo_header(&destination->tunnel_source, &destination->address, PROTOCOL_UDP,
+	sum += sum_pseudo_header(&destination->own_address, &destination->address, PROTOCOL_UDP,
 				 packet->bytes + size);
 	wrapping->udp.checksum = checksum_of(sum);
 }
@@ -195,7 +195,7 @@ static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct 
 		.id = bpf_get_prandom_u32(),
 		.ttl = packet->ttl - 1,
 		.protocol = outer_protocol(packet, destination->tunnel_kind),
-		.saddr = destination->tunnel_source.v4,
+		.saddr = destination->own_address.v4,
 		.daddr = destination->address.v4,
 	};
 
@@ -219,7 +219,7 @@ static __always_inline int write_outer_ipv6(struct __sk_buff *skb, const struct 
 		.hop_limit = packet->ttl - 1,
 	};
 
-	__builtin_memcpy(&ip.saddr, &destination->tunnel_source, sizeof(ip.saddr));
+	__builtin_memcpy(&ip.saddr, &destination->own_address, sizeof(ip.saddr));
 	__builtin_memcpy(&ip.daddr, &destination->address, sizeof(ip.daddr));
 	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),
 				   BPF_F_RECOMPUTE_CSUM);
@@ -241,7 +241,7 @@ static __always_inline int write_wrapping(struct __sk_buff *skb, __u32 offset,
 /* A tunnel's source address is known once there was a route at adding or editing. */
 static __always_inline int has_source(const struct destination *destination)
 {
-	return destination->tunnel_source.half[0] | destination->tunnel_source.half[1] ? 1 : 0;
+	return destination->own_address.half[0] | destination->own_address.half[1] ? 1 : 0;
 }
 
 /* Tells wrap() that the tunnel's header has no checksum; it may be 0 otherwise. */

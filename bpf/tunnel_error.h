@@ -211,8 +211,8 @@ __attribute__((noinline)) int is_about_tunnel(struct __sk_buff *skb,
 		source = offsetof(struct ipv6hdr, saddr);
 		target = offsetof(struct ipv6hdr, daddr);
 	}
-	return is_there(skb, ip + target, error->family, &destination->tunnel_source) &&
-	       is_there(skb, error->quoted + source, error->family, &destination->tunnel_source) &&
+	return is_there(skb, ip + target, error->family, &destination->own_address) &&
+	       is_there(skb, error->quoted + source, error->family, &destination->own_address) &&
 	       is_there(skb, error->quoted + target, error->family, &destination->address);
 }
 
@@ -350,7 +350,7 @@ __attribute__((noinline)) int follow_tunnel_error(struct __sk_buff *skb)
 	if (!entry || has_passed(entry->expires, ticks_now()))
 		return NOT_OURS;
 	control = load_control(entry);
-	if (control_flags(control) & CONNECTION_REPLY || control_method(control) != METHOD_TUNNEL)
+	if (control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) || control_method(control) != METHOD_TUNNEL)
 		return NOT_OURS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);

@@ -242,6 +242,7 @@ class RawPlay:
             verb, *words = shlex.split(step)
             if verb == "ipvsadm" and not COUNTERS.isdisjoint([*words, *stdin.split()]):
                 yield COUNTERS_LAG
+                yield from self._until_sure()
             if verb == "wait":
                 yield float(words[0])
                 yield from self._until_sure()
@@ -285,14 +286,18 @@ class RawPlay:
         raise ValueError(f"not a step of a scenario of raw packets: {step}")
 
     def _until_sure(self) -> Iterator[float]:
-        """Wait on until no entry is about to end or overdue."""
+        """Wait on until no entry is about to end or overdue, and what has ended is gone from both.
+
+        The kernel's timers are late by an eighth, xlvs's sweeper by up to a second.
+        """
         for _ in range(LATEST):
             left = [
                 side.director.shortest(self._number) for side in self._sides if side.director.name == KERNEL
             ]
             if all(soonest is None or soonest > SOON for soonest in left):
-                return
+                break
             yield 1
+        yield 1
 
     def _tidy_up(self) -> None:
         """Remove the services, and set back what was set."""

@@ -18,6 +18,7 @@ from tests.packet.director import (
     real_server,
 )
 from tests.packet.packets import ACK, FIN, RST, SYN, TCP, UDP, ip_length
+from xlvs.datapath.records import ticks_now
 from xlvs.kernel import abi
 from xlvs.model import Destination, Service, ServiceEntry, Stats, added
 
@@ -159,6 +160,21 @@ def test_a_closing_connection_of_a_deleted_real_server(director: Director) -> No
     back = director.entry(key, real_server(1))
     assert (back.active, back.inactive) == (0, 0)
     assert back.stats.connections == 1
+
+
+def test_a_deleted_real_server_is_idle_from_its_last_end_on(director: Director) -> None:
+    """However long ago it was removed: from then on the trash remembers it."""
+    key = director.service(1)
+    director.open(key, ACK, RST)
+    record = director.record(key)
+    director.table.delete_destination(key, real_server(1), key.port)
+    record.removed = ticks_now() - LONG & 0xFFFFFFFF
+    director.expire_all()
+    assert (record.active, record.inactive) == (0, 0)
+    assert ticks_now() - record.removed < LONG
+    director.another_command()
+    director.table.add_destination(key, Destination(real_server(1), key.port))
+    assert director.entry(key, real_server(1)).stats.connections == 1
 
 
 def test_a_real_server_of_another_service_does_not_come_back(director: Director) -> None:

@@ -410,3 +410,17 @@ def test_the_expected_packets_are_right(director: Director) -> None:
         assert checksum(packet[:20]) == 0
         segment = packet[20:]
         assert checksum(packet[12:20] + pack(">HH", TCP, len(segment)) + segment) == 0
+
+
+@pytest.mark.parametrize("one_packet", [False, True], ids=["", "one-packet"])
+def test_a_service_of_all_ports_leaves_each_its_port(director: Director, one_packet: bool) -> None:
+    """Whatever port the real server has (kernel: ip_vs_sched_persist)."""
+    key = ServiceKey(2, UDP, VIP, 0)
+    director.table.add_service(Service(key, "rr", persistence=50, one_packet=one_packet))
+    try:
+        director.table.add_destination(key, Destination(real_server(1), SERVER_PORT, MASQUERADE))
+        for port in (9000, 53):
+            client, server = (CLIENT, director.unused_port()), (real_server(1), port)
+            _passes(director, Masqueraded(UDP, client, (VIP, port), server).asked(b"data"))
+    finally:
+        director.table.delete_service(key)

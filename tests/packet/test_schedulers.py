@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from tests.packet.kernel_model import (
     SCHEDULERS,
     Scheduler,
     Server,
+    WeightedRoundRobin,
     is_active,
     next_state,
     takes_over,
@@ -360,3 +362,66 @@ def test_none_takes_nothing_new(director: Director) -> None:
     verdict, answer = director.tc(refused)
     assert (verdict, answer) == (SENT, error_about(refused, PORT_UNREACHABLE, answer))
     assert director.listing(key).stats.connections == 1
+
+
+class BoundedWeightedRoundRobin(WeightedRoundRobin):
+    """wrr as ip_vs_wrr_schedule() goes over servers of which some take no more: two nested loops."""
+
+    def pick_below(self, bounds: dict[int, int]) -> Server | None:
+        """Choose one that has not all the connections yet that it may have; 0 is no bound."""
+        last, stop = self.mark, None
+        last_pass = restarted = False
+        while True:
+            while self.mark + 1 < len(self.servers):
+                self.mark += 1
+                server = self.servers[self.mark]
+                is_full = 0 < bounds[server.name] <= server.connections
+                if server.weight >= self.threshold and not is_full:
+                    return server
+                if self.mark == stop:
+                    return None
+            self.mark = -1
+            self.threshold -= self.step
+            if self.threshold <= 0:
+                self.threshold = self.first
+                if last_pass or last == -1:
+                    return None
+                restarted = True
+            last_pass = self.threshold <= self.step
+            if last_pass and restarted and last != -1:
+                stop = last
+
+
+LARGE = (120_000, 7, 100, 100_000, 1)
+"""Between those weights there are more passes in vain than a packet has time for."""
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_wrr_of_servers_that_take_no_more(director: Director, seed: int) -> None:
+    chance = Random(seed)
+    weights = list(LARGE) if seed < 2 else [chance.choice((1, 2, 3, 6, 40, 60)) for _ in range(4)]
+    chance.shuffle(weights)
+    key = director.unused_key()
+    director.table.add_service(Service(key, "wrr"))
+    kernel = BoundedWeightedRoundRobin([])
+    bounds: dict[int, int] = {}
+    for name, weight in enumerate(weights, start=1):
+        bounds[name] = 2 if weight > 1000 else chance.randint(0, 4) if len(weights) == 4 else 0
+        director.table.add_destination(
+            key, Destination(real_server(name), key.port, weight=weight, upper_threshold=bounds[name])
+        )
+        server = Server(name)
+        server.weight = weight
+        kernel.added(server)
+    for _ in range(25):
+        chosen = kernel.pick_below(bounds)
+        frame = director.segment(key, director.unused_port(), SYN)
+        verdict, after = director.tc(frame)
+        assert verdict == SENT
+        assert after == (with_one_hop_less(frame) if chosen else error_about(frame, PORT_UNREACHABLE, after))
+        if chosen:
+            chosen.connections += 1
+        listed = {
+            one.destination.address: one.stats.connections for one in director.listing(key).destinations
+        }
+        assert listed == {real_server(one.name): one.connections for one in kernel.servers}

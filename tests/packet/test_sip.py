@@ -510,8 +510,8 @@ def test_a_real_server_of_two_services(director: Director) -> None:
 
 def test_a_command_that_died_is_mended(director: Director) -> None:
     with _calls(director, VIP, MASQUERADE) as calls:
-        descriptor = director.maps.descriptor("callers")
-        for key in bpf.keys(descriptor, 20):
+        descriptor = director.maps.descriptor("senders")
+        for key in bpf.keys(descriptor, len(bytes(abi.Sender()))):
             bpf.delete(descriptor, key)
         director.maps.settings.changing = 1
         director.table.begin_change()

@@ -27,7 +27,7 @@ from tests.packet.icmp_errors import TOO_BIG, error_about
 from tests.packet.packets import ACK, DONT_FRAGMENT, ETHERNET_SIZE, SYN, TCP, UDP, packed
 from tests.packet.translated import whole_packet
 from xlvs.datapath.records import seconds_to_ticks
-from xlvs.model import ROUTE, TUNNEL, Tunnel
+from xlvs.model import ROUTE, TUNNEL, Service, Tunnel
 
 ROUTERS = {FAR_SERVER: packed("10.0.1.254"), FAR_SERVER6: packed("fd01::254")}
 SOURCES = {FAR_SERVER: packed("10.0.1.1"), FAR_SERVER6: packed("fd01::1")}
@@ -329,3 +329,15 @@ def test_ip_options_before_the_tunnel(director: Director) -> None:
     frame = one.error(3, 4, 1300, quoted, options=b"\1" * 40)
     verdict, after = director.tc(frame)
     assert (verdict, after) == (SENT, one.told(3, 4, 1300 - 40, sent[32:], after))
+
+
+def test_no_packet_is_a_templates(director: Director) -> None:
+    """A template stands under client port 0: an error about a packet from there is not about it."""
+    one = Tunnelled(director, VIP, FAR_SERVER, Tunnel("ipip"))
+    director.table.edit_service(Service(one.key, "rr", persistence=50, netmask=32))
+    one.client = (CLIENT, director.unused_port())
+    sent = bytearray(one.send(b"", SYN))
+    assert director.tc(one.error(3, 1, 0, bytes(sent)))[0] == SENT
+    port = one.overhead + 20
+    sent[port : port + 2] = bytes(2)
+    _is_untouched(director, one.error(3, 1, 0, bytes(sent)))

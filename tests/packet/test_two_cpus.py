@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from tests.packet import children
-from tests.packet.director import SENT, Director, real_server
-from tests.packet.packets import ACK, FIN, RST, SYN, UDP
+from tests.packet.director import CLIENT, SENT, Director, real_server
+from tests.packet.packets import ACK, FIN, RST, SYN, TCP, UDP
+from tests.packet.translated import Masqueraded
 from xlvs.datapath.load import Capacity
 from xlvs.datapath.records import seconds_to_ticks, ticks_now
 from xlvs.kernel import abi
@@ -152,6 +153,36 @@ def test_the_states_of_one_connection_from_two_cpus(director: Director) -> None:
     entry = director.entry(key, real_server(1))
     assert len(states) == len(ports) == entry.active + entry.inactive
     assert entry.inactive == sum(inactive for _, inactive in states)
+
+
+def test_fins_of_both_sides_at_once(make_director: Callable[[Capacity], Director]) -> None:
+    """Whichever comes first, the second finds the state that it left: both sides are closed."""
+    count = 3000
+    director = make_director(Capacity(count * 4, 16, 64))
+    key = director.service(1, method=MASQUERADE, server_port=8080)
+    connections = [
+        Masqueraded(TCP, (CLIENT, 2000 + number), (key.address, key.port), (real_server(1), 8080))
+        for number in range(count)
+    ]
+    sides: tuple[list[bytes], list[bytes]] = ([], [])
+    for one in connections:
+        for before, _ in (one.asked(flags=SYN), one.answered(flags=SYN | ACK), one.asked()):
+            assert director.tc(director.frame(before))[0] == SENT
+        for side, (before, _) in zip(sides, (one.asked(flags=FIN), one.answered(flags=FIN)), strict=True):
+            side.append(director.frame(before))
+    together = InStep()
+
+    def close(who: int) -> Callable[[], None]:
+        def run() -> None:
+            for step, frame in enumerate(sides[who], start=1):
+                together.wait(who, step)
+                assert director.tc(frame)[0] == SENT
+
+        return run
+
+    children.run_together(close(0), close(1), cpus=_cpus())
+    states = Counter(one.state for one in director.table.connections())
+    assert states == {"TIME_WAIT": count}
 
 
 def test_both_directions_of_the_same_connections_at_once(

@@ -28,6 +28,7 @@ _EVENTS = {
     "xdp_forwarded": "packets forwarded at XDP",
     "expired": "connections expired",
     "no_destination": "dropped: no real server to choose",
+    "strays": "dropped: from a real server, of no connection; it was told (nat_icmp_send)",
     "unavailable": "dropped: the connection's real server was removed",
     "unroutable": "dropped: no route to the real server",
     "ttl_exceeded": "dropped: TTL used up",

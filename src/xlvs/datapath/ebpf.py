@@ -74,7 +74,7 @@ class EbpfDatapath:
         self._maps = maps
         self._forget_places()
         self._in_change = False
-        self._callers_changed = False
+        self._senders_changed = False
         # What a change has found out already; nobody else changes services meanwhile.
         self._indices: dict[bytes, int] | None = None
         self._routes: dict[bytes, rtnetlink.Route] | None = None
@@ -189,8 +189,8 @@ class EbpfDatapath:
         self._scheduling.finish()
         self._scheduling.may_wait = self._in_change = False
         self._indices = self._routes = None
-        if self._callers_changed:
-            self._write_callers()
+        if self._senders_changed:
+            self._write_senders()
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -218,7 +218,7 @@ class EbpfDatapath:
             if flags & abi.DESTINATION_AVAILABLE and index not in kept:
                 self._places.discard(index)
         self._count_all()
-        self._callers_changed = True
+        self._senders_changed = True
 
     def _count_all(self) -> None:
         """Tell the packet path for what of `SPECIAL` there are services."""
@@ -249,7 +249,7 @@ class EbpfDatapath:
         record = self._maps.service(index)
         record.run = start
         describe_service(record, service)
-        self._note_engine(record.flags)
+        self._note_senders(record.flags)
         bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
         self._count(NOTHING_SPECIAL, record)
 
@@ -271,7 +271,7 @@ class EbpfDatapath:
         for destination, _ in old.picks:
             hand_down(record, self._maps.destination(destination))
         self._count(before, record)
-        self._note_engine(old_flags | record.flags)
+        self._note_senders(old_flags | record.flags)
 
     def delete_service(self, key: model.ServiceKey) -> None:
         """See `Datapath.delete_service`."""
@@ -291,7 +291,7 @@ class EbpfDatapath:
             # (kernel: __ip_vs_update_dest).
             self._records.reset_base("destination", destination)
         old_flags, record.flags = record.flags, 0
-        self._note_engine(old_flags)
+        self._note_senders(old_flags)
         self._places.free_service(index)
         self._places.free_run(start)
         self._count(before, record)
@@ -308,21 +308,21 @@ class EbpfDatapath:
             if was != does:
                 setattr(settings, name, getattr(settings, name) + does - was)
 
-    def _note_engine(self, flags: int) -> None:
+    def _note_senders(self, flags: int) -> None:
         """Note a change of a service with those flags, or of its real servers.
 
-        With a persistence engine, the packet path has to know who may begin calls.
+        The packet path may have to know them by what they send from.
         """
-        if flags & abi.SERVICE_SIP:
-            self._callers_changed = True
+        if flags & abi.SERVICE_SIP or self._maps.settings.sysctl[abi.SYSCTL_NAT_ICMP_SEND]:
+            self._senders_changed = True
             if not self._in_change:
-                self._write_callers()
+                self._write_senders()
 
-    def _write_callers(self) -> None:
-        from xlvs.datapath import callers  # most do without it
+    def _write_senders(self) -> None:
+        from xlvs.datapath import senders  # most do without it
 
-        callers.write(self._maps, self._scheduling)
-        self._callers_changed = False
+        senders.write(self._maps, self._scheduling)
+        self._senders_changed = False
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
@@ -359,7 +359,7 @@ class EbpfDatapath:
 
         replacement.switch(delete_the_others)
         self._count_all()
-        self._note_engine(abi.SERVICE_SIP)
+        self._note_senders(abi.SERVICE_SIP)
 
     def zero(self, key: model.ServiceKey | None = None) -> None:
         """See `Datapath.zero`."""
@@ -420,6 +420,10 @@ class EbpfDatapath:
         from xlvs.datapath import sysctls
 
         sysctls.store(self._maps.settings, values)
+        if "nat_icmp_send" in values:
+            self._senders_changed = True
+            if not self._in_change:
+                self._write_senders()
 
     # --- destinations ------------------------------------------------------
 
@@ -442,7 +446,7 @@ class EbpfDatapath:
         describe(record, destination, route)
         hand_down(self._maps.service(service), record)
         self._scheduling.switch_added(service, run, start)
-        self._note_engine(self._maps.service(service).flags)
+        self._note_senders(self._maps.service(service).flags)
 
     def edit_destination(self, key: model.ServiceKey, destination: model.Destination) -> None:
         """See `Datapath.edit_destination`."""
@@ -463,7 +467,7 @@ class EbpfDatapath:
         describe(record, destination, route)
         hand_down(self._maps.service(service), record)
         self._scheduling.switch(service, run, start)
-        self._note_engine(self._maps.service(service).flags)
+        self._note_senders(self._maps.service(service).flags)
 
     def delete_destination(self, key: model.ServiceKey, address: bytes, port: int) -> None:
         """See `Datapath.delete_destination`."""
@@ -476,7 +480,7 @@ class EbpfDatapath:
         run = runs.change(old, [*old.picks[:place], *old.picks[place + 1 :]])
         self._scheduling.switch(service, run, self._scheduling.place(service, run))
         self._places.discard(old.picks[place][0])
-        self._note_engine(self._maps.service(service).flags)
+        self._note_senders(self._maps.service(service).flags)
 
     def _place_in_run(self, run: runs.Run, address: bytes, port: int) -> int | None:
         sought = padded(address) + port.to_bytes(2, "big")  # as they stand in the record, side by side

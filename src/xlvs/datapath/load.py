@@ -107,7 +107,7 @@ def map_entries(limits: abi.Limits) -> dict[str, int]:
         "service_index": limits.services,
         "services": limits.services,
         "destinations": limits.destinations,
-        "callers": limits.destinations,
+        "senders": limits.destinations,
         "pool": limits.pool,
         "service_traffic": limits.services * limits.cpus,
         "destination_traffic": limits.destinations * limits.cpus,

@@ -10,12 +10,14 @@ from __future__ import annotations
 from xlvs import errors
 from xlvs.datapath import runs
 from xlvs.datapath.maps import Maps
-from xlvs.datapath.records import padded, seconds_to_ticks, swap_port, ticks_now
+from xlvs.datapath.records import milliseconds_to_ticks, padded, swap_port, ticks_now
 from xlvs.kernel import abi
 
-TRASH_SECONDS = 120
-"""How long a removed real server without connections is remembered (kernel:
-``IP_VS_DEST_TRASH_PERIOD``)."""
+ROUND_MILLISECONDS = 61_440
+"""Between two of the kernel's looks into its trash (``ip_vs_dest_trash_expire``): half of
+``IP_VS_DEST_TRASH_PERIOD``, a minute, and what its coarse timer makes of that at any HZ."""
+ROUNDS = 2
+"""So many rounds after the one that found it idle, a removed real server is forgotten."""
 
 
 class Places:
@@ -98,6 +100,8 @@ class Places:
         """Take a destination out of use, and remember it while it has connections."""
         record = self._maps.destination(index)
         record.removed = ticks_now()
+        if not self._has_trash():
+            self._maps.settings.trash_started = record.removed
         record.flags &= ~abi.DESTINATION_AVAILABLE
         if self._trash is not None:
             self._remember(index)
@@ -117,17 +121,38 @@ class Places:
             self._trash = {}
             top = self._maps.settings.destinations_top
             for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top)):
-                if flags & abi.DESTINATION_USED and not flags & abi.DESTINATION_AVAILABLE:
+                if _is_removed(flags) and not self._is_forgotten(index):
                     self._remember(index)
         return self._trash
 
+    def _has_trash(self) -> bool:
+        """Whether any removed real server is remembered."""
+        if self._trash is not None:
+            return bool(self._trash)
+        top = self._maps.settings.destinations_top
+        return any(
+            _is_removed(flags) and not self._is_forgotten(index)
+            for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top))
+        )
+
     def _remember(self, index: int) -> None:
         record = self._maps.destination(index)
-        age = (ticks_now() - record.removed) & 0xFFFFFFFF
-        if self._is_idle(index) and age >= seconds_to_ticks(TRASH_SECONDS):
-            return
         name = (bytes(record.owner), bytes(record.address), swap_port(record.port))
         self._remembered()[name] = index
+
+    def _is_forgotten(self, index: int) -> bool:
+        """Whether a removed real server was idle for so long that the kernel would have forgotten it.
+
+        Rounds begin with a removal while nothing is remembered (`settings.trash_started`):
+        what was idle before that was forgotten then.
+        """
+        if not self._is_idle(index):
+            return False
+        started = self._maps.settings.trash_started
+        period = milliseconds_to_ticks(ROUND_MILLISECONDS)
+        idle = (self._maps.destination(index).removed - started) & 0xFFFFFFFF
+        now = (ticks_now() - started) & 0xFFFFFFFF
+        return idle > now or now // period - idle // period > ROUNDS
 
     def _is_idle(self, index: int) -> bool:
         record = self._maps.destination(index)
@@ -138,3 +163,7 @@ class Places:
         trash = self._remembered()
         idle = [name for name, index in trash.items() if self._is_idle(index)]
         return [trash.pop(name) for name in idle]
+
+
+def _is_removed(flags: int) -> bool:
+    return bool(flags & abi.DESTINATION_USED) and not flags & abi.DESTINATION_AVAILABLE

@@ -55,11 +55,7 @@ SYSCTLS = {
         _on_off("ignore_tunneled"),
         model.Sysctl("lblc_expiration", str(_DAY), 0, _MAX_SECONDS),
         model.Sysctl("lblcr_expiration", str(_DAY), 0, _MAX_SECONDS),
-        _fixed(
-            "nat_icmp_send",
-            "0",
-            "real servers' packets without a connection are the stack's, which answers or routes them",
-        ),
+        _on_off("nat_icmp_send"),
         model.Sysctl("pmtu_disc", "1", _LOWEST, _HIGHEST),
         model.Sysctl("run_estimation", "1", _LOWEST, _HIGHEST),
         _on_off("schedule_icmp"),
@@ -106,13 +102,27 @@ def _checked(name: str, text: str) -> str:
             stays = "cannot be set" if one.default is None else f"stays {one.default!r}"
             raise errors.NotSupported(f"{name} {stays}: {one.refusal}")
         return one.default
-    try:
-        number = int(text, 0)
-    except ValueError:
-        raise errors.InvalidOperation(f"{name} takes a number, not {text!r}") from None
+    number = _number(text)
+    if number is None:
+        raise errors.InvalidOperation(f"{name} takes a number, not {text!r}")
     if not one.low <= number <= one.high:
         raise errors.OutOfRange(f"{name} is {one.low} to {one.high}, not {number}")
     return str(number)
+
+
+def _number(text: str) -> int | None:
+    """What a file under /proc/sys takes for a number: 8, 010 or 0x8 (kernel: ``proc_get_long``)."""
+    written = text.strip(" \t\n")
+    digits = written.removeprefix("-")
+    is_hexadecimal = digits[:2] in ("0x", "0X")
+    if not digits.isascii() or not (digits.isalnum() if is_hexadecimal else digits.isdigit()):
+        return None
+    base = 16 if is_hexadecimal else 8 if digits.startswith("0") else 10
+    try:
+        number = int(digits, base)
+    except ValueError:
+        return None
+    return -number if written.startswith("-") else number
 
 
 def set_defaults(settings: abi.Settings) -> None:

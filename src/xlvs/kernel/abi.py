@@ -138,10 +138,11 @@ SYSCTL_SECURE_TCP = 8
 SYSCTL_AMEMTHRESH = 9
 SYSCTL_AM_DROPRATE = 10
 SYSCTL_SCHEDULE_ICMP = 11
-SYSCTL_PMTU_DISC = 12
-SYSCTL_IGNORE_TUNNELED = 13
-SYSCTL_RUN_ESTIMATION = 14
-SYSCTL_COUNT = 15
+SYSCTL_NAT_ICMP_SEND = 12
+SYSCTL_PMTU_DISC = 13
+SYSCTL_IGNORE_TUNNELED = 14
+SYSCTL_RUN_ESTIMATION = 15
+SYSCTL_COUNT = 16
 
 # enum tunnel_checksum
 TUNNEL_NO_CHECKSUM = 0
@@ -286,7 +287,7 @@ class Destination(LittleEndianStructure):
     owner: ServiceKey
     upper_threshold: int
     lower_threshold: int
-    tunnel_source: Array[c_uint8]
+    own_address: Array[c_uint8]
     tunnel_kind: int
     tunnel_checksum: int
     tunnel_port: int
@@ -319,7 +320,7 @@ class Destination(LittleEndianStructure):
         ("owner", ServiceKey),
         ("upper_threshold", c_uint32),
         ("lower_threshold", c_uint32),
-        ("tunnel_source", c_uint8 * 16),
+        ("own_address", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
         ("tunnel_checksum", c_uint8),
         ("tunnel_port", c_uint16),
@@ -415,18 +416,20 @@ class Interface(LittleEndianStructure):
     ]
 
 
-class Caller(LittleEndianStructure):
-    """``struct caller``, 24 bytes."""
+class Sender(LittleEndianStructure):
+    """``struct sender``, 24 bytes."""
 
     address: Array[c_uint8]
     port: int
     family: int
-    pad: Array[c_uint8]
+    protocol: int
+    pad: int
     _fields_ = [
         ("address", c_uint8 * 16),
         ("port", c_uint16),
         ("family", c_uint8),
-        ("pad", c_uint8 * 5),
+        ("protocol", c_uint8),
+        ("pad", c_uint32),
     ]
 
 
@@ -452,7 +455,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 368 bytes."""
+    """``struct settings``, 384 bytes."""
 
     abi_version: int
     full_at: int
@@ -480,6 +483,8 @@ class Settings(LittleEndianStructure):
     mark_set_changed: int
     occupied: int
     drop_counter: int
+    trash_started: int
+    pad_base: int
     total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
@@ -503,17 +508,19 @@ class Settings(LittleEndianStructure):
         ("any_port_services", c_uint32),
         ("idle_services", c_uint32),
         ("rehoming_services", c_uint32),
-        ("sysctl", c_int32 * 15),
+        ("sysctl", c_int32 * 16),
         ("mark_set", c_uint32),
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
         ("drop_counter", c_uint32),
+        ("trash_started", c_uint32),
+        ("pad_base", c_uint32),
         ("total_base", Traffic),
     ]
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 112 bytes."""
+    """``struct events``, 120 bytes."""
 
     table_full: int
     no_destination: int
@@ -526,6 +533,7 @@ class Events(LittleEndianStructure):
     forwarded: int
     no_call_id: int
     defended: int
+    strays: int
     unchecked: int
     stateless: int
     evicted: int
@@ -541,6 +549,7 @@ class Events(LittleEndianStructure):
         ("forwarded", c_uint64),
         ("no_call_id", c_uint64),
         ("defended", c_uint64),
+        ("strays", c_uint64),
         ("unchecked", c_uint64),
         ("stateless", c_uint64),
         ("evicted", c_uint64),

@@ -145,6 +145,21 @@ def test_every_setting_has_a_place_in_the_packet_path_or_a_reason() -> None:
         assert has_place != bool(one.refusal), name
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("010", "8"), ("0x1f", "31"), ("0X10", "16"), ("-017", "-15"), ("00", "0"), ("-0", "0"), (" 7 ", "7")],
+)
+def test_numbers_are_read_as_the_kernel_reads_them(type_sysctl: Type, text: str, value: str) -> None:
+    assert type_sysctl(f"amemthresh={text}") == (0, f"net.ipv4.vs.amemthresh = {value}\n", "")
+
+
+@pytest.mark.parametrize("text", ["09", "0b1", "0o7", "1_0", "+1", "--1", "0x", "x1", "1 2", "\u0661", "-"])
+def test_what_the_kernel_does_not_take_for_a_number(type_sysctl: Type, text: str) -> None:
+    code, out, complaint = type_sysctl(f"amemthresh={text}")
+    assert (code, out) == (1, "")
+    assert "takes a number" in complaint
+
+
 @given(st.text(max_size=12))
 def test_no_text_makes_it_fall(text: str) -> None:
     table = MemoryDatapath()

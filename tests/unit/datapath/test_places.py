@@ -10,8 +10,14 @@ import pytest
 
 from xlvs.datapath import places, runs
 from xlvs.datapath.maps import Maps
-from xlvs.datapath.places import TRASH_SECONDS, Places
-from xlvs.datapath.records import packed_key, seconds_to_ticks, store_address, swap_port
+from xlvs.datapath.places import ROUND_MILLISECONDS, Places
+from xlvs.datapath.records import (
+    milliseconds_to_ticks,
+    packed_key,
+    seconds_to_ticks,
+    store_address,
+    swap_port,
+)
 from xlvs.errors import TableFull
 from xlvs.kernel import abi
 from xlvs.model import TCP, ServiceKey
@@ -67,6 +73,10 @@ class Clock:
         """Let time pass."""
         self.now += seconds_to_ticks(seconds)
 
+    def forward_rounds(self, rounds: float) -> None:
+        """Let time pass, in rounds of the trash's timer."""
+        self.now += milliseconds_to_ticks(int(rounds * ROUND_MILLISECONDS))
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -120,12 +130,52 @@ def test_it_is_forgotten_in_time(clock: Clock) -> None:
     memory = Memory()
     memory.use_destination(0, 11)
     _places(memory).discard(0)
-    clock.forward(TRASH_SECONDS - 1)
+    clock.forward_rounds(2.99)
     assert _returning(_places(memory), 11) == 0
     assert _places(memory).destination() == 1
-    clock.forward(2)
+    clock.forward_rounds(0.02)
     assert _returning(_places(memory), 11) is None
     assert _places(memory).destination() == 0
+
+
+def test_it_is_found_idle_in_the_next_round(clock: Clock) -> None:
+    """So the second of two that are removed one after the other has less time."""
+    memory = Memory()
+    for index in (0, 1):
+        memory.use_destination(index, 11 + index)
+    _places(memory).discard(0)
+    clock.forward_rounds(0.9)
+    _places(memory).discard(1)
+    clock.forward_rounds(2.05)
+    assert (_returning(_places(memory), 11), _returning(_places(memory), 12)) == (0, 1)
+    clock.forward_rounds(0.1)
+    assert (_returning(_places(memory), 11), _returning(_places(memory), 12)) == (None, None)
+
+
+def test_its_time_begins_when_it_is_idle(clock: Clock) -> None:
+    memory = Memory()
+    record = memory.use_destination(0, 11)
+    record.active = 1
+    _places(memory).discard(0)
+    clock.forward_rounds(10.5)
+    record.removed, record.active = clock.now, 0  # as the packet path does: note_end()
+    clock.forward_rounds(2.4)
+    assert _returning(_places(memory), 11) == 0
+    clock.forward_rounds(0.2)
+    assert _returning(_places(memory), 11) is None
+
+
+def test_rounds_begin_anew_when_all_are_forgotten(clock: Clock) -> None:
+    memory = Memory()
+    for index in (0, 1):
+        memory.use_destination(index, 11 + index)
+    _places(memory).discard(0)
+    clock.forward_rounds(5.9)
+    _places(memory).discard(1)
+    clock.forward_rounds(2.9)
+    assert (_returning(_places(memory), 11), _returning(_places(memory), 12)) == (None, 1)
+    clock.forward_rounds(0.2)
+    assert _returning(_places(memory), 12) is None
 
 
 @pytest.mark.parametrize("counter", ["active", "inactive", "persistent"])
@@ -133,7 +183,7 @@ def test_with_connections_it_is_remembered_for_ever(clock: Clock, counter: str) 
     memory = Memory()
     setattr(memory.use_destination(0, 11), counter, 1)
     _places(memory).discard(0)
-    clock.forward(100 * TRASH_SECONDS)
+    clock.forward(100_000)
     known = _places(memory)
     assert [known.destination() for _ in range(3)] == [1, 2, 3]
     with pytest.raises(TableFull):
