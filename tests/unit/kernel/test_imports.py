@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "xlvs.errors": (),
     "xlvs.kernel": ("xlvs.errors", "xlvs.kernel"),
     "xlvs.datapath": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath"),
+    "xlvs.keepalived": ("xlvs.errors", "xlvs.model", "xlvs.keepalived"),
     "xlvs.lab": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab"),
 }
 
