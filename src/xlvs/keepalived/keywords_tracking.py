@@ -17,7 +17,7 @@ from xlvs.keepalived.numbers import (
 )
 from xlvs.keepalived.origin import Position, Script
 from xlvs.keepalived.redundancy import BfdInstance, ParameterMatch, TrackFile, TrackProcess, TrackScript
-from xlvs.keepalived.scripts import command, find_user
+from xlvs.keepalived.scripts import command, find_user, quoted
 from xlvs.keepalived.statements import Action, Cursor, Section
 from xlvs.model import IPV4
 
@@ -150,7 +150,7 @@ def _script_count(field: str) -> Action:
 def _script_run_as(block: _Block, at: Cursor) -> None:
     ids = find_user(at, at.word(1), at.words[2] if len(at.words) > 2 else "")
     if ids is None:
-        shown = " ".join(block.fields.get("script", ()))
+        shown = quoted(block.fields.get("script", ()))
         at.report(f"Unable to set uid/gid for script {shown}")
     block.fields["ids"] = ids
     block.fields["user"] = at.words[1], at.words[2] if len(at.words) > 2 else ""

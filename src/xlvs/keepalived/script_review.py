@@ -143,7 +143,19 @@ def _review_redundancy(redundancy: Redundancy, review: _Review, findings: Findin
         replace(one, notify=_review_notify(one.notify, review), tracking=_without(one.tracking, names))
         for one in redundancy.sync_groups
     )
+    if instances:
+        trackings = [one.tracking for one in instances] + [one.tracking for one in groups]
+        scripts = _used(scripts, trackings, findings)
     return replace(redundancy, scripts=tuple(scripts), instances=instances, sync_groups=groups)
+
+
+def _used(scripts: list[TrackScript], trackings: list[Tracking], findings: Findings) -> list[TrackScript]:
+    """The track scripts that something tracks; the others are reported."""
+    used = {one.name for tracking in trackings for one in tracking.scripts}
+    for script in scripts:
+        if script.name not in used:
+            findings.add(Severity.ERROR, f"Warning - script {script.name} is not used", script.position)
+    return [script for script in scripts if script.name in used]
 
 
 def _without(tracking: Tracking, names: set[str]) -> Tracking:
