@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlvs.daemon import supervisor
+from xlvs.daemon.client import run_folder
 from xlvs.daemon.control import Control
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.service import CYCLE, Service
-from xlvs.daemon.state import Store, run_folder
+from xlvs.daemon.state import Store
 from xlvs.daemon.status import status
 from xlvs.datapath import open_datapath
 from xlvs.datapath.interface import Datapath

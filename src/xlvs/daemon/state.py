@@ -18,16 +18,9 @@ from xlvs.daemon.describe import key_text
 from xlvs.daemon.health import RealServerState, ServerKey, VirtualServerState
 from xlvs.daemon.overrides import Drain, Overrides, Target
 from xlvs.kernel.bpffs import make_run_folder
-from xlvs.kernel.namespaces import network_cookie, outermost_process
 from xlvs.model import Destination, ServiceKey, Tunnel
 
-FOLDER = "/run/xlvs/xlvsd"
 _VERSION = 1
-
-
-def run_folder() -> str:
-    """The folder of this network namespace's daemon; it need not be there."""
-    return f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
 
 
 class Store:
