@@ -55,7 +55,7 @@ def prepare(connection: Connection, kind: int, protocol: int = 0) -> socket.sock
 
 def refusal(error: OSError) -> str:
     """An error of the network as part of a sentence: ``connection refused``."""
-    if error.errno is None:
+    if error.errno is None or error.errno < 0:  # of the resolver
         return str(error) or type(error).__name__
     if error.errno == errno.ECONNREFUSED:
         return "connection refused"

@@ -45,7 +45,7 @@ async def check(checker: DnsCheck) -> Result:
     try:
         with prepare(connection, socket.SOCK_DGRAM) as asked:
             async with asyncio.timeout(connection.timeout):
-                await loop.sock_connect(asked, socket_address(connection))
+                asked.connect(socket_address(connection))  # a datagram socket does not wait
                 await loop.sock_sendall(asked, question(identity, checker.name, checker.record_type))
                 while True:
                     code = response_code(await loop.sock_recv(asked, 65535), identity)

@@ -35,7 +35,7 @@ async def check(checker: PingCheck) -> Result:
             if raw and version4:  # the kernel sums for the others
                 packet = packet[:2] + _checksum(packet).to_bytes(2, "big") + packet[4:]
             async with asyncio.timeout(connection.timeout):
-                await loop.sock_connect(asked, socket_address(connection))
+                asked.connect(socket_address(connection))  # a datagram socket does not wait
                 await loop.sock_sendall(asked, packet)
                 while True:
                     answer = await loop.sock_recv(asked, 2048)

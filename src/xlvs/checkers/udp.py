@@ -18,7 +18,7 @@ async def check(checker: UdpCheck) -> Result:
     try:
         with prepare(connection, socket.SOCK_DGRAM) as asked:
             async with asyncio.timeout(connection.timeout):
-                await loop.sock_connect(asked, socket_address(connection))
+                asked.connect(socket_address(connection))  # a datagram socket does not wait
                 await loop.sock_sendall(asked, checker.payload)
                 answer = await loop.sock_recv(asked, 65535)
     except TimeoutError as error:
