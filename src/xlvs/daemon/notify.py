@@ -19,6 +19,7 @@ from xlvs.daemon.health import DOWN, QUORUM_GAINED, QUORUM_LOST, UP, Event
 from xlvs.keepalived.addresses import format_address
 from xlvs.keepalived.configuration import Configuration
 from xlvs.keepalived.origin import NotifyFifo, Script
+from xlvs.keepalived.script_security import Standing, explanation, judge
 from xlvs.keepalived.settings import GlobalSettings
 
 _log = logging.getLogger("xlvsd")
@@ -121,9 +122,12 @@ class Notifier:
     def _run(self, script: Script | None) -> None:
         if script is None:
             return
-        reason = scripts.refusal(script, self._settings.enable_script_security)
-        if reason:
-            _log.warning("script %s is not run: %s", script.path, reason)
+        # Judged when the configuration was read, and again: others may have changed it since.
+        judgement = judge(script)
+        if not judgement.may_run(self._settings.enable_script_security):
+            _log.warning("script %s is not run: %s", script.path, explanation(judgement))
+            return
+        if judgement.standing is Standing.NOT_RUN:
             return
         self._begin(self._run_script(script))
 
