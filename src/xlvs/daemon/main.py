@@ -62,11 +62,13 @@ def run(options: Options) -> int:
     Raises `XlvsError` where it cannot begin: another xlvsd runs in this network
     namespace, the configuration cannot be run, or the caller may not.
     """
+    from xlvs.kernel.namespaces import live_network_cookies
     from xlvs.kernel.privilege import require_root
 
     require_root()
     store = Store(run_folder())
     store.make_folder()
+    store.forget_others(live_network_cookies())
     with _only_one(store.folder), _pid_file(options.pid_file):
         _raise_limits()
         return asyncio.run(_Process(options, store).run())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,14 @@ class Store:
         """Make the folder, root's alone; raises `OSError`."""
         make_run_folder(os.path.dirname(self.folder))
         os.makedirs(self.folder, 0o700, exist_ok=True)
+
+    def forget_others(self, live_cookies: set[int]) -> None:
+        """Remove what was kept for network namespaces that are gone."""
+        above, own = os.path.split(self.folder)
+        live = {own, *(f"{cookie:x}" for cookie in live_cookies)}
+        for name in os.listdir(above):
+            if name not in live:
+                shutil.rmtree(f"{above}/{name}", ignore_errors=True)
 
     def write_decisions(self, overrides: Overrides) -> None:
         """Keep the operator's decisions; they are on their way to survive when this returns."""
