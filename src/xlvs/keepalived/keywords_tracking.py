@@ -488,6 +488,6 @@ def add_tracking_roots(root: Section) -> None:
     """Enter the blocks of this module."""
     root.add("track_file", _track_file, "NAME", "A file with a number.", block=TRACK_FILE)
     root.add("vrrp_track_file", _track_file, "NAME", "Its old name.", block=TRACK_FILE)
-    root.add("vrrp_script", _vrrp_script, "NAME", "A script to track.", block=VRRP_SCRIPT)
+    root.add("vrrp_script", _vrrp_script, "NAME", "A script that VRRP instances track.", block=VRRP_SCRIPT)
     root.add("vrrp_track_process", _vrrp_track_process, "NAME", "A process to track.", block=TRACK_PROCESS)
     root.add("bfd_instance", _bfd_instance, "NAME", "A BFD session.", block=BFD_INSTANCE)
