@@ -94,10 +94,17 @@ def _status(arguments: argparse.Namespace) -> int:
                     report.update(_loaded(maps))
                 finally:
                     maps.close()
+    from xlvs.daemon import client
+
+    report["daemon"] = client.status()
     if arguments.json:
         print(json.dumps(report, indent=2))
     else:
         print("\n".join(_page(report)))
+        if report["daemon"] is not None:
+            from xlvs.cli import daemon
+
+            print("\n".join(daemon.page(report["daemon"])))
     return 0 if report["loaded"] else 3
 
 

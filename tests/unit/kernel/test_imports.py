@@ -18,6 +18,17 @@ MAY_IMPORT = {
     "xlvs.errors": (),
     "xlvs.kernel": ("xlvs.errors", "xlvs.kernel"),
     "xlvs.datapath": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath"),
+    "xlvs.keepalived": ("xlvs.errors", "xlvs.model", "xlvs.keepalived"),
+    "xlvs.checkers": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.keepalived", "xlvs.checkers"),
+    "xlvs.daemon": (
+        "xlvs.errors",
+        "xlvs.model",
+        "xlvs.kernel",
+        "xlvs.datapath",
+        "xlvs.keepalived",
+        "xlvs.checkers",
+        "xlvs.daemon",
+    ),
     "xlvs.lab": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab"),
 }
 

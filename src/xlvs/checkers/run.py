@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which module checks what."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from xlvs.checkers import dns, file, http, misc, ping, smtp, tcp, udp
+from xlvs.checkers.result import Result
+from xlvs.keepalived import checks
+from xlvs.keepalived.configuration import TlsClient
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What checks need besides their own configuration: the client's certificate for TLS."""
+
+    tls: TlsClient = field(default_factory=TlsClient)
+
+
+def start(
+    checker: checks.Checker,
+    surroundings: Surroundings,
+    loop: asyncio.AbstractEventLoop,
+    done: Callable[[Result], None],
+) -> Callable[[], None]:
+    """Begin one check; ``done`` is called once with its result, maybe before this returns.
+
+    Returns what ends the check without a result.  A TCP check takes no task: there may
+    be thousands a second.
+    """
+    if isinstance(checker, checks.TcpCheck):
+        return tcp.start(checker, loop, done)
+    task = loop.create_task(_timed(checker, surroundings))
+
+    def finished(task: asyncio.Task[Result]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            done(Result(False, f"the check itself failed: {error!r}") if error else task.result())
+
+    task.add_done_callback(finished)
+    return lambda: None if task.done() else _cancel(task)
+
+
+async def _timed(checker: checks.Checker, surroundings: Surroundings) -> Result:
+    began = time.monotonic()
+    result = await check(checker, surroundings)
+    return result._replace(seconds=time.monotonic() - began)
+
+
+async def check(checker: checks.Checker, surroundings: Surroundings) -> Result:
+    """Run one check of whatever kind."""
+    match checker:
+        case checks.HttpCheck():
+            return await http.check(checker, surroundings.tls)
+        case checks.MiscCheck():
+            return await misc.check(checker)
+        case checks.SmtpCheck():
+            return await smtp.check(checker)
+        case checks.DnsCheck():
+            return await dns.check(checker)
+        case checks.UdpCheck():
+            return await udp.check(checker)
+        case checks.PingCheck():
+            return await ping.check(checker)
+        case checks.FileCheck():
+            return file.check(checker)
+        case checks.GrpcCheck():
+            from xlvs.checkers import grpc
+
+            return await grpc.check(checker, surroundings.tls)
+        case checks.TcpCheck():
+            done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+            end = tcp.start(
+                checker, done.get_loop(), lambda result: None if done.done() else done.set_result(result)
+            )
+            try:
+                return await done
+            finally:
+                end()
+        case checks.BfdCheck():
+            return Result(False, "BFD sessions are not kept by xlvsd")
+
+
+def _cancel(task: asyncio.Task[Result]) -> None:
+    task.cancel()

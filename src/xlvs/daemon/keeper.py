@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the daemon knows, between checks on one side and the table on the other.
+
+No clock, socket or thread: `xlvs.daemon.service` brings results and time, runs the
+rounds, and tells the world.  So a test can drive it through any history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from xlvs.checkers.verdict import Verdict
+from xlvs.daemon.describe import key_text
+from xlvs.daemon.desired import Wanted, desired_of, ramping
+from xlvs.daemon.health import (
+    DOWN,
+    Event,
+    RealServerState,
+    ServerKey,
+    VirtualServerState,
+    changes_weight,
+    settle,
+)
+from xlvs.daemon.overrides import Drain, Overrides, Target
+from xlvs.daemon.reconcile import Change, Present
+from xlvs.daemon.upkeep import Place, Report, Round
+from xlvs.keepalived.checks import Checker
+from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
+from xlvs.keepalived.settings import HandEdits
+from xlvs.model import Destination, Service, ServiceKey
+
+
+class Keeper:
+    """Configuration, health, decisions, and the table that follows from them."""
+
+    def __init__(
+        self,
+        verdict_of: Callable[[Checker], Verdict],
+        overrides: Overrides | None = None,
+        saved: dict[str, VirtualServerState] | None = None,
+        owned: Iterable[ServiceKey] = (),
+    ) -> None:
+        self._verdict_of = verdict_of
+        self._saved = saved or {}
+        self._owned = set(owned)
+        self._wanted: Wanted = {}
+        self._by_server: dict[ServerKey, list[ServiceKey]] = {}
+        self._applied: Wanted | None = None
+        self._left: dict[Place, Service | Destination | None] = {}
+        self._ramping: set[ServerKey] = set()
+        self.overrides = overrides or Overrides()
+        self.configuration = Configuration()
+        self.states: dict[ServerKey, VirtualServerState] = {}
+        self.servers: dict[ServerKey, VirtualServer] = {}
+
+    # --- configuration -------------------------------------------------------
+
+    def configure(self, configuration: Configuration, have: Present) -> list[Event]:
+        """Go by another configuration; `settle` every virtual server afterwards.
+
+        What is known of servers that stay is kept.  Of those that are new, what was saved
+        is believed; else that a real server which stands in the table is up.  Returns what
+        is gone.
+        """
+        before, old_states = self.servers, self.states
+        changed = configuration != self.configuration
+        self.configuration = configuration
+        self.servers = {server.key: server for server in configuration.virtual_servers}
+        self.states = {}
+        for key, server in self.servers.items():
+            state = old_states.get(key)
+            if state is None:
+                state = self._saved.pop(key_text(key), None) or adopted(server, have)
+            keys = {one.key for one in server.real_servers}
+            state.real_servers = {place: one for place, one in state.real_servers.items() if place in keys}
+            self.states[key] = state
+        targets = {(key, one.key) for key, server in self.servers.items() for one in server.real_servers}
+        overrides = self.overrides.limited_to(targets)
+        self.overrides = overrides.without_edits() if changed and before else overrides
+        if changed:
+            self._left = {}
+        self._wanted, self._by_server, self._ramping = {}, {}, set()
+        return gone(before, old_states, self.servers)
+
+    def believed(self, checker: Checker, users: Iterable[tuple[VirtualServer, RealServer]]) -> Verdict:
+        """A first verdict for a probe that ``users`` need: what they all already believe.
+
+        A checker that says a weight has to say it anew.
+        """
+        beliefs = set()
+        for server, real_server in users:
+            state = self.states[server.key].real_servers.get(real_server.key)
+            beliefs.add(state.up if state is not None else None)
+        if beliefs == {True} and not changes_weight(checker):
+            return Verdict(True, reason="adopted from before")
+        return Verdict()
+
+    # --- health ----------------------------------------------------------------
+
+    def settle(self, keys: Iterable[ServerKey], now: float) -> list[Event]:
+        """Take the verdicts in for those virtual servers; what has become otherwise."""
+        events: list[Event] = []
+        for key in keys:
+            server = self.servers[key]
+
+            def weight_of(one: RealServer, weight: int, key: ServerKey = key) -> int:
+                return self.overrides.weight_of((key, one.key), weight)
+
+            events += settle(server, self.states[key], self._verdict_of, now, weight_of)
+            self._recompute(key, now)
+        return events
+
+    def _recompute(self, key: ServerKey, now: float) -> None:
+        server, state = self.servers[key], self.states[key]
+        part = desired_of(
+            server, state, self.overrides, now, unchecked=self.configuration.settings.start_unchecked
+        )
+        for service in self._by_server.get(key, ()):
+            del self._wanted[service]
+        self._by_server[key] = list(part)
+        self._wanted.update(part)
+        if ramping(server, state, now):
+            self._ramping.add(key)
+        else:
+            self._ramping.discard(key)
+
+    def ramp(self, now: float) -> bool:
+        """Go on with slow starts; whether there is one."""
+        slow = list(self._ramping)
+        for key in slow:
+            self._recompute(key, now)
+        return bool(slow)
+
+    # --- operators ---------------------------------------------------------------
+
+    def decide(self, overrides: Overrides, now: float) -> list[Event]:
+        """Go by other decisions of the operator; what has become otherwise."""
+        old, new = self.overrides, overrides
+        touched = {
+            target[0]
+            for target in old.drains.keys() | new.drains.keys()
+            if old.drains.get(target) != new.drains.get(target)
+        } | {
+            target[0]
+            for target in old.weights.keys() | new.weights.keys()
+            if old.weights.get(target) != new.weights.get(target)
+        }
+        self.overrides = overrides
+        return self.settle([key for key in self.servers if key in touched], now)
+
+    def drained(self, have: Present, now: float) -> list[tuple[Target, Drain, str]]:
+        """Drains that are at their end, as they are from then on, with the reason."""
+        ended = []
+        for target, drain in self.overrides.drains.items():
+            if drain.removed or target[0] not in self.servers:
+                continue
+            reason = ""
+            if drain.deadline is not None and now >= drain.deadline:
+                reason = "deadline"
+            elif self._quiet(target, have):
+                reason = "no connections"
+            if reason:
+                ended.append((target, Drain(drain.since, drain.deadline, removed=True), reason))
+        return ended
+
+    def _quiet(self, target: Target, have: Present) -> bool:
+        """Whether a real server that takes no new connections has none left."""
+        server = self.servers[target[0]]
+        real_server = next(one for one in server.real_servers if one.key == target[1])
+        if not (self.states[server.key].real_servers[real_server.key].up):
+            return False
+        for service in server.services:
+            destination = server.destination_for(service, real_server)
+            row = have.get(service.key, (service, {}))[1].get((destination.address, destination.port))
+            if row is not None and (row[3] or row[4] or row[5]):
+                return False
+        return True
+
+    # --- the table -----------------------------------------------------------------
+
+    def round(self) -> Round:
+        """What the next round needs to know."""
+        settings = self.configuration.settings
+        first = self._applied is None
+        return Round(
+            dict(self._wanted), self._applied, frozenset(self._owned), settings.hand_edits, self._left,
+            flush=first and settings.lvs_flush,
+        )  # fmt: skip
+
+    def take(self, one: Round, report: Report, now: float) -> list[Change]:
+        """Take in what a round has found; returns the hand edits that are kept as decisions."""
+        self._applied = report.applied
+        self._owned = set(one.wanted)
+        self._left = report.left
+        if self.configuration.settings.hand_edits is not HandEdits.ADOPT:
+            return []
+        adopted_edits = [change for change in report.edits if (change.key, change.place) in report.left]
+        overrides = self.overrides
+        for change in adopted_edits:
+            overrides = self._adopt(overrides, change)
+        if overrides != self.overrides:
+            self.overrides = overrides
+            for key in self.servers:
+                self._recompute(key, now)
+        return adopted_edits
+
+    def _adopt(self, overrides: Overrides, change: Change) -> Overrides:
+        """A hand edit as a decision.  What is none (a service's own fields) is left in the table."""
+        key, place, have, want = change
+        if place is None:
+            return overrides
+        if isinstance(have, Destination) and isinstance(want, Destination):
+            target = self._target(key, place)
+            if target is not None and have == want.replace(weight=have.weight):
+                self._left.pop((key, place), None)
+                return overrides.with_weight(target, have.weight)
+            return overrides
+        self._left.pop((key, place), None)
+        if isinstance(have, Destination):
+            return overrides.with_added(key, place, have)
+        return overrides.with_removed(key, place)
+
+    def _target(self, key: ServiceKey, place: tuple[bytes, int]) -> Target | None:
+        for server_key, services in self._by_server.items():
+            if key not in services:
+                continue
+            server = self.servers[server_key]
+            service = next(one for one in server.services if one.key == key)
+            for real_server in server.real_servers:
+                destination = server.destination_for(service, real_server)
+                if (destination.address, destination.port) == place:
+                    return server_key, real_server.key
+        return None
+
+
+def adopted(server: VirtualServer, have: Present) -> VirtualServerState:
+    """What the table that is there tells of a virtual server that is new to this daemon.
+
+    A real server that takes connections was found healthy by whoever put it there.  One
+    of weight 0 may have failed, and is unknown.
+    """
+    state = VirtualServerState()
+    for real_server in server.real_servers:
+        standing = []
+        for service in server.services:
+            destination = server.destination_for(service, real_server)
+            found = have.get(service.key)
+            row = found[1].get((destination.address, destination.port)) if found else None
+            standing.append(row is not None and (row[3] > 0 or real_server.destination.weight == 0))
+        if standing and all(standing):
+            state.real_servers[real_server.key] = RealServerState(True, reason="adopted from the table")
+    return state
+
+
+def gone(
+    before: dict[ServerKey, VirtualServer],
+    states: dict[ServerKey, VirtualServerState],
+    after: dict[ServerKey, VirtualServer],
+) -> list[Event]:
+    """What a reload takes away: each real server that was up goes down for whoever is notified.
+
+    Of a virtual server that goes as a whole this is told only with omega, as in keepalived.
+    """
+    events = []
+    for key, server in before.items():
+        left = after.get(key)
+        if left is None and not server.omega:
+            continue
+        stays = {one.key for one in left.real_servers} if left is not None else set()
+        for real_server in server.real_servers:
+            state = states[key].real_servers.get(real_server.key)
+            if real_server.key not in stays and state is not None and state.up:
+                text = f"Removing service {server.real_server_name(real_server)} from VS {server.name}"
+                events.append(Event(DOWN, server, real_server, "removed by a reload", log=(text,)))
+    return events

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The process of xlvsd: signals, reload, watchdog, one daemon for each network namespace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from xlvs.daemon import supervisor
+from xlvs.daemon.client import run_folder
+from xlvs.daemon.control import Control
+from xlvs.daemon.notify import Notifier
+from xlvs.daemon.service import CYCLE, Service
+from xlvs.daemon.state import Store
+from xlvs.daemon.status import status
+from xlvs.datapath import open_datapath
+from xlvs.datapath.interface import Datapath
+from xlvs.errors import Unavailable, XlvsError
+from xlvs.keepalived.configuration import Configuration
+
+_log = logging.getLogger("xlvsd")
+
+_STUCK = 60.0
+"""Seconds without a look at the table after which the watchdog is not told that we are alive."""
+_FILES = 65536
+"""Open files to ask for: each check under way is one."""
+_END_SCRIPTS = 5.0
+
+DATA_FILE = "keepalived_check.data"
+"""What SIGUSR1 writes, in the folder for temporary files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run.
+
+    ``read`` reads the configuration; it raises `XlvsError` for one that cannot be run.
+    ``leave_services`` (-I) leaves the table as it is at the end.  ``pid_file`` is empty
+    for none.
+    """
+
+    read: Callable[[], Configuration]
+    leave_services: bool = False
+    pid_file: str = ""
+
+
+def run(options: Options) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code.
+
+    Raises `XlvsError` where it cannot begin: another xlvsd runs in this network
+    namespace, the configuration cannot be run, or the caller may not.
+    """
+    from xlvs.kernel.namespaces import live_network_cookies
+    from xlvs.kernel.privilege import require_root
+
+    require_root()
+    store = Store(run_folder())
+    store.make_folder()
+    store.forget_others(live_network_cookies())
+    with _only_one(store.folder), _pid_file(options.pid_file):
+        _raise_limits()
+        return asyncio.run(_Process(options, store).run())
+
+
+@contextlib.contextmanager
+def _only_one(folder: str) -> Any:
+    """Hold the lock of this network namespace's daemon; raises `Unavailable` where one runs."""
+    descriptor = os.open(f"{folder}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+            raise Unavailable(
+                f"xlvsd runs already in this network namespace (process {pid or 'unknown'})",
+                "Have it read its configuration anew: kill -HUP " + (pid or "PID"),
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _pid_file(path: str) -> Any:
+    if not path:
+        yield
+        return
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _raise_limits() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _open(write: bool) -> contextlib.AbstractContextManager[Datapath]:
+    return open_datapath(write=write, load=write)
+
+
+def _is_local(address: bytes) -> bool:
+    from xlvs.kernel.rtnetlink import LOCAL_ROUTE, route_to
+
+    return route_to(address).kind == LOCAL_ROUTE
+
+
+class _Process:
+    def __init__(self, options: Options, store: Store) -> None:
+        self._options = options
+        self._store = store
+        self._started = time.time()
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
+        self._leave = options.leave_services
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (
+            signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+        ):  # fmt: skip
+            loop.add_signal_handler(number, self._signals.put_nowait, number)
+        configuration = self._options.read()
+        notifier = Notifier()
+        self._service = service = Service(self._store, _open, notifier, _is_local)
+        control = Control(f"{self._store.folder}/control", service, lambda: status(service, self._started))
+        if configuration.settings.startup_script is not None:
+            await self._run_script(
+                configuration.settings.startup_script, configuration.settings.startup_script_timeout
+            )
+        await control.open()
+        alive = loop.create_task(self._be_alive())
+        try:
+            await service.start(configuration)
+            # A large configuration is built once and stays: no need to walk it again and again.
+            gc.collect()
+            gc.freeze()
+            supervisor.tell("READY=1", f"STATUS=Keeping {len(service.keeper.servers)} virtual servers")
+            await self._serve()
+            supervisor.tell("STOPPING=1")
+            _log.info("Stopping")
+        finally:
+            alive.cancel()
+            await control.close()
+            await service.stop(leave=self._leave)
+            settings = service.keeper.configuration.settings
+            if settings.shutdown_script is not None:
+                await self._run_script(settings.shutdown_script, settings.shutdown_script_timeout)
+            await notifier.close(_END_SCRIPTS)
+        return 0
+
+    async def _serve(self) -> None:
+        while True:
+            number = await self._signals.get()
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                # SIGQUIT is what systemd sends for a restart: the next one takes over.
+                self._leave = self._leave or number == signal.SIGQUIT
+                return
+            if number == signal.SIGHUP:
+                await self._reload()
+            else:
+                self._dump(number)
+
+    async def _reload(self) -> None:
+        supervisor.reloading()
+        began = time.monotonic()
+        try:
+            configuration = await asyncio.to_thread(self._options.read)
+        except (XlvsError, OSError) as error:
+            _log.error("The configuration was not reloaded, the one before goes on: %s", error)
+            self._service.report("reload failed", reason=str(error))
+        else:
+            await self._service.reload(configuration)
+            _log.info("Reload finished in %.3f seconds", time.monotonic() - began)
+            self._service.report("reloaded")
+        supervisor.tell("READY=1", f"STATUS=Keeping {len(self._service.keeper.servers)} virtual servers")
+
+    def _dump(self, number: int) -> None:
+        """Write what is known to a file, as keepalived does on SIGUSR1 and SIGUSR2."""
+        folder = self._service.keeper.configuration.settings.tmp_config_directory or tempfile.gettempdir()
+        path = os.path.join(folder, DATA_FILE if number == signal.SIGUSR1 else "keepalived.stats")
+        content = json.dumps(status(self._service, self._started), indent=2)
+        try:
+            # Not through a link that somebody has put there.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(content + "\n")
+        except OSError as error:
+            _log.warning("%s could not be written: %s", path, error.strerror)
+        else:
+            _log.info("Printing checker data to %s", path)
+
+    async def _be_alive(self) -> None:
+        pause = supervisor.watchdog_seconds()
+        while pause is not None:
+            if time.monotonic() - self._service.last_round < max(_STUCK, 10 * CYCLE):
+                supervisor.tell("WATCHDOG=1")
+            await asyncio.sleep(pause)
+
+    async def _run_script(self, script: Any, seconds: float) -> None:
+        from xlvs.checkers import script as scripts
+
+        try:
+            process = await scripts.start(script)
+        except OSError as error:
+            _log.warning("script %s cannot be run: %s", script.path, error)
+            return
+        if await scripts.finish(process, seconds) is None:
+            _log.warning("script %s took longer than %g s and was ended", script.path, seconds)

@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Health checking and the table, running: what `Keeper` knows, moved by checks and by time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from xlvs.checkers.result import Result
+from xlvs.checkers.run import Surroundings
+from xlvs.checkers.schedule import Probe, Scheduler, probe_key
+from xlvs.checkers.verdict import Verdict
+from xlvs.daemon import upkeep
+from xlvs.daemon.describe import change_text
+from xlvs.daemon.health import DOWN, QUORUM_LOST, UP, Event, ServerKey
+from xlvs.daemon.keeper import Keeper
+from xlvs.daemon.notify import Notifier
+from xlvs.daemon.overrides import Drain, Overrides, Target
+from xlvs.daemon.reconcile import Present, Refusal, differences, present
+from xlvs.daemon.state import Store
+from xlvs.errors import XlvsError
+from xlvs.keepalived.checks import Checker
+from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
+from xlvs.keepalived.settings import FlushOnStop
+from xlvs.model import ServiceKey, Timeouts
+
+_log = logging.getLogger("xlvsd")
+
+CYCLE = 5.0
+"""Seconds from one look at the table to the next while nothing happens."""
+QUICK_CYCLE = 1.0
+"""The same during a drain or a slow start."""
+_TOGETHER = 0.05
+"""Seconds for which changes are gathered, to be made together."""
+_SAVE_EVERY = 2.0
+_EVENTS_KEPT = 1000
+
+_EVENT_NAMES = {
+    UP: "real server up",
+    DOWN: "real server down",
+}
+
+
+class Service:
+    """All that xlvsd does for IPVS."""
+
+    def __init__(
+        self,
+        store: Store,
+        open_datapath: upkeep.Opener,
+        notifier: Notifier,
+        is_local: Callable[[bytes], bool] = lambda _: True,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._store = store
+        self._open = open_datapath
+        self._notifier = notifier
+        self._is_local = is_local
+        saved, owned = store.read_health()
+        self.scheduler = Scheduler(self._loop, self._told, time.time)
+        self.keeper = Keeper(self._verdict_of, store.read_decisions(), saved, owned)
+        self._users: dict[Checker, list[tuple[VirtualServer, RealServer]]] = {}
+        self._dirty: set[ServerKey] = set()
+        self._settling: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._round = asyncio.Lock()
+        self._keeping: asyncio.Task[None] | None = None
+        self._said: set[str] = set()
+        self._unsaved = True
+        self._saved_at = 0.0
+        self._old_timeouts: Timeouts | None = None
+        self.last_round = time.monotonic()
+        self.have: Present = {}
+        self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS_KEPT)
+        self.followers: set[asyncio.Queue[dict[str, Any]]] = set()
+
+    # --- life --------------------------------------------------------------------
+
+    async def start(self, configuration: Configuration) -> None:
+        """Adopt the table that is there, begin to check, bring the table to what it should be."""
+        await self.reload(configuration)
+        self._keeping = self._loop.create_task(self._keep())
+
+    async def reload(self, configuration: Configuration) -> None:
+        """Go by another configuration; what stays as it was is not touched."""
+        async with self._round:
+            try:
+                self.have = await asyncio.to_thread(self._read_table)
+            except (XlvsError, OSError) as error:
+                self._say_once(f"The table cannot be read: {error}")
+                self.have = {}
+            events = self.keeper.configure(configuration, self.have)
+            self._users = {}
+            checkers: list[Checker] = []
+            for server in configuration.virtual_servers:
+                for real_server in server.real_servers:
+                    for checker in real_server.checkers:
+                        self._users.setdefault(probe_key(checker), []).append((server, real_server))
+                        checkers.append(checker)
+            self.scheduler.configure(
+                checkers,
+                Surroundings(configuration.tls),
+                lambda checker: self.keeper.believed(checker, self._users[probe_key(checker)]),
+            )
+            self._notifier.configure(configuration)
+            self._suspend()
+            self._tell(events + self.keeper.settle(self.keeper.servers, time.time()))
+            await self._apply_timeouts()
+        self._wake.set()
+
+    async def stop(self, *, leave: bool) -> None:
+        """End all checks, and remove the services unless they are to be left."""
+        self.scheduler.stop()
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        self._save()
+        if leave:
+            return
+        await asyncio.to_thread(self._clear)
+        for server in self.keeper.servers.values():
+            if server.omega:
+                self._tell_end(server)
+        # What was removed has not been found healthy by anybody, next time.
+        self._store.write_health({}, ())
+
+    def _tell_end(self, server: VirtualServer) -> None:
+        state = self.keeper.states[server.key]
+        for real_server in server.real_servers:
+            if state.real_servers[real_server.key].up:
+                text = f"Shutting down service {server.real_server_name(real_server)} from VS {server.name}"
+                _log.info(text)
+                self._notifier.tell(Event(DOWN, server, real_server, "Shutting down"), stopping=True)
+        self._notifier.tell(Event(QUORUM_LOST, server), stopping=True)
+
+    def _clear(self) -> None:
+        """Remove our services, as lvs_flush_on_stop says how; what others have made stays."""
+        if not self.have and not self.keeper.servers:
+            return
+        everything = self.keeper.configuration.settings.lvs_flush_on_stop is FlushOnStop.ALL
+        owned = self.keeper.round()
+        try:
+            with self._open(False) as datapath:
+                have = present(datapath.table())
+            if not have:
+                return
+            with self._open(True) as datapath:
+                have = present(datapath.table())
+                if everything:
+                    datapath.flush()
+                else:
+                    keys = owned.owned | owned.wanted.keys()
+                    for change in differences(have, {}, keys):
+                        datapath.delete_service(change.key)
+                if self._old_timeouts is not None:
+                    datapath.set_timeouts(self._old_timeouts)
+        except (XlvsError, OSError) as error:
+            _log.error("The services could not be removed: %s", error)
+
+    # --- checks ------------------------------------------------------------------
+
+    def _verdict_of(self, checker: Checker) -> Verdict:
+        probe = self.scheduler.probes.get(probe_key(checker))
+        return probe.verdict if probe is not None else Verdict()
+
+    def _told(self, probe: Probe, result: Result, changed: bool) -> None:
+        """A check has a result: the path of thousands a second, unless something has changed."""
+        if not changed:
+            if not result.ok:
+                self._log_failure(probe, result)
+            return
+        users = self._users.get(probe.checker, ())
+        name = users[0][0].real_server_name(users[0][1]) if users else ""
+        keyword = probe.checker.keyword
+        if result.ok:
+            if probe.verdict.since:
+                _log.info("%s on service %s success: %s.", keyword, name, result.reason)
+        else:
+            retry = probe.checker.schedule.retry
+            after = f" after {retry} {'retry' if retry == 1 else 'retries'}" if retry else ""
+            _log.info("%s on service %s failed%s: %s.", keyword, name, after, result.reason)
+        self._dirty.update(server.key for server, _ in users)
+        if self._settling is None and self._dirty:
+            self._settling = self._loop.call_later(_TOGETHER / 2, self._settle)
+
+    def _log_failure(self, probe: Probe, result: Result) -> None:
+        everything = self.keeper.configuration.settings.checker_log_all_failures
+        users = self._users.get(probe.checker, ())
+        if users and (everything or self._logs_all(probe, users)):
+            name = users[0][0].real_server_name(users[0][1])
+            _log.info("%s on service %s failed: %s.", probe.checker.keyword, name, result.reason)
+
+    @staticmethod
+    def _logs_all(probe: Probe, users: list[tuple[VirtualServer, RealServer]] | tuple[()]) -> bool:
+        return any(
+            checker.schedule.log_all_failures and probe_key(checker) == probe.checker
+            for _, real_server in users
+            for checker in real_server.checkers
+        )
+
+    def _settle(self) -> None:
+        self._settling = None
+        keys = [key for key in self._dirty if key in self.keeper.servers]
+        self._dirty.clear()
+        self._tell(self.keeper.settle(keys, time.time()))
+        self._wake.set()
+
+    def _suspend(self) -> None:
+        """Let the checks of virtual servers rest that have ha_suspend and whose address is elsewhere."""
+        resting = {
+            server.key
+            for server in self.keeper.servers.values()
+            if server.ha_suspend
+            and not server.fwmark
+            and not any(self._is_local(service.key.address) for service in server.services)
+        }
+        if resting or any(probe.paused for probe in self.scheduler.probes.values()):
+            self.scheduler.pause(
+                lambda key: all(server.key in resting for server, _ in self._users.get(key, ()))
+            )
+
+    # --- telling -----------------------------------------------------------------
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            for line in event.log:
+                _log.info("%s", line)
+            self._notifier.tell(event)
+            server, real_server = event.virtual_server, event.real_server
+            self.report(
+                _EVENT_NAMES.get(event.kind, event.kind),
+                virtual_server=server.name,
+                real_server=server.real_server_name(real_server) if real_server is not None else None,
+                reason=event.reason or (event.log[0] if event.log else None),
+            )
+        if events:
+            self._unsaved = True
+
+    def report(self, event: str, **fields: Any) -> None:
+        """Note an event, and tell those who follow."""
+        line = {"time": round(time.time(), 3), "event": event}
+        line.update({key: value for key, value in fields.items() if value is not None})
+        self.events.append(line)
+        for queue in list(self.followers):
+            if queue.full():
+                self.followers.discard(queue)  # a reader that has stopped reading
+            else:
+                queue.put_nowait(line)
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            _log.error("%s", text)
+
+    # --- the table ---------------------------------------------------------------
+
+    def _read_table(self) -> Present:
+        with self._open(False) as datapath:
+            return present(datapath.table())
+
+    async def _apply_timeouts(self) -> None:
+        wanted = self.keeper.configuration.settings.lvs_timeouts
+        if wanted.tcp or wanted.tcp_fin or wanted.udp:
+            try:
+                await asyncio.to_thread(self._set_timeouts, Timeouts(wanted.tcp, wanted.tcp_fin, wanted.udp))
+            except (XlvsError, OSError) as error:
+                self._say_once(f"lvs_timeouts could not be set: {error}")
+
+    def _set_timeouts(self, timeouts: Timeouts) -> None:
+        with self._open(True) as datapath:
+            if self._old_timeouts is None:
+                self._old_timeouts = datapath.timeouts()
+            datapath.set_timeouts(timeouts)
+
+    async def _keep(self) -> None:
+        """Round after round: at each change, and every `CYCLE` seconds."""
+        while True:
+            pause = CYCLE
+            began = time.monotonic()
+            try:
+                async with self._round:
+                    pause = await self.round()
+            except (XlvsError, OSError) as error:
+                self._say_once(f"The table could not be kept: {error}")
+            took = time.monotonic() - began
+            self.last_round = time.monotonic()
+            # A large table is not looked at more than a twentieth of the time.
+            try:
+                async with asyncio.timeout(max(pause, 20 * took)):
+                    await self._wake.wait()
+                await asyncio.sleep(_TOGETHER)
+            except TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def round(self) -> float:
+        """One round; returns the seconds after which the next one is due."""
+        now = time.time()
+        self._suspend()
+        slow = self.keeper.ramp(now)
+        one = self.keeper.round()
+        report = await asyncio.to_thread(upkeep.run, one, self._open)
+        self.have = report.have
+        kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}
+        for change in report.edits:
+            found = (change.key, change.place)
+            fate = "kept" if found in kept else "left" if found in report.left else "put right"
+            text = change_text(change)
+            _log.warning("The table was changed by somebody else: %s (%s)", text, fate)
+            self.report("hand edit", change=text, then=fate)
+        if kept:
+            self._store.write_decisions(self.keeper.overrides)
+        for refusal in report.refused:
+            self._say_refused(refusal)
+        if not report.refused:
+            self._said.clear()  # whatever comes is news again
+        overrides = self.keeper.overrides
+        for target, drain, reason in self.keeper.drained(report.have, now):
+            overrides = overrides.with_drain(target, drain)
+            names = self.names(target)
+            _log.info("Drained service %s of VS %s: %s, removing it", names[1], names[0], reason)
+            self.report("drained", virtual_server=names[0], real_server=names[1], reason=reason)
+        if overrides is not self.keeper.overrides:
+            self.decide(overrides)
+        if self._unsaved and time.monotonic() - self._saved_at > _SAVE_EVERY:
+            self._save()
+        draining = any(not drain.removed for drain in overrides.drains.values())
+        return QUICK_CYCLE if slow or draining or self._unsaved else CYCLE
+
+    def _say_refused(self, refusal: Refusal) -> None:
+        want = refusal.change.want if refusal.change.want is not None else refusal.change.have
+        self._say_once(f"The data plane refuses {want}: {refusal.error}")
+
+    def _save(self) -> None:
+        try:
+            self._store.write_health(self.keeper.states, self.owned())
+        except OSError as error:
+            self._say_once(f"{self._store.folder}: what was found out could not be saved: {error}")
+        self._unsaved = False
+        self._saved_at = time.monotonic()
+
+    def owned(self) -> set[ServiceKey]:
+        """The services that are this daemon's."""
+        one = self.keeper.round()
+        return set(one.owned | one.wanted.keys())
+
+    # --- operators ---------------------------------------------------------------
+
+    def names(self, target: Target) -> tuple[str, str]:
+        """A virtual server and its real server as logs name them."""
+        server = self.keeper.servers[target[0]]
+        real_server = next(one for one in server.real_servers if one.key == target[1])
+        return server.name, server.real_server_name(real_server)
+
+    def decide(self, overrides: Overrides) -> None:
+        """Take a decision of the operator: written down first, then brought about.  Raises `OSError`."""
+        self._store.write_decisions(overrides)
+        self._tell(self.keeper.decide(overrides, time.time()))
+        self._wake.set()
+
+    def drain(self, target: Target, seconds: float | None) -> None:
+        """Let a real server take no new connections, and remove it after its last one."""
+        now = time.time()
+        deadline = None if seconds is None else now + seconds
+        self.decide(self.keeper.overrides.with_drain(target, Drain(now, deadline)))
+        names = self.names(target)
+        _log.info("Draining service %s of VS %s", names[1], names[0])
+        self.report("draining", virtual_server=names[0], real_server=names[1], deadline=deadline)
+
+    def undrain(self, target: Target) -> None:
+        """Let a real server take connections again."""
+        self.decide(self.keeper.overrides.with_drain(target, None))
+        names = self.names(target)
+        _log.info("No longer draining service %s of VS %s", names[1], names[0])
+        self.report("undrained", virtual_server=names[0], real_server=names[1])
+
+    def set_weight(self, target: Target, weight: int | None) -> None:
+        """Give a real server another weight than the configuration does; None: that one again."""
+        self.decide(self.keeper.overrides.with_weight(target, weight))
+        names = self.names(target)
+        said = "as configured" if weight is None else str(weight)
+        _log.info("Weight of service %s of VS %s: %s, by the operator", names[1], names[0], said)
+        self.report("weight set", virtual_server=names[0], real_server=names[1], weight=weight)

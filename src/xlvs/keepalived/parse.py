@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A keepalived.conf into a `Configuration`, with everything that was found wrong with it.
+
+keepalived reads a configuration once for global_defs and then once for each of
+its processes.  So global_defs hold for everything, wherever they stand; all
+else has to come before what refers to it.  The statements are read once here
+and walked twice.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from xlvs.keepalived.completion import Completion
+from xlvs.keepalived.configuration import Configuration, TlsClient
+from xlvs.keepalived.diagnostics import Diagnostic, Findings, Verdict
+from xlvs.keepalived.drafts import Draft
+from xlvs.keepalived.global_settings import global_settings
+from xlvs.keepalived.keywords_global import add_global_roots
+from xlvs.keepalived.keywords_server import add_server_roots
+from xlvs.keepalived.keywords_tracking import add_tracking_roots
+from xlvs.keepalived.keywords_vrrp import add_vrrp_roots
+from xlvs.keepalived.reader import Reader, Statement
+from xlvs.keepalived.redundancy_completion import redundancy
+from xlvs.keepalived.script_review import review_scripts
+from xlvs.keepalived.statements import Cursor, Incomplete, Section
+from xlvs.keepalived.surroundings import Surroundings
+
+GLOBALS = Section("")
+"""What is read first: global_defs and a few keywords outside of blocks."""
+OTHERS = Section("")
+"""Everything else."""
+add_global_roots(GLOBALS)
+add_server_roots(OTHERS)
+add_tracking_roots(OTHERS)
+add_vrrp_roots(OTHERS)
+_GLOBAL_NAMES = tuple(GLOBALS.table)
+GLOBALS.ignore(tuple(OTHERS.table))
+OTHERS.ignore(_GLOBAL_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What reading a configuration came to.
+
+    ``configuration`` is what can be run; with `Verdict.INCOMPLETE` and
+    `Verdict.UNUSABLE` keepalived would not run it.
+    """
+
+    configuration: Configuration
+    diagnostics: tuple[Diagnostic, ...]
+    verdict: Verdict
+
+
+def parse(path: str, surroundings: Surroundings | None = None) -> Outcome:
+    """Read a configuration and all that it includes.
+
+    Errors in it are in the outcome, and what they are about is left out.
+    `ConfigurationError` only when there is nothing to read, or no end of it.
+    """
+    with _collection_paused():
+        return _parse(path, surroundings or Surroundings.of_this_host())
+
+
+def _parse(path: str, around: Surroundings) -> Outcome:
+    findings = Findings()
+    draft = Draft()
+    reader = Reader(path, around, findings)
+    statements: list[Statement] = []
+    try:
+        source = _recorded(reader.statements(), statements)
+        Cursor(reader, source, around, findings).run(GLOBALS, draft)
+        Cursor(reader, iter(statements), around, findings).run(OTHERS, draft)
+    except Incomplete:
+        return Outcome(Configuration(files=tuple(reader.names)), tuple(findings.entries), findings.verdict)
+    completion = Completion(draft, findings)
+    configuration = Configuration(
+        settings=global_settings(draft, around, findings),
+        virtual_servers=completion.virtual_servers(),
+        groups=completion.groups(),
+        tls=draft.tls or TlsClient(),
+        track_files=tuple(draft.track_files.values()),
+        bfd_instances=tuple(draft.bfd_instances.values()),
+        redundancy=redundancy(draft, around, findings),
+        files=tuple(reader.names),
+    )
+    configuration = review_scripts(configuration, findings)
+    return Outcome(configuration, tuple(findings.entries), findings.verdict)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No garbage collection: a large configuration is a million objects, and none of them is garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _recorded(source: Iterable[Statement], record: list[Statement]) -> Iterator[Statement]:
+    for statement in source:
+        record.append(statement)
+        yield statement
