@@ -279,6 +279,20 @@ class Service:
                 self._old_timeouts = datapath.timeouts()
             datapath.set_timeouts(timeouts)
 
+    async def zero(self) -> None:
+        """Let the counters of our services begin at 0."""
+        try:
+            await asyncio.to_thread(self._zero)
+        except (XlvsError, OSError) as error:
+            _log.error("The counters could not be zeroed: %s", error)
+
+    def _zero(self) -> None:
+        owned = self.owned()
+        with self._open(True) as datapath:
+            for entry in present(datapath.table()):
+                if entry in owned:
+                    datapath.zero(entry)
+
     async def _keep(self) -> None:
         """Round after round: at each change, and every `CYCLE` seconds."""
         while True:
