@@ -21,7 +21,7 @@ from importlib import import_module
 
 from xlvs import __version__
 from xlvs.cli.terminal import CommandParser, plain_output
-from xlvs.errors import UsageError, XlvsError, shown
+from xlvs.errors import CannotLook, UsageError, XlvsError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ NOUNS = {
     "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
+    "doctor": ("xlvs.cli.doctor", "find what is wrong with a director, a real server or a lab, and mend it"),
     "manual": ("xlvs.cli.manual", "the man pages, one for each command"),
     "completion": ("xlvs.cli.completion", "what a shell completes command lines by"),
 }
@@ -83,7 +84,7 @@ def _main(words: list[str]) -> int:
         if debug:
             raise
         _complain(error)
-        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+        code = EXIT_USAGE if isinstance(error, (UsageError, CannotLook)) else EXIT_ERROR
     return code
 
 

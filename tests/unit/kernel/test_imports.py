@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "xlvs.errors": (),
     "xlvs.kernel": ("xlvs.errors", "xlvs.kernel"),
     "xlvs.datapath": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath"),
+    "xlvs.doctor": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab", "xlvs.doctor"),
     "xlvs.lab": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab"),
 }
 

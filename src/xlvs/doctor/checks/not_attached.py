@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The data plane is not on every interface, or only at TC.
+
+Clients' packets that come in by an interface without the packet path are not
+balanced.  That may be meant (an interface for management alone), so it is a note; as is an
+interface that could have XDP besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xlvs.doctor.checks import Scenario
+from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.finding import NOTE, Finding, Mend
+
+RANK = 95
+SCENARIOS: tuple[Scenario, ...] = ()  # notes are no findings
+
+
+def examine(cluster: Cluster) -> Iterator[Finding]:
+    """Look where the packet path runs."""
+    for director in cluster.directors:
+        for name in director.director.not_attached:
+            yield Finding(
+                director.name,
+                f"the data plane is not attached to {name} of {director.name}",
+                (f"xlvs status: {name} none",),
+                "Packets for virtual services that come in by it are not balanced.",
+                (Mend(director.name, f"xlvs attach {name}", f"xlvs detach {name}"),),
+                severity=NOTE,
+            )
+        for name, hooks in director.director.hooks.items():
+            if not any(hook.startswith("xdp") for hook in hooks):
+                yield Finding(
+                    director.name,
+                    f"{name} of {director.name} has the packet path at TC alone",
+                    (f"xlvs status: {name} {' '.join(hooks)}",),
+                    "None: TC is the complete path. XDP may forward small packets quicker.",
+                    advice=f"measure it: xlvs attach --mode xdp-generic {name}",
+                    severity=NOTE,
+                )
