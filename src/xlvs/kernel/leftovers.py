@@ -12,8 +12,10 @@ from xlvs.kernel.namespaces import live_network_cookies, outermost_process
 
 RECORDS = "/run/xlvs/realserver"
 """What was set up of real servers in network namespaces, a file for each: its cookie, and ``.json``."""
-REAL_SERVER = ".realserver"
-"""The end of the name of a folder with the pins of real servers' programs; a cookie stands before it."""
+REAL_SERVER = "-realserver"
+"""The end of the name of a folder with the pins of real servers' programs; a cookie stands before it.
+
+A bpffs takes no name with a dot in it."""
 
 
 def sweep() -> None:
@@ -45,11 +47,13 @@ def _cookie(name: str) -> str:
 
 def _is_ours(folder: str) -> bool:
     """Whether a folder is one of pins; tc(8) and ip(8) keep theirs on any bpffs they find."""
-    cookie = _cookie(os.path.basename(folder))
-    return not cookie.strip("0123456789abcdef") and os.path.isdir(f"{folder}/links")
+    name = os.path.basename(folder)
+    has_links = name.endswith(REAL_SERVER) or os.path.isdir(f"{folder}/links")
+    return not _cookie(name).strip("0123456789abcdef") and has_links
 
 
 def _is_attached(folder: str) -> bool:
+    """Whether a director's program is still at an interface; a real server's goes with its namespace."""
     links = f"{folder}/links"
     for name in os.listdir(links) if os.path.isdir(links) else []:
         if name.startswith(("clsact-", "qdisc-")):

@@ -62,7 +62,7 @@ def findings(server: RealServer, view: View, *, recorded: bool) -> Iterator[Find
         yield from _silence(server, view)
     elif server.method != NAT:
         yield from _not_held(server, view)
-    yield from (Finding(FAULT, lack, _APPLY) for lack in guards.lacking(server))
+    yield from (Finding(FAULT, lack, _APPLY) for lack in guards.lacking(server, view.interfaces))
     if server.method != NAT:
         yield from _reverse_path(server, view)
     yield from _way_back(server)

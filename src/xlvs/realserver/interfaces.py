@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from xlvs.errors import UsageError
 from xlvs.kernel import rtnetlink
 from xlvs.realserver import changes
+from xlvs.realserver.wanted import TUNNEL_DEVICES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ class Interface:
 
 
 def ethernet(vips: Iterable[str], named: tuple[str, ...] = ()) -> list[Interface]:
-    """These interfaces; all of Ethernet that are up, without the ports of bridges, where none is named.
+    """These interfaces; all of Ethernet that are up, where none is named.
 
+    Ports of bridges and bonds are not among them: packets are the master's.  Nor are
+    what stands in for tunnel devices in labs.
     Raises `UsageError` for one that is not there or no Ethernet interface.
     """
     held = set(vips)
@@ -47,7 +50,11 @@ def ethernet(vips: Iterable[str], named: tuple[str, ...] = ()) -> list[Interface
         _interface(link, shown[link.name], held)
         for link in present.values()
         if link.name in shown
-        and (link.name in named if named else link.ethernet and link.up and not link.master)
+        and (
+            link.name in named
+            if named
+            else link.ethernet and link.up and not link.master and link.name not in TUNNEL_DEVICES
+        )
     ]
 
 
