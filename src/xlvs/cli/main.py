@@ -35,6 +35,7 @@ NOUNS = {
     "save": ("xlvs.cli.saved", "write the table to a file, for the next boot"),
     "load": ("xlvs.cli.saved", "bring the table to what a file says, and attach the data plane"),
     "run": ("xlvs.cli.saved", "load, wait for a signal, save and detach: for containers"),
+    "realserver": ("xlvs.cli.realserver", "this machine as a real server: VIP, ARP, tunnels, routes"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
     "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),

@@ -119,7 +119,8 @@ class Host:
     listeners: tuple[Listener, ...] = ()
     speaks_vrrp: bool = False
     rules: tuple[Rule, ...] = ()
-    arp_tables: bool = False
+    arp_rules: bool = False
+    silenced: frozenset[Address] = frozenset()
     conntrack: tuple[int, int] | None = None
     clock: str = ""
     director: Director = field(default_factory=Director)
@@ -159,16 +160,24 @@ class Host:
         here = self.setting(f"net.ipv4.conf.{interface}.{name}")
         return max(everywhere, here) if name in _HIGHEST_COUNTS else everywhere | here
 
+    def keeps_silent(self, address: Address) -> bool:
+        """Whether something else than settings keeps the host from answering ARP for an address."""
+        return self.arp_rules or address in self.silenced
+
     def tunnels(self) -> Iterator[Link]:
         """Devices that take packets out of tunnels."""
         return (link for link in self.links if link.kind in _TUNNELS or link.name.startswith("tunl"))
 
     def hidden_addresses(self) -> Iterator[Assigned]:
-        """Addresses of the kind that a real server has of a VIP: on lo or on a tunnel's device."""
-        tunnels = {link.name for link in self.tunnels()}
+        """Addresses as a real server has a VIP: where nobody asks for it (lo, a tunnel's device, dummy0)."""
+        quiet = {link.name for link in self.links if link.kind == "dummy"} | {"lo"}
+        quiet |= {link.name for link in self.tunnels() if link.name.startswith("tunl")}
+        others = {link.name for link in self.tunnels()}
         for assigned in self.addresses:
-            on_loopback = assigned.interface == "lo" and not assigned.address.is_loopback
-            if (on_loopback or assigned.interface in tunnels) and not assigned.address.is_link_local:
+            address = assigned.address
+            alone = assigned.length == address.max_prefixlen and assigned.interface in others
+            beyond = not address.is_loopback and not address.is_link_local
+            if beyond and (assigned.interface in quiet or alone):
                 yield assigned
 
     def interface_towards(self, address: Address) -> str:
@@ -239,7 +248,8 @@ def observe(name: str, role: str = "") -> Host:
         listeners=tuple(_listeners(own)),
         speaks_vrrp=_speaks_vrrp(own),
         rules=firewall.observe(_run),
-        arp_tables=bool(_read(f"{own}/arp_tables_names").strip()),
+        arp_rules=_has_arp_rules(own),
+        silenced=frozenset(_silenced()),
         conntrack=_conntrack(),
         clock=_read(_CLOCK).strip(),
         director=observe_director(own),
@@ -381,6 +391,26 @@ def _address_of_proc(text: str) -> Address:
     address = ip_address(b"".join(words))
     mapped = getattr(address, "ipv4_mapped", None)
     return mapped or address
+
+
+def _has_arp_rules(folder: str) -> bool:
+    """Whether arptables or nftables say something of ARP; what, only asking tells."""
+    if _read(f"{folder}/arp_tables_names").strip():
+        return True
+    tables = json.loads(_run(["nft", "-j", "list", "tables"]) or "{}").get("nftables", [])
+    return any(each.get("table", {}).get("family") in ("arp", "netdev") for each in tables)
+
+
+def _silenced() -> Iterator[Address]:
+    """The VIPs that `xlvs realserver` keeps silent by other means than sysctls, and does so now."""
+    from xlvs.realserver import guards, interfaces, record
+    from xlvs.realserver.wanted import EBPF, HIDDEN, NFT
+
+    with suppress(XlvsError):
+        for server in record.load().servers:
+            kept = server.arp in (EBPF, HIDDEN, NFT)
+            if kept and not guards.lacking(server, interfaces.ethernet((server.vip,))):
+                yield ip_address(server.vip)
 
 
 def _speaks_vrrp(folder: str) -> bool:

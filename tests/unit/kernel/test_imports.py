@@ -18,8 +18,24 @@ MAY_IMPORT = {
     "xlvs.errors": (),
     "xlvs.kernel": ("xlvs.errors", "xlvs.kernel"),
     "xlvs.datapath": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath"),
-    "xlvs.doctor": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab", "xlvs.doctor"),
-    "xlvs.lab": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab"),
+    "xlvs.realserver": ("xlvs.errors", "xlvs.kernel", "xlvs.datapath.hooks", "xlvs.realserver"),
+    "xlvs.lab": (
+        "xlvs.errors",
+        "xlvs.model",
+        "xlvs.kernel",
+        "xlvs.datapath",
+        "xlvs.realserver",
+        "xlvs.lab",
+    ),
+    "xlvs.doctor": (
+        "xlvs.errors",
+        "xlvs.model",
+        "xlvs.kernel",
+        "xlvs.datapath",
+        "xlvs.realserver",
+        "xlvs.lab",
+        "xlvs.doctor",
+    ),
 }
 
 

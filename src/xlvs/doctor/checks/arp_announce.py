@@ -41,7 +41,8 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         wanted = cluster.virtual_addresses_of(host, served)
         # With tunnels nobody on the real server's segment asks for the VIP, or sends to it.
         shared = [each for each in hidden if each.address in wanted and each.interface == "lo"]
-        for link in host.ethernet() if shared and not host.arp_tables else ():
+        shared = [each for each in shared if not host.keeps_silent(each.address)]
+        for link in host.ethernet() if shared else ():
             if host.conf(link.name, "arp_announce") >= 2:
                 continue
             address = shared[0].address

@@ -71,7 +71,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             yield _finding(host, link.name, address, evidence)
     for host, served in servers.values():
         for address in cluster.virtual_addresses_of(host, served):
-            asked = cluster.whole or host.arp_tables
+            asked = cluster.whole or host.keeps_silent(address)
             if isinstance(address, IPv4Address) and not asked and (host.name, address) not in seen:
                 yield from _by_its_settings(host, address)
 
@@ -111,8 +111,7 @@ def _from_afar(
         if any(served.real_server == own for served in cluster.served()):
             yield Finding(
                 str(own), f"real server {own} answers ARP for the VIP {address}", evidence, _EFFECT,
-                advice=f"on {own}: sysctl -w net.ipv4.conf.all.arp_ignore=1 "
-                "net.ipv4.conf.all.arp_announce=2 "
-                "(and in /etc/sysctl.d, for the next boot)",
+                advice=f"on {own}: xlvs realserver add --vip {address}; or by hand: sysctl -w "
+                "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
             )  # fmt: skip
             return

@@ -70,7 +70,9 @@ def _ways(cluster: Cluster, served: Served) -> Iterator[tuple[Host, str, Packet]
     protocol = _PROTOCOLS.get(key.protocol, "")
     translated = served.destination.method == model.MASQUERADE
     arrives = served.real_server if translated else virtual
-    if served.host is not None and isinstance(arrives, IPv4Address):
+    asked = cluster.answer(served)
+    arrived = asked is not None and asked.as_virtual.connected
+    if served.host is not None and isinstance(arrives, IPv4Address) and not arrived:
         yield served.host, "INPUT", Packet(protocol, arrives, served.port)
         yield (
             served.host,

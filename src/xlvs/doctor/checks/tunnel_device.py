@@ -33,20 +33,20 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     """Look at the devices, or where that cannot be, at who answers as the VIP."""
     seen: set[str] = set()
     for served in cluster.served(model.TUNNEL):
-        if served.name in seen or served.is_local:
+        asked = cluster.answer(served)
+        if served.name in seen or served.is_local or (asked and asked.as_virtual.connected):
             continue
         if served.host is None:
-            asked = cluster.answer(served)
             if asked and asked.plain.connected and asked.as_virtual.outcome == SILENT:
                 seen.add(served.name)
                 yield Finding(
                     served.name,
                     f"real server {served.name} does not answer what it gets in a tunnel",
-                    (f"its own address takes connections; {served.virtual} in a tunnel is not answered",),
+                    (f"its own address takes connections, {served.virtual} in a tunnel does not",),
                     _EFFECT,
-                    advice=f"on {served.name}: modprobe ipip; ip link set tunl0 up; ip addr add "
-                    f"{served.virtual}/32 dev tunl0; sysctl -w net.ipv4.conf.tunl0.rp_filter=2 "
-                    "net.ipv4.conf.all.rp_filter=2",
+                    advice=f"on {served.name}: xlvs realserver add --vip {served.virtual} --method tun; or by "
+                    f"hand: modprobe ipip; ip link set tunl0 up; ip addr add {served.virtual}/32 dev tunl0; "
+                    "sysctl -w net.ipv4.conf.tunl0.rp_filter=2 net.ipv4.conf.all.rp_filter=2",
                 )
             continue
         seen.add(served.name)

@@ -49,6 +49,8 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         if address is None or served.is_local or (served.name, address) in seen:
             continue
         asked = cluster.answer(served)
+        if asked and asked.as_virtual.connected:
+            continue  # it takes the VIP's packets without the address: by a redirection, for one
         if served.host is not None:
             if served.host.has(address):
                 continue
@@ -79,9 +81,10 @@ def _finding(
     advice = (
         ""
         if commands
-        else f"on {served.name}: ip addr add {address}/{address.max_prefixlen} dev lo, after sysctl -w "
-        "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2; if it is there, look for "
-        "a firewall that drops packets to the VIP"
+        else f"on {served.name}: xlvs realserver add --vip {address}, or by hand: sysctl -w "
+        "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2; ip addr add "
+        f"{address}/{address.max_prefixlen} dev lo; if it has the VIP, look for a firewall that drops "
+        "packets to it"
     )
     return Finding(
         served.name, f"real server {served.name} does not have the VIP {address}", evidence, _EFFECT,
