@@ -132,9 +132,14 @@ def _visit(arguments: argparse.Namespace) -> int:
 
 
 def _check_anything(patient: Patient, cluster: Cluster) -> None:
-    """Raise `CannotLook` for a host that has no part in any cluster."""
-    if patient.whole or cluster.directors:
+    """Raise `CannotLook` for a host that has no part in any cluster, or a cluster that serves nothing."""
+    if cluster.directors:
         return
+    if patient.whole:
+        raise CannotLook(
+            f"no node of the lab {patient.name} has a virtual service",
+            "Fill the director's table first: xlvs lab exec director -- ipvsadm -A …",
+        )
     host = cluster.hosts[0]
     if any(host.hidden_addresses()):
         return

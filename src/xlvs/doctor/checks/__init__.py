@@ -32,13 +32,14 @@ class Scenario:
 
     ``breaks`` and ``restores`` are (node, command) as typed there; ``hosts``
     are those on which the check then finds something.  The node ``switch`` is
-    the one behind all wires.
+    the one behind all wires.  Where no command mends it, ``mended`` is false.
     """
 
     lab: str
     breaks: tuple[tuple[str, str], ...]
     restores: tuple[tuple[str, str], ...]
     hosts: tuple[str, ...]
+    mended: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""ip_forward is off where the packets of NAT need it.
+"""ip_forward is off where packets need it.
 
 Kernel IPVS sends masqueraded answers by way of FORWARD, which needs ip_forward.
 For xlvs it does not matter (a note says what real servers cannot do without
-it: begin connections of their own through the director).
+it: begin connections of their own through the director).  A router that does not
+forward is none.
 """
 
 from __future__ import annotations
@@ -16,11 +17,27 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import FAULT, NOTE, Finding, Mend
 
 RANK = 52
-SCENARIOS: tuple[Scenario, ...] = ()  # it takes kernel IPVS, which not every kernel has
+SCENARIOS = (
+    Scenario(
+        "tun",
+        breaks=(("router", "sysctl -w net.ipv4.ip_forward=0"),),
+        restores=(("router", "sysctl -w net.ipv4.ip_forward=1"),),
+        hosts=("router",),
+    ),
+)
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:
-    """Look at directors that masquerade."""
+    """Look at directors that masquerade, and at routers."""
+    for router in cluster.hosts:
+        if router.role == "router" and not router.setting("net.ipv4.ip_forward"):
+            yield Finding(
+                router.name,
+                f"ip_forward is off on the router {router.name}",
+                ("net.ipv4.ip_forward is 0",),
+                "Nothing passes from one network to the other.",
+                (_on(router.name),),
+            )
     seen: set[tuple[str, str]] = set()
     for served in cluster.served(model.MASQUERADE):
         director, command = served.director, served.table.command
@@ -38,6 +55,10 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             "Real servers' answers are dropped: every connection times out."
             if kernel
             else "None: xlvs does without. What real servers begin themselves is not forwarded.",
-            (Mend(director.name, "sysctl -w net.ipv4.ip_forward=1", "sysctl -w net.ipv4.ip_forward=0"),),
+            (_on(director.name),),
             severity=FAULT if kernel else NOTE,
         )
+
+
+def _on(host: str) -> Mend:
+    return Mend(host, "sysctl -w net.ipv4.ip_forward=1", "sysctl -w net.ipv4.ip_forward=0")

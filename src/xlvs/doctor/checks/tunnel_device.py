@@ -44,9 +44,9 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                     f"real server {served.name} does not answer what it gets in a tunnel",
                     (f"its own address takes connections, {served.virtual} in a tunnel does not",),
                     _EFFECT,
-                    advice=f"on {served.name}: xlvs realserver add --vip {served.virtual} --method tun; or by "
-                    f"hand: modprobe ipip; ip link set tunl0 up; ip addr add {served.virtual}/32 dev tunl0; "
-                    "sysctl -w net.ipv4.conf.tunl0.rp_filter=2 net.ipv4.conf.all.rp_filter=2",
+                    advice=f"on {served.name}: xlvs realserver add --vip {served.virtual} --method tun, or "
+                    f"by hand: modprobe ipip; ip addr add {served.virtual}/32 dev tunl0; ip link set "
+                    "tunl0 up; sysctl -w net.ipv4.conf.tunl0.rp_filter=2 net.ipv4.conf.all.rp_filter=2",
                 )
             continue
         seen.add(served.name)
