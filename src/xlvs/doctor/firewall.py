@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -101,8 +102,8 @@ def observe(run: Run) -> tuple[Rule, ...]:
         if program == "iptables-save" and (found or _has("iptables-nft-save")):
             continue
         text = run([program])
-        if text:
-            found += parse(text, program.removesuffix("-save"))
+        with suppress(ValueError):  # a quotation that shlex does not understand
+            found += parse(text or "", program.removesuffix("-save"))
     return found
 
 
@@ -207,7 +208,10 @@ _IMPLIED = (
 def _within(text: str, address: IPv4Address | IPv6Address | None) -> bool | None:
     if address is None:
         return None
-    return address in ip_network(text, strict=False)
+    try:
+        return address in ip_network(text, strict=False)
+    except ValueError:
+        return None  # a mask with holes
 
 
 def _protocol(text: str, packet: Packet) -> bool:
