@@ -25,7 +25,7 @@ SLOTS ?= 524288
 BINDIR ?= $(CURDIR)/$(VENV)/bin
 DESTDIR ?=
 
-.PHONY: help build demo test oracle oracle-commands fuzz flood bench-cli check format abi install clean packages
+.PHONY: help build demo test oracle oracle-commands fuzz flood bench-cli check format abi doctor-page install clean packages
 .PHONY: test-packages
 
 help: ## this list
@@ -65,6 +65,9 @@ format: build ## let ruff put imports and layout in order
 
 abi: packages ## write Python's view of bpf/abi.h anew
 	python3 scripts/generate_abi.py
+
+doctor-page: build ## write the list of checks in docs/doctor.md anew
+	@$(VENV)/bin/python scripts/generate_doctor_page.py
 
 install: build ## the unit of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
 	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"

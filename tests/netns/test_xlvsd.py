@@ -247,3 +247,30 @@ def test_one_daemon_at_a_time_and_how_it_ends(daemon: Daemon) -> None:
     assert daemon.weights() == {}
     daemon.start()
     daemon.becomes({1: 1, 2: 1, 3: 1})
+
+
+def test_via_vip_sees_that_a_real_server_lost_the_vip(daemon: Daemon) -> None:
+    """What a check of the real server's own address cannot see."""
+    path = daemon.folder / "keepalived.conf"
+    plain = path.read_text()
+    path.write_text(plain.replace("connect_timeout 1", "connect_timeout 1\n            via vip"))
+    daemon.lab.type("director", f"kill -HUP {daemon.pid}")
+    eventually(lambda: _checked(daemon) == 3, "all have been asked through the VIP")
+    daemon.becomes({1: 1, 2: 1, 3: 1})
+    daemon.lab.type("rs2", f"ip address del {daemon.vip}/32 dev lo")
+    try:
+        daemon.becomes({1: 1, 3: 1})
+    finally:
+        daemon.lab.type("rs2", f"ip address add {daemon.vip}/32 dev lo")
+    daemon.becomes({1: 1, 2: 1, 3: 1})
+
+
+def _checked(daemon: Daemon) -> int:
+    """How many checkers have passed by now."""
+    status = json.loads(daemon.lab.type("director", "xlvs status --json"))["daemon"]
+    return sum(
+        checker["up"] is True and checker["checked"] is not None
+        for server in status["virtual_servers"]
+        for real_server in server["real_servers"]
+        for checker in real_server["checkers"]
+    )

@@ -7,7 +7,7 @@ rounds, and tells the world.  So a test can drive it through any history.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from xlvs.checkers.verdict import Verdict
 from xlvs.daemon.describe import key_text
@@ -17,6 +17,7 @@ from xlvs.daemon.health import (
     Event,
     RealServerState,
     ServerKey,
+    VerdictOf,
     VirtualServerState,
     changes_weight,
     settle,
@@ -35,7 +36,7 @@ class Keeper:
 
     def __init__(
         self,
-        verdict_of: Callable[[Checker], Verdict],
+        verdict_of: VerdictOf,
         overrides: Overrides | None = None,
         saved: dict[str, VirtualServerState] | None = None,
         owned: Iterable[ServiceKey] = (),

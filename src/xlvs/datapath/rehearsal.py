@@ -81,7 +81,7 @@ class Rehearsal(Maps):
 
     def descriptor(self, name: str) -> int:
         """The file descriptor of the copy of a map."""
-        return self._object.map(name)
+        return self._object.map_descriptor(name)
 
     def run(self, program: str, frame: bytes, interface: int, mark: int = 0) -> tuple[int, bytes]:
         """Hand a frame to a program, as if it came in (or went out) by an interface with that index.
@@ -95,7 +95,7 @@ class Rehearsal(Maps):
 
     def _copy(self, name: str) -> None:
         kind, key_size, value_size, count, flags = self._object.map_layout(name)
-        here, there = self._object.map(name), self._original.descriptor(name)
+        here, there = self._object.map_descriptor(name), self._original.descriptor(name)
         if kind == _ARRAY and flags & _MAPPABLE:
             with (
                 mmap.mmap(here, count * value_size) as copy,
@@ -120,7 +120,7 @@ class Rehearsal(Maps):
         for start in range(0, buckets, _CHUNK // 64):
             count = min(_CHUNK // 64, buckets - start)
             keys = pack(f"={count}I", *range(start, start + count))
-            bpf.update_elements(self._object.map("bucket_guards"), keys, guard * count, count)
+            bpf.update_elements(self._object.map_descriptor("bucket_guards"), keys, guard * count, count)
 
 
 def busy(maps: Maps, name: str, top: int, per_row: int) -> list[int]:

@@ -214,7 +214,7 @@ class BpfObject:
             log = self._log.value.decode(errors="replace")
             raise _failure("cannot load the packet path into the kernel", -result, log)
 
-    def map(self, name: str) -> int:
+    def map_descriptor(self, name: str) -> int:
         """The file descriptor of a loaded object's map; it is closed with the object."""
         return int(self._library.bpf_map__fd(self._map(name)))
 
