@@ -61,7 +61,7 @@ format: build ## let ruff put imports and layout in order
 abi: packages ## write Python's view of bpf/abi.h anew
 	python3 scripts/generate_abi.py
 
-install: build ## the unit of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
+install: build ## the units of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
 	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"
 
 clean: ## remove everything that make has made in this tree
