@@ -25,7 +25,8 @@
 /* Written before loading (realserver/decapsulator.py). */
 const volatile struct {
 	__u32 interface;      /* by which packets are handed in; 0: by that which they came by */
-	__u32 kinds;          /* TAKES_ bits */
+	__u16 kinds;          /* TAKES_ bits */
+	__u16 choosy;         /* 1: open only what is for an address in `served` */
 	__be16 gue_ports[GUE_PORTS]; /* 0: none */
 } configuration SEC(".rodata.configuration") = {};
 
@@ -214,6 +215,25 @@ static __always_inline int is_whole(struct __sk_buff *skb, const struct envelope
 	return ip6.version == 6 && bpf_ntohs(ip6.payload_len) <= room - sizeof(ip6);
 }
 
+/* Is a whole packet for somebody who is served here? */
+static __always_inline int is_for_us(struct __sk_buff *skb, const struct envelope *envelope)
+{
+	struct address target = { { 0, 0, bpf_htonl(0xffff), 0 } };
+	__u32 place = envelope->content;
+
+	if (!configuration.choosy)
+		return 1;
+	if (envelope->protocol == PROTOCOL_IPIP) {
+		if (bpf_skb_load_bytes(skb, place + offsetof(struct iphdr, daddr), &target.word[3],
+				       sizeof(target.word[3])))
+			return 0;
+	} else if (bpf_skb_load_bytes(skb, place + offsetof(struct ipv6hdr, daddr), &target,
+				      sizeof(target))) {
+		return 0;
+	}
+	return bpf_map_lookup_elem(&served, &target) != 0;
+}
+
 /* From Linux 6.3 on: what the packet is afterwards.  Before, only its MAC header tells. */
 #define ROOM_DECAP_IPV4 (1ULL << 7)
 #define ROOM_DECAP_IPV6 (1ULL << 8)
@@ -277,6 +297,8 @@ int xlvs_decapsulate(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (step == MALFORMED || !is_whole(skb, &envelope))
 		return TC_ACT_SHOT;
+	if (!is_for_us(skb, &envelope))
+		return TC_ACT_UNSPEC;
 	return hand_in(skb, &envelope);
 }
 

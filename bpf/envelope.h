@@ -55,6 +55,14 @@ struct {
 	__type(value, __u32);
 } own_addresses SEC(".maps");
 
+/* The VIPs that packets in tunnels may be for, where it is not everybody. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct address);
+	__type(value, __u32);
+} served SEC(".maps");
+
 static __always_inline int is_own(const struct address *address)
 {
 	return bpf_map_lookup_elem(&own_addresses, address) != 0;

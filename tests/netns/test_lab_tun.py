@@ -132,9 +132,12 @@ def test_a_tutorial_as_printed(make_lab: MakeLab) -> None:
     ("without", "instead"),
     [
         ("ip link set tunl0 down", "ip link set tunl0 up"),
-        ("ip addr del {vip}/32 dev tunl0", "ip addr add {vip}/32 dev lo"),
+        ("ip addr del {vip}/32 dev tunl0", "ip addr add {vip}/32 dev tunl0"),
         ("sysctl -q net.ipv4.conf.tunl0.rp_filter=1", "sysctl -q net.ipv4.conf.tunl0.rp_filter=0"),
-        ("sysctl -q net.ipv4.conf.all.rp_filter=1", "sysctl -q net.ipv4.conf.all.rp_filter=0"),
+        (
+            "sysctl -q net.ipv4.conf.tunl0.rp_filter=0 net.ipv4.conf.all.rp_filter=1",
+            "sysctl -q net.ipv4.conf.tunl0.rp_filter=2",
+        ),
     ],
 )
 def test_each_step_on_a_real_server_matters(make_lab: MakeLab, without: str, instead: str) -> None:

@@ -340,3 +340,17 @@ def test_tunnels_that_were_not_asked_for_stay_shut(kinds: tuple[str, ...]) -> No
             verdict, after = bpf.run_program(program, wrapped)[:2]
             assert verdict == (HANDED_IN if kind in kinds else UNTOUCHED)
             assert kind in kinds or after == wrapped
+
+
+def test_what_is_for_nobody_here_is_left_alone() -> None:
+    with libbpf.BpfObject(str(decapsulator.OBJECT)) as opened:
+        vips = ("192.168.219.100", "fd6c:7673::100")
+        decapsulator.load(opened, ("192.168.56.135",), (KIND_IPIP,), (), vips=vips)
+        program = opened.program(decapsulator.PROGRAM)
+        for version in (4, 6):
+            inner = client_packet(version)
+            wrapped = frame(outer(4, kind(inner), inner))
+            assert bpf.run_program(program, wrapped)[0] == HANDED_IN
+            offset = 14 + 20 + (19 if version == 4 else 39)  # the last byte of whom it is for
+            others = wrapped[:offset] + bytes([wrapped[offset] ^ 1]) + wrapped[offset + 1 :]
+            assert bpf.run_program(program, others)[:2] == (UNTOUCHED, others)

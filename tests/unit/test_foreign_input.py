@@ -41,7 +41,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=8,
 )
-_HARMLESS = re.compile(r"[A-Za-z0-9 .:/_>-]*")
+_HARMLESS = re.compile(r"[A-Za-z0-9 .,:/_>-]*")
 
 
 def _is_fit_for_a_terminal(text: str) -> bool:
@@ -100,7 +100,7 @@ def _check_safe(record: Record) -> None:
     plan = plan_of(record)
     words = [*plan.table, record.name, *plan.segments]
     for node in plan.nodes:
-        words += [node.name, *node.setup, *node.routes]
+        words += [node.name, *node.commands, *node.routes]
         words += [each.name for each in node.interfaces]
         words += [address for each in node.interfaces for address in each.addresses]
     for word in words:

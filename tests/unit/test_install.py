@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`make install`: the unit as systemd reads it, man pages and completions where they are looked for."""
+"""`make install`: the units as systemd reads it, man pages and completions where they are looked for."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def unit_lines(root: Path) -> list[str]:
-    return (root / "etc/systemd/system/xlvs.service").read_text().splitlines()
+UNITS = {"xlvs.service": ["load", "load", "save", "detach"], "xlvs-realserver.service": ["realserver"] * 2}
+"""Each unit, with the nouns of its commands."""
 
 
-def test_systemd_finds_no_fault(installed: Path) -> None:
-    unit = installed / "etc/systemd/system/xlvs.service"
+def unit_lines(root: Path, unit: str = "xlvs.service") -> list[str]:
+    return (root / "etc/systemd/system" / unit).read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_finds_no_fault(installed: Path, name: str) -> None:
+    unit = installed / "etc/systemd/system" / name
     # Its pages are where man looks, once they are installed at /.
     ran = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=yes", str(unit)],
@@ -54,8 +59,9 @@ def test_a_fault_would_be_found(installed: Path, tmp_path: Path) -> None:
         assert "xlvs.service" in ran.stderr
 
 
-def test_order_at_boot_and_at_the_end(installed: Path) -> None:
-    lines = unit_lines(installed)
+@pytest.mark.parametrize("unit", UNITS)
+def test_order_at_boot_and_at_the_end(installed: Path, unit: str) -> None:
+    lines = unit_lines(installed, unit)
     settings = [line.split("=", 1) for line in lines if "=" in line and not line.startswith("#")]
     before = {word for name, value in settings if name == "Before" for word in value.split()}
     after = {word for name, value in settings if name == "After" for word in value.split()}
@@ -65,11 +71,12 @@ def test_order_at_boot_and_at_the_end(installed: Path) -> None:
     assert {"network.target", "systemd-networkd-wait-online.service"} <= after
     assert not before & after
     commands = [value.split()[1] for name, value in settings if name.startswith("Exec")]
-    assert commands == ["load", "load", "save", "detach"]
+    assert commands == UNITS[unit]
 
 
-def test_commands_of_the_unit_are_commands(installed: Path) -> None:
-    for line in unit_lines(installed):
+@pytest.mark.parametrize("unit", UNITS)
+def test_commands_of_the_unit_are_commands(installed: Path, unit: str) -> None:
+    for line in unit_lines(installed, unit):
         if line.startswith("Exec"):
             words = line.partition("=")[2].replace("$XLVS_LOAD", "").split()
             known = subprocess.run([*words[:2], "--help"], capture_output=True, text=True, check=True).stdout

@@ -30,6 +30,7 @@ from xlvs.lab import (
 )
 from xlvs.lab.state import Record
 from xlvs.lab.topology import Node, Plan
+from xlvs.realserver import setup
 
 Report = Callable[[str], None]
 """Called with each line of progress."""
@@ -200,6 +201,7 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
             _type(record, each.name, ("nginx",), report)
     for each in damage.nodes:
         _type(record, each.name, each.setup, report)
+        _set_up_real_server(record, each, report)
         if each.role == topology.DIRECTOR:
             _type(record, each.name, plan.table, report)
     record.save(state.READY)
@@ -218,6 +220,16 @@ def _type(record: Record, name: str, commands: tuple[str, ...], report: Report) 
         raise XlvsError(
             f"in the node {name}, one of these commands failed: {'; '.join(commands)}", f"it said: {said}"
         )
+
+
+def _set_up_real_server(record: Record, each: Node, report: Report) -> None:
+    """What `xlvs realserver add` does, without starting a command for it."""
+    if not each.real_servers:
+        return
+    interruption.check()
+    report(f"{each.name}# {each.commands[-1]}")
+    with network_namespace(namespaces.path(record.namespace(each.name))):
+        setup.add(each.real_servers)
 
 
 def _remove(name: str) -> None:

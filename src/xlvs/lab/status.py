@@ -84,5 +84,5 @@ def _node(record: Record, node: topology.Node) -> dict[str, Any]:
         ],
         "web": nginx.is_running(record.node_folder(node.name), namespace),
         "processes": len(namespaces.processes([namespace])),
-        "setup": list(node.setup),
+        "setup": list(node.commands),
     }

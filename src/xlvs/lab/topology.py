@@ -15,6 +15,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 from xlvs.errors import UsageError
 from xlvs.lab.addresses import BEHIND_ROUTER, ONE_NETWORK, TWO_NETWORKS, Addresses, Layout
+from xlvs.realserver.wanted import DEVICES, IPIP, MSS_OFF, RealServer, as_typed
+from xlvs.realserver.wanted import TUNNELLING as TUNNELLING_METHOD
 
 SWITCH = "switch"
 """The namespace that holds the bridges: one for each segment."""
@@ -39,8 +41,9 @@ class NodeKind:
     """A kind of node.
 
     ``setup`` is what an operator types there once addresses and wires are in
-    place, ``setup6`` what follows where the kernel has IPv6.  One that
-    ``unwraps`` has a tunl0 that takes packets out of tunnels.
+    place, ``setup6`` what follows where the kernel has IPv6.  A ``real_server``
+    is set up as one of the VIPs, in this way.  One that ``unwraps`` has a tunl0
+    that takes packets out of tunnels.
     """
 
     name: str
@@ -53,6 +56,7 @@ class NodeKind:
     unwraps: bool = False
     setup: tuple[str, ...] = ()
     setup6: tuple[str, ...] = ()
+    real_server: RealServer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,12 @@ class Node:
     web: bool
     unwraps: bool
     setup: tuple[str, ...]
+    real_servers: tuple[RealServer, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """All that an operator would type there."""
+        return (*self.setup, *((as_typed(self.real_servers),) if self.real_servers else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,8 @@ class Plan:
         raise UsageError(f"there is no node {name!r} in this lab", f"its nodes are: {known}")
 
 
+_VIP = ""
+"""Filled in by `plan`."""
 _LAN, _OUTSIDE, _INSIDE = "lan", "outside", "inside"
 
 _DIRECTOR = NodeKind(
@@ -133,16 +145,7 @@ _REAL_SERVER = NodeKind(
     role=REAL_SERVER,
     legs=(Leg(_LAN, "{rip}/{prefix}", "{rip6}/64"),),
     web=True,
-    # Neither answer ARP for the VIP (arp_ignore) nor ask with it as the sender
-    # (arp_announce).  IPv6 needs nothing: it answers for lo's addresses on lo only.
-    setup=(
-        "echo 1 >/proc/sys/net/ipv4/conf/lo/arp_ignore",
-        "echo 2 >/proc/sys/net/ipv4/conf/lo/arp_announce",
-        "echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore",
-        "echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce",
-        "ip addr add {vip}/32 dev lo",
-    ),
-    setup6=("ip addr add {vip6}/128 dev lo nodad",),
+    real_server=RealServer(_VIP),
 )
 
 
@@ -200,15 +203,10 @@ _REAL_SERVER_BEHIND_ROUTER = NodeKind(
     default_route6="{inside_router6}",
     web=True,
     unwraps=True,
-    # What comes out of a tunnel has a client's address, to which the way is another
-    # device: a reverse path filter would drop it.
-    setup=(
-        "ip addr add {vip}/32 dev tunl0",
-        "ip link set tunl0 up",
-        "echo 0 >/proc/sys/net/ipv4/conf/tunl0/rp_filter",
-        "echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter",
+    # Big packets have to show their clients the smaller MTU, so nothing clamps them.
+    real_server=RealServer(
+        _VIP, TUNNELLING_METHOD, device="tunl0", tunnels=(IPIP,), decapsulator=DEVICES, mss=MSS_OFF
     ),
-    setup6=("ip addr add {vip6}/128 dev tunl0 nodad",),
 )
 _ROUTER_TO_REAL_SERVERS = replace(
     _ROUTER,
@@ -329,8 +327,20 @@ def _node(kind: NodeKind, values: dict[str, str], bare: bool, ipv6: bool) -> Nod
         routes.append(f"default via {kind.default_route6.format_map(values)}")
     setup = kind.setup + kind.setup6 if ipv6 else kind.setup
     commands = () if bare else tuple(command.format_map(values) for command in setup)
+    vips = (values["vip"], values["vip6"]) if ipv6 else (values["vip"],)
+    served = (
+        () if bare or not kind.real_server else tuple(replace(kind.real_server, vip=vip) for vip in vips)
+    )
     return Node(
-        name, kind.role, tuple(interfaces), tuple(routes), kind.forwards, kind.web, kind.unwraps, commands
+        name,
+        kind.role,
+        tuple(interfaces),
+        tuple(routes),
+        kind.forwards,
+        kind.web,
+        kind.unwraps,
+        commands,
+        served,
     )
 
 

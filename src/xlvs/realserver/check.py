@@ -14,7 +14,17 @@ from xlvs.kernel import rtnetlink
 from xlvs.realserver import guards, ip, listening, plan, sysctl
 from xlvs.realserver.changes import Address, Setting, addresses
 from xlvs.realserver.interfaces import Interface, ethernet
-from xlvs.realserver.wanted import HIDDEN, LOOPBACK, NAT, REDIRECT, SYSCTL, TUNNEL_DEVICES, RealServer
+from xlvs.realserver.tunnels import devices
+from xlvs.realserver.wanted import (
+    DEVICES,
+    HIDDEN,
+    LOOPBACK,
+    NAT,
+    REDIRECT,
+    SYSCTL,
+    TUNNEL_DEVICES,
+    RealServer,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +72,8 @@ def findings(server: RealServer, view: View, *, recorded: bool) -> Iterator[Find
         yield from _silence(server, view)
     elif server.method != NAT:
         yield from _not_held(server, view)
-    yield from (Finding(FAULT, lack, _APPLY) for lack in guards.lacking(server, view.interfaces))
+    for name, lack in guards.state(server, view.interfaces):
+        yield Finding(FAULT, lack, _APPLY) if lack else Finding(OK, name)
     if server.method != NAT:
         yield from _reverse_path(server, view)
     yield from _way_back(server)
@@ -72,10 +83,12 @@ def findings(server: RealServer, view: View, *, recorded: bool) -> Iterator[Find
 def _changes(server: RealServer, *, recorded: bool) -> Iterator[Finding]:
     """Are the changes in force?  Of settings and addresses, what comes of them is looked at below."""
     for change in plan.changes([server]):
-        if isinstance(change, Address) or (isinstance(change, Setting) and "/arp_" in change.setting):
+        if isinstance(change, Address) or (
+            isinstance(change, Setting) and sysctl.HIDDEN not in change.setting
+        ):
             continue
         if change.is_made():
-            yield Finding(OK, str(change))
+            yield Finding(OK, f"in force: {change}")
         else:
             yield Finding(FAULT, f"not in force: {change}", _APPLY if recorded else str(change))
 
@@ -169,10 +182,19 @@ def _not_held(server: RealServer, view: View) -> Iterator[Finding]:
 
 def _reverse_path(server: RealServer, view: View) -> Iterator[Finding]:
     """Strict filtering drops clients' packets that come by another way than answers would go."""
-    family = bytes(16) if server.ipv6 else bytes(4)
     if server.ipv6:
         return  # IPv6 has no rp_filter
-    way_out = rtnetlink.route_to(family).interface
+    for device in devices(server) if server.decapsulator == DEVICES else ():
+        if sysctl.effective(device, sysctl.RP_FILTER) == sysctl.STRICT:
+            yield Finding(
+                FAULT,
+                f"{device} drops what comes out of tunnels: its rp_filter is strict "
+                "(the higher of all's value and its own)",
+                f"sysctl -w net.ipv4.conf.{device}.rp_filter=2",
+            )
+        else:
+            yield Finding(OK, f"{device} takes what comes out of tunnels: its rp_filter is not strict")
+    way_out = rtnetlink.route_to(bytes(4)).interface
     named = server.interfaces or tuple(each.name for each in view.interfaces)
     for each in view.interfaces:
         if each.name in named and sysctl.effective(each.name, sysctl.RP_FILTER) == sysctl.STRICT:

@@ -29,35 +29,45 @@ class Configuration(ctypes.Structure):
 
     _fields_ = (
         ("interface", ctypes.c_uint32),
-        ("kinds", ctypes.c_uint32),
+        ("kinds", ctypes.c_uint16),
+        ("choosy", ctypes.c_uint16),
         ("gue_ports", (ctypes.c_uint8 * 2) * MAX_GUE_PORTS),
     )
 
 
-def configuration(kinds: Iterable[str], gue_ports: Iterable[int], interface: int) -> Configuration:
+def configuration(
+    kinds: Iterable[str], gue_ports: Iterable[int], interface: int, *, choosy: bool
+) -> Configuration:
     """Constants for these kinds of tunnels, and GUE on these ports.
 
     ``interface`` is the index of that by which packets are handed in, 0 for that which
     they came by.
     """
-    filled = Configuration(interface=interface, kinds=sum(_TAKES.get(kind, 0) for kind in set(kinds)))
+    bits = sum(_TAKES.get(kind, 0) for kind in set(kinds))
+    filled = Configuration(interface=interface, kinds=bits, choosy=choosy)
     for place, port in enumerate(gue_ports):
         filled.gue_ports[place][:] = list(port.to_bytes(2, "big"))
     return filled
 
 
 def load(
-    opened: BpfObject, own: Iterable[str], kinds: Iterable[str], gue_ports: Iterable[int], interface: int = 0
+    opened: BpfObject,
+    own: Iterable[str],
+    kinds: Iterable[str],
+    gue_ports: Iterable[int],
+    interface: int = 0,
+    vips: Iterable[str] | None = None,
 ) -> None:
     """Load the program, which opens what comes to one of these addresses of our own.
 
-    Raises `Unavailable`.
+    With ``vips`` it opens only what is for one of them.  Raises `Unavailable`.
     """
-    opened.set_constants(".rodata.configuration", bytes(configuration(kinds, gue_ports, interface)))
+    filled = configuration(kinds, gue_ports, interface, choosy=vips is not None)
+    opened.set_constants(".rodata.configuration", bytes(filled))
     opened.load()
-    addresses = opened.map_descriptor("own_addresses")
-    for address in own:
-        bpf.update(addresses, packed(address), bytes(4))
+    for name, addresses in (("own_addresses", own), ("served", vips or ())):
+        for address in addresses:
+            bpf.update(opened.map_descriptor(name), packed(address), bytes(4))
 
 
 def packed(address: str) -> bytes:

@@ -51,18 +51,19 @@ def take(before: list[RealServer], after: list[RealServer]) -> list[str]:
     return done
 
 
-def lacking(server: RealServer, interfaces: list[Interface]) -> list[str]:
-    """What is not in force of that which a real server needs, at these interfaces."""
+def state(server: RealServer, interfaces: list[Interface]) -> list[tuple[str, str]]:
+    """What a real server needs at these interfaces, each with what is wrong, empty where nothing is."""
     found = []
     if nft.concerns(server):
-        wanted = nft.tables([server], [])
-        found += [
-            f"there is no table {family} {nft.TABLE} of nftables" for family in set(wanted) - nft.present()
-        ]
+        there = nft.present()
+        for family in nft.tables([server], []):
+            name = f"table {family} {nft.TABLE} of nftables"
+            holds = family in there and nft.names(family, server.vip)
+            found.append((f"{name} is there", "" if holds else f"there is no {name} that has {server.vip}"))
     if _has_programs(server):
         from xlvs.realserver import programs
 
-        found += programs.lacking(server, interfaces)
+        found += programs.state(server, interfaces)
     return found
 
 

@@ -26,7 +26,9 @@ def show(*words: str) -> list[dict[str, Any]]:
 
 def _run(words: tuple[str, ...]) -> str:
     try:
-        ran = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            ["ip", *words], capture_output=True, text=True, check=False, start_new_session=True
+        )
     except FileNotFoundError:
         raise Unavailable("the command ip is not installed", "apt-get install iproute2") from None
     if ran.returncode != 0:

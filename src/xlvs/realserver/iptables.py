@@ -51,7 +51,7 @@ class Rule:
 
     def _run(self, verb: str) -> None:
         words = [_program(self.ipv6), "-w", "-t", "nat", verb, _CHAIN, *shlex.split(self.specification)]
-        ran = subprocess.run(words, capture_output=True, text=True, check=False)
+        ran = subprocess.run(words, capture_output=True, text=True, check=False, start_new_session=True)
         if ran.returncode != 0:
             raise XlvsError(f"{shlex.join(words)}: {ran.stderr.strip() or ran.returncode}")
 
@@ -66,7 +66,9 @@ def redirections() -> list[tuple[str, Rule]]:
         save = f"{_program(ipv6)}-save"
         if shutil.which(save) is None:
             continue
-        ran = subprocess.run([save, "-t", "nat"], capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            [save, "-t", "nat"], capture_output=True, text=True, check=False, start_new_session=True
+        )
         for line in ran.stdout.splitlines() if ran.returncode == 0 else []:
             address = _redirected(line, ipv6)
             if address:

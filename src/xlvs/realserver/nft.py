@@ -132,9 +132,18 @@ def present() -> set[str]:
     return found
 
 
+def names(family: str, vip: str) -> bool:
+    """Does our table of that family have a rule or an element for this VIP?"""
+    wanted = f"0x{IPv6Address(vip).packed.hex()}" if family == "ip6" else vip
+    listed = _run(["-nn", "list", "table", family, TABLE]).replace(",", " ").split()
+    return wanted in listed
+
+
 def _run(words: list[str], text: str = "") -> str:
     try:
-        ran = subprocess.run(["nft", *words], input=text, capture_output=True, text=True, check=False)
+        ran = subprocess.run(
+            ["nft", *words], input=text, capture_output=True, text=True, check=False, start_new_session=True
+        )
     except FileNotFoundError:
         raise Unavailable(
             "the command nft is not installed, which --arp nft and --arp redirect need",

@@ -48,7 +48,7 @@ def _changes(server: RealServer) -> list[Change]:
     found = _silence(server)
     if server.method == TUNNELLING and server.decapsulator == DEVICES:
         found += device_changes(server)
-    if server.device:
+    elif server.device:
         # An address of a loopback that is down, as in a new namespace, answers nobody.
         if server.device == LOOPBACK:
             found.append(LinkUp(LOOPBACK))

@@ -73,8 +73,8 @@ def put(servers: list[RealServer]) -> list[str]:
     return done
 
 
-def lacking(server: RealServer, interfaces: list[Interface]) -> list[str]:
-    """What is missing of the programs that a real server needs, by interface."""
+def state(server: RealServer, interfaces: list[Interface]) -> list[tuple[str, str]]:
+    """The programs that a real server needs, each with what is wrong about it, empty where nothing is."""
     found = []
     for kind in (SILENCE, TUNNELS):
         if not concerns(kind, server):
@@ -83,8 +83,9 @@ def lacking(server: RealServer, interfaces: list[Interface]) -> list[str]:
         for each in interfaces:
             if server.interfaces and each.name not in server.interfaces:
                 continue
-            if folder is None or not all(hook.kind(each.index) for hook in _hooks(kind, folder)):
-                found.append(f"the eBPF program for {kind} is not at {each.name}")
+            attached = folder is not None and all(hook.kind(each.index) for hook in _hooks(kind, folder))
+            name = f"the eBPF program for {kind}"
+            found.append((f"{name} is at {each.name}", "" if attached else f"{name} is not at {each.name}"))
     return found
 
 
@@ -170,7 +171,7 @@ def _load_tunnels(opened: BpfObject, servers: list[RealServer], interfaces: list
             f"there are {len(ports)} ports for GUE, of all real servers together",
             f"at most {MAX_GUE_PORTS}",
         )
-    decapsulator.load(opened, own, kinds, ports)
+    decapsulator.load(opened, own, kinds, ports, vips=[server.vip for server in servers])
 
 
 _LOADERS: dict[str, Callable[[BpfObject, list[RealServer], list[Interface]], None]] = {

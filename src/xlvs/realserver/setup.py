@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from xlvs.errors import UsageError, XlvsError
 from xlvs.kernel.lock import table_lock
 from xlvs.realserver import guards, plan, record, sysctl, tunnels
-from xlvs.realserver.changes import Change, addresses
+from xlvs.realserver.changes import Address, Change, addresses
 from xlvs.realserver.record import Record
 from xlvs.realserver.wanted import (
     DEVICES,
@@ -157,17 +157,20 @@ def _resolve(server: RealServer) -> RealServer:
             f"the kernel's own devices cannot open these tunnels: {lacking}",
             "--decap ebpf needs none of them",
         )
-    return replace(server, decapsulator=EBPF if lacking else DEVICES)
+    if lacking:
+        return replace(server, decapsulator=EBPF)
+    device = tunnels.devices(server)[0] if server.device == LOOPBACK else server.device
+    return replace(server, decapsulator=DEVICES, device=device)
 
 
 def _refuse_conflicts(chosen: list[RealServer], present: Record) -> None:
     """Raise `UsageError` where a VIP is in a place that makes it loud, or answers had two ways."""
     shown = addresses()
     for server in chosen:
-        ours = present.server(server.vip)
         for link in shown:
             for each in link["addr_info"]:
-                if each["local"] == server.vip and (ours is None or ours.device != link["ifname"]):
+                ours = Address(f"{each['local']}/{each['prefixlen']}", link["ifname"]) in present.changes
+                if each["local"] == server.vip and not ours:
                     _refuse_place(server, link["ifname"], each["prefixlen"])
         interface = {link["ifname"] for link in shown}
         if server.device and server.device not in interface:

@@ -6,7 +6,9 @@ machine's: tunl0 takes IPv4 out of IPIP, sit0 IPv6, gre0 both out of GRE; GUE is
 opened by fou and goes on as IPIP.  They are there in each namespace once their
 module is.  Their rp_filter has to be loose: what comes out of a tunnel has a client's
 address, to which the way is another device.  The higher of ``all``'s value and the
-device's counts, so the device's alone is set to 2, and all others keep theirs.
+device's counts, so the device's alone is set to 2, and all others keep theirs.  Loose
+filtering drops all that comes by a device without an address, though
+(``__fib_validate_source()``, net/ipv4/fib_frontend.c): so these devices hold the VIP.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 
 from xlvs.kernel import rtnetlink
 from xlvs.realserver import sysctl
-from xlvs.realserver.changes import Change, GuePort, LinkUp, Setting
+from xlvs.realserver.changes import Address, Change, GuePort, LinkUp, Setting
 from xlvs.realserver.wanted import GRE, GUE, IPIP, RealServer
 
 _IPV4, _IPV6, _GRE = "tunl0", "sit0", "gre0"
@@ -30,14 +32,17 @@ def device_changes(server: RealServer) -> list[Change]:
     for device in devices(server):
         found.append(Setting(sysctl.name(device, sysctl.RP_FILTER), str(sysctl.LOOSE)))
         found.append(LinkUp(device))
+    held = dict.fromkeys((server.device, *devices(server)))
+    found += [Address(server.prefix, device) for device in held if device]
     return found + [GuePort(port) for port in server.gue_ports]
 
 
 def devices(server: RealServer) -> list[str]:
-    """The devices that this real server's tunnels need."""
+    """The devices that this real server's tunnels need; one that holds the VIP is that of IPIP."""
     needed = []
     if IPIP in server.tunnels or GUE in server.tunnels:
-        needed.append(_IPV6 if server.ipv6 else _IPV4)
+        held = server.device if server.device in (_IPV4, _IPV6) else ""
+        needed.append(held or (_IPV6 if server.ipv6 else _IPV4))
     if GRE in server.tunnels:
         needed.append(_GRE)
     return needed
@@ -56,7 +61,9 @@ def lacking(server: RealServer) -> str:
                 return f"there is no device {device} (module {_MODULES[device]})"
     if server.gue_ports:
         _load(_FOU)
-        shown = subprocess.run(["ip", "fou", "show"], capture_output=True, check=False)
+        shown = subprocess.run(
+            ["ip", "fou", "show"], capture_output=True, check=False, start_new_session=True
+        )
         if shown.returncode != 0:
             return f"there is no module {_FOU}"
     return ""
@@ -68,4 +75,4 @@ def _is_there(device: str) -> bool:
 
 def _load(module: str) -> None:
     if shutil.which("modprobe") is not None:
-        subprocess.run(["modprobe", "-q", module], capture_output=True, check=False)
+        subprocess.run(["modprobe", "-q", module], capture_output=True, check=False, start_new_session=True)

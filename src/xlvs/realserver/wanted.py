@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
 from xlvs.errors import UsageError
@@ -202,6 +202,33 @@ def _check_nat(server: RealServer) -> None:
             "--route policy needs --service",
             "whose answers are to go by the director? for instance --service tcp:80",
         )
+
+
+def as_typed(servers: tuple[RealServer, ...]) -> str:
+    """The command that adds these; they must not differ but in their VIPs."""
+    server = servers[0]
+    if any(replace(each, vip=server.vip) != server for each in servers):
+        raise ValueError("they differ in more than their VIPs")
+    words = ["xlvs realserver add --vip", ",".join(each.vip for each in servers)]
+    holds = server.method != NAT and server.arp != REDIRECT
+    usual_arp = NOTHING if server.method == NAT else SYSCTL
+    tun = server.method == TUNNELLING
+    mss = {MSS_AUTO: "auto", MSS_OFF: "off"}.get(server.mss, str(server.mss))
+    options = (
+        ("--method", server.method, DIRECT_ROUTING),
+        ("--arp", server.arp, usual_arp),
+        ("--device", server.device, LOOPBACK if holds else ""),
+        ("--interface", ",".join(server.interfaces), ""),
+        ("--service", ",".join(server.services), ""),
+        ("--tunnel", ",".join(server.tunnels), IPIP if tun else ""),
+        ("--gue-port", ",".join(map(str, server.gue_ports)), ""),
+        ("--decap", server.decapsulator, AUTO),
+        ("--mss", mss, "auto" if tun else "off"),
+        ("--director", server.director, ""),
+        ("--route", server.route, DEFAULT_ROUTE),
+    )
+    words += [f"{option} {value}" for option, value, usual in options if value != usual]
+    return " ".join(words)
 
 
 def to_json(server: RealServer) -> dict[str, Any]:

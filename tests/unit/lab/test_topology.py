@@ -41,7 +41,7 @@ def test_every_topology_is_complete(shape: Topology, router: bool, ipv6: bool) -
     assert all(len(port) <= 15 for port in ports), "the kernel's limit"
     macs = {interface.mac for node in filled.nodes for interface in node.interfaces}
     assert len(macs) == len(ports)
-    texts = [*filled.table, *(each for node in filled.nodes for each in (*node.setup, *node.routes))]
+    texts = [*filled.table, *(each for node in filled.nodes for each in (*node.commands, *node.routes))]
     assert not any("{" in text for text in texts)
     assert ipv6 or not any("fd6c" in text or "ipv6" in text for text in texts)
 
@@ -49,7 +49,7 @@ def test_every_topology_is_complete(shape: Topology, router: bool, ipv6: bool) -
 def test_bare_types_nothing() -> None:
     filled = plan(DIRECT_ROUTING, choose(Request()), bare=True, ipv6=True)
     assert filled.table == ()
-    assert all(node.setup == () for node in filled.nodes)
+    assert all(node.commands == () for node in filled.nodes)
 
 
 def test_table_has_every_real_server_in_order() -> None:
@@ -86,7 +86,7 @@ def test_director_of_nat_stands_between_its_two_networks() -> None:
         server = filled.node(name)
         assert server.interfaces[0].segment == inner.segment
         assert server.routes == ("default via 192.168.56.100", "default via fd6c:7673:0:2::10")
-        assert server.setup == ()
+        assert server.commands == ()
     assert filled.table == (
         "ipvsadm -A -t 192.168.219.100:80 -s rr",
         "ipvsadm -a -t 192.168.219.100:80 -r 192.168.56.135:80 -m",
@@ -97,7 +97,7 @@ def test_director_of_nat_stands_between_its_two_networks() -> None:
 def test_bare_nat_has_gateways_and_nothing_typed() -> None:
     filled = plan(NAT, choose(Request(), NAT.layout), bare=True, ipv6=False)
     assert filled.table == ()
-    assert all(node.setup == () and not node.forwards for node in filled.nodes)
+    assert all(node.commands == () and not node.forwards for node in filled.nodes)
     assert filled.node("rs2").routes == ("default via 192.168.56.100",)
 
 
@@ -121,7 +121,10 @@ def test_real_servers_of_tunnels_stand_behind_the_router() -> None:
         server = filled.node(name)
         assert server.unwraps and server.interfaces[0].segment == inner.segment
         assert server.routes == ("default via 192.168.56.1", "default via fd6c:7673:0:2::1")
-        assert server.setup[0] == "ip addr add 192.168.219.100/32 dev tunl0"
+        assert server.commands == (
+            "xlvs realserver add --vip 192.168.219.100,fd6c:7673::100 --method tun --device tunl0"
+            " --decap devices --mss off",
+        )
     assert filled.table == (
         "ipvsadm -A -t 192.168.219.100:80 -s rr",
         "ipvsadm -a -t 192.168.219.100:80 -r 192.168.56.135 -i",
@@ -132,7 +135,7 @@ def test_real_servers_of_tunnels_stand_behind_the_router() -> None:
 def test_bare_tunnels_have_routes_and_what_unwraps_and_nothing_typed() -> None:
     filled = plan(TUNNELLING, choose(Request(), TUNNELLING.layout), bare=True, ipv6=False)
     assert filled.table == ()
-    assert all(node.setup == () for node in filled.nodes)
+    assert all(node.commands == () for node in filled.nodes)
     assert filled.node("router").forwards and filled.node("rs1").unwraps
 
 
