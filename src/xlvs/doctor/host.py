@@ -107,7 +107,12 @@ class Listener:
 
 @dataclass(slots=True)
 class Host:
-    """What one host is set to.  ``role`` is a lab's word for it, or empty."""
+    """What one host is set to.  ``role`` is a lab's word for it, or empty.
+
+    ``serves_as`` are the VIPs for which `xlvs realserver` has set it up, ``silenced`` those of
+    them that it keeps silent by other means than sysctls, and does so now; ``lacks`` is what of
+    it is no longer so, each with the remedy.
+    """
 
     name: str
     role: str = ""
@@ -121,6 +126,8 @@ class Host:
     rules: tuple[Rule, ...] = ()
     arp_rules: bool = False
     silenced: frozenset[Address] = frozenset()
+    serves_as: tuple[Address, ...] = ()
+    lacks: tuple[tuple[str, str], ...] = ()
     conntrack: tuple[int, int] | None = None
     clock: str = ""
     director: Director = field(default_factory=Director)
@@ -249,7 +256,7 @@ def observe(name: str, role: str = "") -> Host:
         speaks_vrrp=_speaks_vrrp(own),
         rules=firewall.observe(_run),
         arp_rules=_has_arp_rules(own),
-        silenced=frozenset(_silenced()),
+        **_set_up(),
         conntrack=_conntrack(),
         clock=_read(_CLOCK).strip(),
         director=observe_director(own),
@@ -401,16 +408,32 @@ def _has_arp_rules(folder: str) -> bool:
     return any(each.get("table", {}).get("family") in ("arp", "netdev") for each in tables)
 
 
-def _silenced() -> Iterator[Address]:
-    """The VIPs that `xlvs realserver` keeps silent by other means than sysctls, and does so now."""
-    from xlvs.realserver import guards, interfaces, record
+def _set_up() -> dict[str, Any]:
+    """What `xlvs realserver` has set up here, and how much of it is so."""
+    from xlvs.realserver import check, guards, record
     from xlvs.realserver.wanted import EBPF, HIDDEN, NFT
 
-    with suppress(XlvsError):
-        for server in record.load().servers:
-            kept = server.arp in (EBPF, HIDDEN, NFT)
-            if kept and not guards.lacking(server, interfaces.ethernet((server.vip,))):
-                yield ip_address(server.vip)
+    silenced: set[Address] = set()
+    lacks: list[tuple[str, str]] = []
+    try:
+        servers = record.load().servers
+        if not servers:
+            return {}
+        view = check.View(tuple(server.vip for server in servers))
+        for server in servers:
+            in_force = not any(wrong for _, wrong in guards.state(server, view.interfaces))
+            if server.arp in (EBPF, HIDDEN, NFT) and in_force:
+                silenced.add(ip_address(server.vip))
+            for finding in check.findings(server, view, recorded=True):
+                if finding.level == check.FAULT:
+                    lacks.append((finding.what, finding.remedy))
+    except XlvsError:
+        return {}
+    return {
+        "silenced": frozenset(silenced),
+        "serves_as": tuple(ip_address(server.vip) for server in servers),
+        "lacks": tuple(lacks),
+    }
 
 
 def _speaks_vrrp(folder: str) -> bool:
