@@ -71,7 +71,8 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 		COUNT_EVENT(ttl_exceeded);
 		return send_error(skb, packet, ERROR_TIME_EXCEEDED, 0);
 	}
-	if (is_too_big(packet, destination, overhead) && !skb->gso_size) {
+	if (is_too_big(packet, destination, overhead) && !skb->gso_size &&
+	    !(may_be_fragmented(destination) && needs_cutting(skb, packet, destination, overhead))) {
 		COUNT_EVENT(too_big);
 		/* The kernel quotes it with the hop that it has taken. */
 		if (take_hop(skb, packet->flow.family))

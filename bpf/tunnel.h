@@ -184,6 +184,21 @@ static __always_inline __u8 outer_tos(const struct packet *packet)
 		       packet->tos;
 }
 
+/* Whether the outer header says that nobody may fragment the packet: as the client's says,
+ * unless pmtu_disc is 0. */
+static __always_inline int is_whole_outside(const struct packet *packet)
+{
+	return packet->whole && packet->flow.family == AF_INET && is_set(SYSCTL_PMTU_DISC);
+}
+
+/* Whether a packet has to be fragmented with its outer headers, by the stack. */
+static __always_inline int needs_cutting(struct __sk_buff *skb, const struct packet *packet,
+					 const struct destination *destination, __u32 overhead)
+{
+	return destination->family == AF_INET && destination->mtu && !skb->gso_size &&
+	       packet->bytes + overhead > destination->mtu && !is_whole_outside(packet);
+}
+
 static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct packet *packet,
 					    const struct destination *destination, __u32 length)
 {
@@ -193,13 +208,15 @@ static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct 
 		.tos = outer_tos(packet),
 		.tot_len = bpf_htons(sizeof(ip) + length),
 		.id = bpf_get_prandom_u32(),
-		.ttl = packet->ttl - 1,
+		/* The stack takes a hop off, too. */
+		.ttl = packet->ttl -
+		       !needs_cutting(skb, packet, destination, sizeof(ip) + length - packet->bytes),
 		.protocol = outer_protocol(packet, destination->tunnel_kind),
 		.saddr = destination->own_address.v4,
 		.daddr = destination->address.v4,
 	};
 
-	if (packet->whole && packet->flow.family == AF_INET && is_set(SYSCTL_PMTU_DISC))
+	if (is_whole_outside(packet))
 		ip.frag_off = bpf_htons(IPV4_DONT_FRAGMENT);
 	ip.check = ~fold((__u32)bpf_csum_diff(0, 0, (__be32 *)&ip, sizeof(ip), 0));
 	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip),
@@ -288,6 +305,8 @@ __attribute__((noinline)) int wrap(struct __sk_buff *skb, const struct packet *p
  * A packet of several segments (GRO) is cut up by the device, which copies the
  * wrapping to each: BPF cannot ask it for a checksum.  GUE then has none, which
  * receivers take; one of GRE is made so that it fits all segments of full size.
+ * One that is too long for the way, and may be fragmented, comes in again by lo, as
+ * from the director to the real server: BPF cannot cut it up, the stack can.
  */
 __attribute__((noinline)) int tc_tunnel(struct __sk_buff *skb, const struct packet *packet,
 					__u32 destination_index)
@@ -327,7 +346,8 @@ __attribute__((noinline)) int tc_tunnel(struct __sk_buff *skb, const struct pack
 	}
 	if (wrap(skb, packet, destination_index, inner, remote))
 		return TC_ACT_SHOT;
-	return tc_to_next_hop(skb, destination);
+	return needs_cutting(skb, packet, destination, room) ? tc_to_self(skb) :
+							       tc_to_next_hop(skb, destination);
 }
 
 #endif

@@ -35,7 +35,7 @@ from xlvs import errors
 from xlvs.datapath.load import Capacity
 from xlvs.datapath.records import ticks_now
 from xlvs.kernel import abi, bpf
-from xlvs.model import MASQUERADE, ROUTE, Connection, Destination, Service, ServiceKey
+from xlvs.model import MASQUERADE, ROUTE, Connection, Destination, DestinationEntry, Service, ServiceKey
 
 SIP = 5060
 OTHER_CLIENT = packed("10.0.0.201")
@@ -531,3 +531,49 @@ def test_a_slot_is_read_whole() -> None:
     """The layout that user space reads is the packet path's."""
     assert ctypes.sizeof(abi.CallId) == 256
     assert pack("=B", LONGEST) == bytes(abi.CallId(LONGEST))[:1]
+
+
+@pytest.mark.parametrize("method", [ROUTE, MASQUERADE])
+@pytest.mark.parametrize("one_packet", [True, False])
+def test_a_firewall_marks_calls(director: Director, method: str, one_packet: bool) -> None:
+    """A Call-ID keeps to its real server whatever address and port the mark's datagrams go to."""
+    key = ServiceKey(2, fwmark=5060)
+    service = Service(key, "rr", persistence=60, engine="sip", one_packet=one_packet)
+    servers = [real_server(number) for number in (1, 2)]
+    director.table.add_service(service)
+    try:
+        for server in reversed(servers):
+            director.table.add_destination(key, Destination(server, SIP, method))
+
+        def send(call: str, port: int) -> int:
+            before = {one.destination.address: one.stats.in_packets for one in _entries(director, key)}
+            source, target = (CLIENT, director.unused_port()), (VIP, port)
+            frame = director.frame(whole_packet(UDP, source, target, message(call)))
+            verdict, after = director.tc(frame, mark=5060)
+            assert verdict == SENT
+            (served,) = (
+                one.destination.address
+                for one in _entries(director, key)
+                if one.stats.in_packets > before[one.destination.address]
+            )
+            if method == MASQUERADE:
+                # In a persistent service each packet keeps its port.
+                expected = whole_packet(UDP, source, (served, port), message(call), ttl=63)
+                assert after == director.frame(expected)
+            return servers.index(served)
+
+        first = [send(call, SIP) for call in "abcd"]
+        assert first == [0, 1, 0, 1]
+        assert [send(call, port) for port in (SIP, 5070) for call in "abcd"] == first * 2
+        listed = [one for one in director.table.connections() if one.engine]
+        assert sorted(one.engine_data for one in listed) == list("abcd")
+        # It has no address from which its real servers could begin a call.
+        stray = director.frame(whole_packet(UDP, (servers[0], SIP), (OTHER_CLIENT, 5062), message("e")))
+        assert director.tc(stray) == (UNTOUCHED, stray)
+    finally:
+        director.table.delete_service(key)
+        _end_all(director)
+
+
+def _entries(director: Director, key: ServiceKey) -> list[DestinationEntry]:
+    return list(director.table.service(key).destinations)

@@ -485,7 +485,7 @@ def test_pmtu_disc_says_whether_a_tunnel_has_df(director: Director, value: str, 
 
 
 def test_without_pmtu_disc_a_path_may_be_narrow(director: Director, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Routers fragment what has no DF; what the director's own interface does not take is refused still."""
+    """Routers fragment what has no DF, and so does the director."""
     monkeypatch.setattr(director, "device_sums", 0)  # what is cut short loses it
     key = director.service(1, method=TUNNEL, servers=(FAR_SERVER,))
 
@@ -503,4 +503,26 @@ def test_without_pmtu_disc_a_path_may_be_narrow(director: Director, monkeypatch:
         record.refreshed = 0
         assert verdict(1400) == refused
         assert verdict(1280) == 0
-        assert verdict(1481) == 1
+        assert verdict(1481) == refused
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_a_tunnel_has_no_room_for_is_fragmented_by_the_stack(director: Director, whole: bool) -> None:
+    """It comes in again by lo, from the director to the real server, with the hop that the stack takes."""
+    if whole:
+        director.table.set_sysctls({"pmtu_disc": "0"})
+    key = director.service(1, method=TUNNEL, servers=(FAR_SERVER,))
+    port = director.unused_port()
+    for size, too_long in ((1480, False), (1481, True)):
+        content = tcp(port, key.port, SYN, bytes(size - 40))
+        packet = ipv4(CLIENT, VIP, TCP, content, fragment=packets.DONT_FRAGMENT * whole)
+        verdict, after = director.tc(director.frame(packet))
+        assert verdict == SENT
+        inner = packets.with_one_hop_less(director.frame(packet))[packets.ETHERNET_SIZE :]
+        identification = int.from_bytes(after[18:20], "big")
+        ttl = 64 if too_long else 63
+        outer = packets.ipv4(
+            packed("10.0.1.1"), FAR_SERVER, 4, inner, ttl, fragment=0, identification=identification
+        )
+        assert after[packets.ETHERNET_SIZE :] == outer
+        assert (after[:12] == bytes(12)) == too_long
