@@ -363,7 +363,7 @@ static __always_inline int admit_by_hash(const struct packet *packet, const stru
 	}
 	if (packet->own == OWN_LEAVING)
 		return NOT_YET;
-	if (asks(packet))
+	if (asks(packet) && !late)
 		count_connection(entrance->service, entrance->destination);
 	COUNT_EVENT(stateless);
 	return ONE_PACKET | entrance->destination;
@@ -470,7 +470,8 @@ static __always_inline int admit(struct __sk_buff *skb, const struct packet *pac
 	}
 	/* A persistent client's new template must not lead its older flows elsewhere. */
 	if (!may_hash || phase == ROOM ||
-	    (phase == REMEMBERED && asks(packet) && !(service->flags & SERVICE_PERSISTENT))) {
+	    (phase == REMEMBERED && !late && asks(packet) &&
+	     !(service->flags & SERVICE_PERSISTENT))) {
 		found = choose(skb, packet, service, &entrance);
 		if (found == 0 && one_packet) {
 			count_at_template(entrance.link);

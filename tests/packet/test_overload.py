@@ -196,6 +196,15 @@ def test_xdp_leaves_what_has_no_entry_to_tc(director: Director) -> None:
         assert director.xdp(frame) == (XDP_PASS, frame)
 
 
+def test_a_syn_that_is_a_reset_begins_nothing(director: Director) -> None:
+    key = director.service(1, 1)
+    for seconds in (FULL, SETTLING, REMEMBERED):
+        _full(director, seconds)
+        assert director.tc(director.segment(key, director.unused_port(), SYN | RST))[0] == SENT
+    assert not _slots(director, key)
+    assert director.listing(key).stats.connections == 0
+
+
 def test_datagrams(director: Director) -> None:
     key = director.service(1, 1, 1, protocol=UDP)
     for _ in range(12):
