@@ -25,7 +25,7 @@ from xlvs.kernel import abi, bpf
 from xlvs.model import Destination, Service, ServiceEntry, ServiceKey
 
 FOLDER = os.path.dirname(xlvs.datapath.__file__)
-WHERE = tuple(f"{FOLDER}/{name}.py" for name in ("ebpf", "places", "runs"))
+WHERE = tuple(f"{FOLDER}/{name}.py" for name in ("adding", "ebpf", "places", "runs"))
 """Where the stores are made, or ordered."""
 KEY = ServiceKey(2, TCP, VIP, 80)
 OTHER = ServiceKey(2, TCP, VIP, 443)
@@ -41,8 +41,13 @@ def _prepare(director: Director) -> int:
     return director.open(KEY, ACK)
 
 
+def _servers(*numbers: int) -> list[Destination]:
+    return [Destination(real_server(number), 80) for number in numbers]
+
+
 CHANGES: dict[str, Callable[[Datapath], None]] = {
     "add service": lambda table: table.add_service(Service(OTHER, "wrr")),
+    "add services": lambda table: table.add_services([(Service(OTHER, "wrr"), _servers(3, 1))]),
     "edit service": lambda table: table.edit_service(Service(KEY, "wrr")),
     "delete service": lambda table: table.delete_service(KEY),
     "add real server": lambda table: table.add_destination(KEY, Destination(real_server(3), 80)),

@@ -77,6 +77,7 @@ class EbpfDatapath:
         self._callers_changed = False
         # What a change has found out already; nobody else changes services meanwhile.
         self._indices: dict[bytes, int] | None = None
+        self._all_known = False
         self._routes: dict[bytes, rtnetlink.Route] | None = None
 
     def _forget_places(self) -> None:
@@ -150,6 +151,8 @@ class EbpfDatapath:
         packed = packed_key(key)
         if self._indices is not None and packed in self._indices:
             return self._indices[packed]
+        if self._all_known:
+            raise errors.NoSuchService("no such virtual service")
         found = bpf.lookup(self._maps.descriptor("service_index"), packed, _INDEX.size)
         if found is None:
             raise errors.NoSuchService("no such virtual service")
@@ -168,6 +171,14 @@ class EbpfDatapath:
             self._routes[address] = rtnetlink.route_to(address)
         return self._routes[address]
 
+    def _routes_to(self, addresses: set[bytes]) -> dict[bytes, rtnetlink.Route]:
+        """The kernel's routes to many addresses, and maybe to others, each asked for once in a change."""
+        from xlvs.kernel import rtnetlink
+
+        routes = {} if self._routes is None else self._routes
+        routes.update(rtnetlink.routes_to([one for one in addresses if one not in routes]))
+        return routes
+
     def _is_local(self, key: model.ServiceKey) -> bool:
         """Whether a service's address is one of the director's."""
         from xlvs.kernel.rtnetlink import LOCAL_ROUTE
@@ -182,13 +193,14 @@ class EbpfDatapath:
             self._repair()
         self._maps.settings.changing = 1
         self._scheduling.may_wait = self._in_change = True
-        self._indices, self._routes = {}, {}
+        self._indices, self._routes, self._all_known = {}, {}, False
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
         self._scheduling.finish()
         self._scheduling.may_wait = self._in_change = False
         self._indices = self._routes = None
+        self._all_known = False
         if self._callers_changed:
             self._write_callers()
         self._maps.settings.changing = 0
@@ -250,8 +262,45 @@ class EbpfDatapath:
         record.run = start
         describe_service(record, service)
         self._note_engine(record.flags)
-        bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
+        packed = packed_key(service.key)
+        bpf.update(self._maps.descriptor("service_index"), packed, _INDEX.pack(index))
+        if self._indices is not None:
+            self._indices[packed] = index
         self._count(NOTHING_SPECIAL, record)
+
+    def add_services(self, table: Table) -> None:
+        """See `Datapath.add_services`."""
+        from xlvs.datapath.adding import Addition  # most do without it
+
+        if not table:
+            return
+        self._scheduling.finish()
+        addition = Addition(self._maps, self._places, self._scheduling, self._records, self._routes_to)
+        try:
+            addition.plan(table, self._known_services())
+        except errors.TableError:
+            self._forget_places()
+            raise
+        if addition.has_ipv6:
+            self._enable_ipv6()
+        addition.write()
+        if self._indices is not None:
+            self._indices.update(addition.indices)
+        self._note_engine(addition.flags)
+
+    def _known_services(self) -> dict[bytes, int]:
+        """The records of all services by packed key."""
+        if self._indices is not None and self._all_known:
+            return self._indices
+        top = self._maps.settings.services_top
+        indices = {
+            bytes(self._maps.service(index).key): index
+            for index, used in enumerate(self._maps.flags("services", abi.Service, top))
+            if used
+        }
+        if self._indices is not None:
+            self._indices, self._all_known = indices, True
+        return indices
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""

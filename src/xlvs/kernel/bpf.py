@@ -27,6 +27,7 @@ _OBJ_PIN = 6
 _OBJ_GET = 7
 _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
+_MAP_UPDATE_BATCH = 26
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
 
@@ -109,6 +110,16 @@ def update(fd: int, key: bytes, value: bytes) -> None:
     buffer = ctypes.create_string_buffer(value, len(value))
     attributes, _alive = _element_attributes(fd, key, buffer, 0)
     _call(_MAP_UPDATE_ELEM, attributes)
+
+
+def update_many(fd: int, keys: list[bytes], values: list[bytes]) -> None:
+    """Set the values of many keys of a hash with one call; those before a fault are set."""
+    all_keys = ctypes.create_string_buffer(b"".join(keys))
+    all_values = ctypes.create_string_buffer(b"".join(values))
+    attributes = Struct("=QQQQIIQQ").pack(
+        0, 0, ctypes.addressof(all_keys), ctypes.addressof(all_values), len(keys), fd, 0, 0
+    )
+    _call(_MAP_UPDATE_BATCH, attributes)
 
 
 def delete(fd: int, key: bytes) -> None:
