@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 4,
+	ABI_VERSION = 5,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -44,6 +44,7 @@ enum abi {
 	MARK_HALF_SHIFT = 16,
 	ESTIMATE_PACKET_SHIFT = 10, /* fixed point of estimated rates: connections and packets */
 	ESTIMATE_BYTE_SHIFT = 5,
+	OTHER_TABLE = 128,        /* see `settings.table` */
 	CALL_ID_LIMIT = 255,      /* kernel: IP_VS_PEDATA_MAXLEN */
 };
 
@@ -414,6 +415,12 @@ struct settings {
 	__u32 mark_set_changed;   /* tick of its last change */
 	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
 	__u32 drop_counter;       /* live: packets that drop_packet has seen */
+	/* The bit OTHER_TABLE: in which of two tables look-ups find services.  Keys of
+	 * `service_index` have it in their `family`.  While one table takes the place of
+	 * another, both are there; services that differ have a second record then, at
+	 * `limits.services` and more, that only the new table leads to. */
+	__u32 table;
+	__u32 table_pad;
 	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``xlvsadm -R --atomic``: all lines or none, and no service by halves.
+"""``xlvsadm -R --atomic``: all lines or none, from one packet to the next.
 
 The lines are carried out on a copy of the table in memory; if all of them
 can be, the data plane gets the table that came of it in the place of its own.

@@ -189,7 +189,7 @@ class Addition:
                 self._take_back(planned, index, destination)
         bpf.update_many(
             self._maps.descriptor("service_index"),
-            [planned.key for planned in self._planned],
+            [self._maps.index_key(planned.key) for planned in self._planned],
             [_INDEX.pack(planned.index) for planned in self._planned],
         )
         for name, count in zip(SPECIAL, self._special, strict=True):

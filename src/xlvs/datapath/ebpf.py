@@ -153,7 +153,8 @@ class EbpfDatapath:
             return self._indices[packed]
         if self._all_known:
             raise errors.NoSuchService("no such virtual service")
-        found = bpf.lookup(self._maps.descriptor("service_index"), packed, _INDEX.size)
+        name = self._maps.index_key(packed)
+        found = bpf.lookup(self._maps.descriptor("service_index"), name, _INDEX.size)
         if found is None:
             raise errors.NoSuchService("no such virtual service")
         index: int = _INDEX.unpack(found)[0]
@@ -211,12 +212,14 @@ class EbpfDatapath:
         A weight that was noted and not yet scheduled is taken back.
         """
         settings = self._maps.settings
+        self._finish_table()
         kept: set[int] = set()
         for index, flags in enumerate(self._maps.flags("services", abi.Service, settings.services_top)):
             if not flags:
                 continue
             record = self._maps.service(index)
-            found = bpf.lookup(self._maps.descriptor("service_index"), bytes(record.key), _INDEX.size)
+            name = self._maps.index_key(bytes(record.key))
+            found = bpf.lookup(self._maps.descriptor("service_index"), name, _INDEX.size)
             if found is not None and _INDEX.unpack(found)[0] == index and record.run:
                 for destination, weight in self._scheduling.run(index).picks:
                     self._maps.destination(destination).weight = weight
@@ -231,6 +234,22 @@ class EbpfDatapath:
                 self._places.discard(index)
         self._count_all()
         self._callers_changed = True
+
+    def _finish_table(self) -> None:
+        """Leave the table that packets see alone in the index, and its services with one record each."""
+        from xlvs.datapath.replacing import take_over
+
+        names = self._maps.descriptor("service_index")
+        limit = self._maps.limits.services
+        for name in bpf.keys(names, ctypes.sizeof(abi.ServiceKey)):
+            if name[-1] & abi.OTHER_TABLE != self._maps.settings.table:
+                bpf.delete(names, name)
+                continue
+            found = bpf.lookup(names, name, _INDEX.size)
+            index = _INDEX.unpack(found)[0] if found else 0
+            if index >= limit:
+                take_over(self._maps, index - limit)
+                bpf.update(names, name, _INDEX.pack(index - limit))
 
     def _count_all(self) -> None:
         """Tell the packet path for what of `SPECIAL` there are services."""
@@ -263,7 +282,8 @@ class EbpfDatapath:
         describe_service(record, service)
         self._note_engine(record.flags)
         packed = packed_key(service.key)
-        bpf.update(self._maps.descriptor("service_index"), packed, _INDEX.pack(index))
+        name = self._maps.index_key(packed)
+        bpf.update(self._maps.descriptor("service_index"), name, _INDEX.pack(index))
         if self._indices is not None:
             self._indices[packed] = index
         self._count(NOTHING_SPECIAL, record)
@@ -327,9 +347,13 @@ class EbpfDatapath:
         self._scheduling.finish()
         index = self._find(key)
         packed = packed_key(key)
-        bpf.delete(self._maps.descriptor("service_index"), packed)
+        bpf.delete(self._maps.descriptor("service_index"), self._maps.index_key(packed))
         if self._indices is not None:
             del self._indices[packed]
+        self._free_service(index)
+
+    def _free_service(self, index: int) -> None:
+        """Take a service's records out of use, when packets find it no more."""
         record = self._maps.service(index)
         before = special(record)
         start, run = record.run, self._scheduling.run(index)
@@ -387,26 +411,29 @@ class EbpfDatapath:
             service.key: (service, [row[:4] + row[7:10] for row in rows])
             for service, _, rows in self.table()
         }
-        wanted = {service.key for service, _ in table}
+        known = self._known_services()
         replacement = Replacement(
             self._maps, self._places, self._scheduling, self._records, self._route_to, self._is_local
         )
         try:
             for service, destinations in table:
+                index = known.get(packed_key(service.key))
                 rows = [_described(one) for one in destinations]
-                if before.get(service.key) != (service, rows):
-                    index = self._find(service.key) if service.key in before else None
+                if index is not None and before.get(service.key) == (service, rows):
+                    replacement.keep(service.key, index)
+                else:
                     replacement.plan(service, destinations, index)
         except errors.TableError:
             self._forget_places()
             raise
-
-        def delete_the_others() -> None:
-            for key in before:
-                if key not in wanted:
-                    self.delete_service(key)
-
-        replacement.switch(delete_the_others)
+        wanted = {packed_key(service.key) for service, _ in table}
+        gone = [index for key, index in known.items() if key not in wanted]
+        replacement.switch(list(known))
+        for index in gone:
+            self._free_service(index)
+        replacement.clear_up()
+        if self._indices is not None:
+            self._indices, self._all_known = {}, False
         self._count_all()
         self._note_engine(abi.SERVICE_SIP)
 

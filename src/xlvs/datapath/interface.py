@@ -85,8 +85,8 @@ class Datapath(Protocol):
 
         Raises `TableError` for what cannot be, and has changed nothing then.
         What is there before and after keeps its counters and connections.
-        Packets see each service as it was or as it will be, and no service
-        that is in both tables is ever missing.
+        Packets look services up in the table as it was or as it will be, never in
+        some of both.
         """
 
     def zero(self, key: ServiceKey | None = None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 4
+ABI_VERSION = 5
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -28,6 +28,7 @@ MARK_RANGES = 20
 MARK_HALF_SHIFT = 16
 ESTIMATE_PACKET_SHIFT = 10
 ESTIMATE_BYTE_SHIFT = 5
+OTHER_TABLE = 128
 CALL_ID_LIMIT = 255
 
 # enum flow_apart
@@ -449,7 +450,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 368 bytes."""
+    """``struct settings``, 376 bytes."""
 
     abi_version: int
     pad: int
@@ -477,6 +478,8 @@ class Settings(LittleEndianStructure):
     mark_set_changed: int
     occupied: int
     drop_counter: int
+    table: int
+    table_pad: int
     total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
@@ -505,6 +508,8 @@ class Settings(LittleEndianStructure):
         ("mark_set_changed", c_uint32),
         ("occupied", c_uint32),
         ("drop_counter", c_uint32),
+        ("table", c_uint32),
+        ("table_pad", c_uint32),
         ("total_base", Traffic),
     ]
 

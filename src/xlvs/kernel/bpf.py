@@ -28,6 +28,7 @@ _OBJ_GET = 7
 _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
 _MAP_UPDATE_BATCH = 26
+_MAP_DELETE_BATCH = 27
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
 
@@ -114,12 +115,23 @@ def update(fd: int, key: bytes, value: bytes) -> None:
 
 def update_many(fd: int, keys: list[bytes], values: list[bytes]) -> None:
     """Set the values of many keys of a hash with one call; those before a fault are set."""
+    _batch(_MAP_UPDATE_BATCH, fd, keys, values)
+
+
+def delete_many(fd: int, keys: list[bytes]) -> None:
+    """Remove many keys of a hash, all of which it has, with one call."""
+    _batch(_MAP_DELETE_BATCH, fd, keys, [])
+
+
+def _batch(command: int, fd: int, keys: list[bytes], values: list[bytes]) -> None:
+    if not keys:
+        return
     all_keys = ctypes.create_string_buffer(b"".join(keys))
     all_values = ctypes.create_string_buffer(b"".join(values))
     attributes = Struct("=QQQQIIQQ").pack(
         0, 0, ctypes.addressof(all_keys), ctypes.addressof(all_values), len(keys), fd, 0, 0
     )
-    _call(_MAP_UPDATE_BATCH, attributes)
+    _call(command, attributes)
 
 
 def delete(fd: int, key: bytes) -> None:
