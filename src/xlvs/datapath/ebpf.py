@@ -399,8 +399,14 @@ class EbpfDatapath:
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
-        for entry in self.services():
-            self.delete_service(entry.service.key)
+        self._scheduling.finish()
+        known = self._known_services()
+        names = [self._maps.index_key(key) for key in known]
+        bpf.delete_many(self._maps.descriptor("service_index"), names)
+        if self._indices is not None:
+            self._indices = {}
+        for index in known.values():
+            self._free_service(index)
 
     def replace(self, table: Table) -> None:
         """See `Datapath.replace`."""
