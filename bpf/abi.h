@@ -44,6 +44,7 @@ enum abi {
 	MARK_HALF_SHIFT = 16,
 	ESTIMATE_PACKET_SHIFT = 10, /* fixed point of estimated rates: connections and packets */
 	ESTIMATE_BYTE_SHIFT = 5,
+	OTHER_TABLE = 128,        /* see `settings.table` */
 	CALL_ID_LIMIT = 255,      /* kernel: IP_VS_PEDATA_MAXLEN */
 	FULL_SECONDS = 10,        /* after a connection found no room: see overload.h */
 	SETTLING_SECONDS = 70,    /* likewise; Linux sends its last SYN again after 63 */
@@ -425,7 +426,11 @@ struct settings {
 	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
 	__u32 drop_counter;       /* live: packets that drop_packet has seen */
 	__u32 trash_started;      /* tick at which a real server was removed while none was remembered */
-	__u32 pad_base;
+	/* The bit OTHER_TABLE: in which of two tables look-ups find services.  Keys of
+	 * `service_index` have it in their `family`.  While one table takes the place of
+	 * another, both are there; services that differ have a second record then, at
+	 * `limits.services` and more, that only the new table leads to. */
+	__u32 table;
 	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 

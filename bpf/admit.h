@@ -69,6 +69,11 @@ static __always_inline int service_of(const struct __sk_buff *skb, const struct 
 	struct settings *current;
 	__u32 *index = 0, zero = 0;
 
+	current = bpf_map_lookup_elem(&settings, &zero);
+	if (!current)
+		return NOT_FOUND;
+	/* Read once: one table for all that is asked for here. */
+	key.family |= *(volatile __u32 *)&current->table & OTHER_TABLE;
 	key.fwmark = mark_of(skb, packet);
 	if (key.fwmark) {
 		index = bpf_map_lookup_elem(&service_index, &key);
@@ -82,12 +87,11 @@ static __always_inline int service_of(const struct __sk_buff *skb, const struct 
 	index = bpf_map_lookup_elem(&service_index, &key);
 	if (index)
 		return *index;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (current && current->ftp_services && may_be_ftp_data(packet)) {
+	if (current->ftp_services && may_be_ftp_data(packet)) {
 		key.port = bpf_htons(FTP_PORT);
 		index = bpf_map_lookup_elem(&service_index, &key);
 	}
-	if (!index && current && current->any_port_services) {
+	if (!index && current->any_port_services) {
 		key.port = 0;
 		index = bpf_map_lookup_elem(&service_index, &key);
 	}

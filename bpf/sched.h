@@ -182,7 +182,7 @@ __attribute__((noinline)) int schedule(__u32 service_index, const struct packet 
 
 	if (!service || !packet)
 		return NO_DESTINATION;
-	run.service = service_index;
+	run.service = first_record(service_index);
 	run.start = *(volatile __u32 *)&service->run;
 	if (run.start == 0)
 		return NO_DESTINATION;

@@ -42,9 +42,15 @@ static __always_inline struct traffic *destination_traffic_here(__u32 destinatio
 	return bpf_map_lookup_elem(&destination_traffic, &index);
 }
 
+/* The first record of a service, which its counters go by (see `settings.table`). */
+static __always_inline __u32 first_record(__u32 service)
+{
+	return service >= limits.services ? service - limits.services : service;
+}
+
 static __always_inline void count_connection(__u32 service, __u32 destination)
 {
-	struct traffic *row = service_traffic_here(service);
+	struct traffic *row = service_traffic_here(first_record(service));
 
 	if (row)
 		row->connections++;

@@ -25,7 +25,7 @@ from xlvs.kernel import abi, bpf
 from xlvs.model import Destination, Service, ServiceEntry, ServiceKey
 
 FOLDER = os.path.dirname(xlvs.datapath.__file__)
-WHERE = tuple(f"{FOLDER}/{name}.py" for name in ("ebpf", "places", "runs"))
+WHERE = tuple(f"{FOLDER}/{name}.py" for name in ("adding", "ebpf", "places", "replacing", "runs"))
 """Where the stores are made, or ordered."""
 KEY = ServiceKey(2, TCP, VIP, 80)
 OTHER = ServiceKey(2, TCP, VIP, 443)
@@ -41,8 +41,16 @@ def _prepare(director: Director) -> int:
     return director.open(KEY, ACK)
 
 
+def _servers(*numbers: int) -> list[Destination]:
+    return [Destination(real_server(number), 80) for number in numbers]
+
+
 CHANGES: dict[str, Callable[[Datapath], None]] = {
     "add service": lambda table: table.add_service(Service(OTHER, "wrr")),
+    "add services": lambda table: table.add_services([(Service(OTHER, "wrr"), _servers(3, 1))]),
+    "replace": lambda table: table.replace(
+        [(Service(KEY, "wrr"), _servers(2, 3, 1)), (Service(OTHER, "rr"), _servers(1))]
+    ),
     "edit service": lambda table: table.edit_service(Service(KEY, "wrr")),
     "delete service": lambda table: table.delete_service(KEY),
     "add real server": lambda table: table.add_destination(KEY, Destination(real_server(3), 80)),
@@ -103,7 +111,7 @@ def _services_that_packets_find(director: Director, listed: list[ServiceEntry]) 
     return [
         entry.service.key
         for entry in listed
-        if bpf.lookup(index, packed_key(entry.service.key), 4) is not None
+        if bpf.lookup(index, director.maps.index_key(packed_key(entry.service.key)), 4) is not None
     ]
 
 
@@ -138,7 +146,7 @@ def _check_empty_after_deletion(director: Director) -> None:
     _check_records(director)
     index = director.maps.descriptor("service_index")
     for key in (KEY, OTHER, *MANY_KEYS):
-        assert bpf.lookup(index, packed_key(key), 4) is None
+        assert bpf.lookup(index, director.maps.index_key(packed_key(key)), 4) is None
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A table put in the place of another: packets see each service as it was or as it will be."""
+"""A table put in the place of another: packets see one or the other, never some of both."""
 
 from __future__ import annotations
 
@@ -147,6 +147,43 @@ def test_packets_never_find_a_service_missing_or_without_real_servers(own: Direc
     while time.monotonic() < end:
         rounds += 1
         own.table.replace(tables[rounds % 2])
+        os.sched_yield()
+    assert [children.status_of(one) for one in senders] == [0, 0]
+    assert rounds > 20
+
+
+def test_packets_never_see_some_of_one_table_and_some_of_another(own: Director) -> None:
+    first, last = own.unused_key(UDP), own.unused_key(UDP)
+    between = [own.unused_key() for _ in range(5)]
+    turns = 4
+
+    def table(turn: int) -> Table:
+        chosen = Destination(real_server(1 + turn % turns), 80, MASQUERADE)
+        ends = [(Service(key, "rr", one_packet=True), [chosen]) for key in (first, last)]
+        return [ends[0], *((Service(key), servers(5 + turn % 2)) for key in between), ends[1]]
+
+    own.table.replace(table(0))
+    end = time.monotonic() + 1.5
+
+    def send() -> None:
+        port = 1024
+
+        def seen(key: ServiceKey) -> int:
+            verdict, frame = own.tc(own.segment(key, port, SYN))
+            assert verdict == SENT
+            return frame[33] - real_server(1)[3]  # the last byte of the IPv4 destination
+
+        while time.monotonic() < end:
+            port = port % 60000 + 1024
+            before, other, after = seen(first), seen(last), seen(first)
+            # Several turns may have passed, but none backwards.
+            assert (other - before) % turns <= (after - before) % turns
+
+    senders = [children.start(send) for _ in range(2)]
+    rounds = 0
+    while time.monotonic() < end:
+        rounds += 1
+        own.table.replace(table(rounds))
         os.sched_yield()
     assert [children.status_of(one) for one in senders] == [0, 0]
     assert rounds > 20

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from xlvs.cli import ipvsadm
 from xlvs.cli.address import leading_number, parse_endpoint, string_to_number
-from xlvs.cli.ipvsadm_restore import command_lines
+from xlvs.cli.ipvsadm_restore import command_lines, words_of
 from xlvs.cli.mark_rule import format_line, parse_lines
 from xlvs.datapath.memory import MemoryDatapath
 from xlvs.errors import UsageError, XlvsError, shown
@@ -244,8 +244,7 @@ _RESTORED_WORDS = st.one_of(
     st.lists(st.lists(_RESTORED_WORDS, max_size=8).map(" ".join), max_size=5).map("\n".join) | BYTES_AS_TEXT
 )
 def test_any_file_is_restored_or_refused(text: str) -> None:
-    for words in command_lines(text):
-        assert words
+    for words in map(words_of, command_lines(text)):
         assert not any(set(word) & set(" \t\r\n\0") for word in words)
     table = MemoryDatapath()
 

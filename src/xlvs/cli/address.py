@@ -16,6 +16,7 @@ _SERVICE_PROTOCOLS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 _C_INT_MAX = 2147483647
 _LONGEST_NUMBER = 19
 """The digits of the largest C long; int() itself refuses text of thousands of digits."""
+_BYTES = {str(number): number for number in range(256)}
 _MOST_ENDPOINTS = 65536
 _endpoints: dict[str, tuple[bytes, int | None]] = {}
 """Endpoints that were read before."""
@@ -67,6 +68,26 @@ def parse_endpoint(text: str, protocol: int) -> tuple[bytes, int | None] | None:
             _endpoints.clear()
         _endpoints[text] = endpoint
     return endpoint
+
+
+def literal_endpoint(text: str) -> tuple[bytes, int] | None:
+    """Read ``a.b.c.d:port`` or ``[v6]:port`` as `parse_endpoint` does; None for any other text.
+
+    The protocol does not matter, since nothing is a name.
+    """
+    known = _endpoints.get(text)
+    if known is None:
+        host, _, port = text.partition(":")
+        digits = host.split(".")
+        if len(digits) == 4 and port.isascii() and port.isdigit() and len(port) <= 5:
+            one, two, three, four = digits
+            number = int(port)
+            if one in _BYTES and two in _BYTES and three in _BYTES and four in _BYTES and number <= 65535:
+                return bytes((_BYTES[one], _BYTES[two], _BYTES[three], _BYTES[four])), number
+        if not text.startswith("[") or not _names_nothing(text):
+            return None
+        known = parse_endpoint(text, TCP)
+    return None if known is None or known[1] is None else (known[0], known[1])
 
 
 def _names_nothing(text: str) -> bool:

@@ -26,16 +26,19 @@ from xlvs.cli.ipvsadm_grammar import CommandLineError
 from xlvs.cli.ipvsadm_help import VERSION_LINE, help_text
 from xlvs.cli.ipvsadm_parse import parse, try_help
 from xlvs.cli.ipvsadm_request import Request
-from xlvs.cli.ipvsadm_restore import command_lines
+from xlvs.cli.ipvsadm_restore import command_lines, words_of
 from xlvs.errors import NotPermitted, TableError, Unavailable, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
     from typing import Protocol, TextIO
 
+    from xlvs.cli.ipvsadm_additions import Addition
     from xlvs.datapath.interface import Datapath
+
+    Step = Request | CommandLineError | Addition
 
     class Opener(Protocol):
         """How the command gets its data plane: `xlvs.datapath.open_datapath`, or a test's own."""
@@ -186,24 +189,36 @@ class _Command:
 
     def _restore(self, at_once: bool) -> int:
         """Read all commands first: the table is locked only while they are carried out."""
-        steps: list[Request | CommandLineError] = []
+        from xlvs.cli.ipvsadm_additions import Addition, Additions
+
+        steps: list[Step] = []
         lines: list[str] = []
-        for words in command_lines(self._stdin.read()):
+        """The line of each step, or that with which it begins."""
+        additions = Additions(self._program)
+        for line in command_lines(self._stdin.read()):
+            addition = additions.take(line)
+            if addition is not None:
+                if len(addition.lines) == 1:
+                    lines.append(line)
+                    steps.append(addition)
+                continue
+            words = words_of(line)
+            if not words:
+                continue
             lines.append(" ".join(words))
-            step = self._parse(words)
-            if isinstance(step, Request) and step.command == grammar.RESTORE:
-                step = try_help(self._program)
+            step = self._read_line(words)
             steps.append(step)
             if _ends_the_run(step):
                 break
         if at_once:
             return self._restore_at_once(steps, lines)
         requests = [step for step in steps if isinstance(step, Request) and not _is_answered_here(step)]
-        if not requests:
+        adds = any(isinstance(step, Addition) for step in steps)
+        if not requests and not adds:
             return self._perform_all(steps, None)
         failure = None
         with self._opener(
-            write=any(map(needs_write, requests)), load=any(map(needs_load, requests))
+            write=adds or any(map(needs_write, requests)), load=adds or any(map(needs_load, requests))
         ) as datapath:
             try:
                 status = self._perform_all(steps, datapath)
@@ -213,32 +228,41 @@ class _Command:
             raise failure
         return status
 
-    def _restore_at_once(self, steps: list[Request | CommandLineError], lines: list[str]) -> int:
+    def _read_line(self, words: list[str]) -> Request | CommandLineError:
+        step = self._parse(words)
+        if isinstance(step, Request) and step.command == grammar.RESTORE:
+            return try_help(self._program)
+        return step
+
+    def _restore_at_once(self, steps: list[Step], lines: list[str]) -> int:
         """Carry out all steps or none."""
+        from xlvs.cli.ipvsadm_additions import Addition
         from xlvs.cli.ipvsadm_atomic import LineError, Staged
 
-        requests: list[Request] = []
+        requests: list[tuple[str, Request | Addition]] = []
         answers: list[str] = []
         for step, line in zip(steps, lines, strict=True):
             if isinstance(step, CommandLineError):
                 self.complain(step.message)
                 self.complain(_nothing_done(line))
                 return step.status
-            if _is_answered_here(step):
+            if not isinstance(step, Addition) and _is_answered_here(step):
                 answers = [self._own_answer(step)]
             else:
-                requests.append(step)
+                requests.append((line, step))
+        adds = any(isinstance(one, Addition) for _, one in requests)
+        plain = [one for _, one in requests if isinstance(one, Request)]
         try:
             # Tried before anything is loaded for it; what there is now may be another table later.
             with self._opener(write=False, load=False) as datapath:
-                staged = Staged(requests, datapath)
-            if any(map(needs_write, requests)):
-                with self._opener(write=True, load=any(map(needs_load, requests))) as datapath:
-                    staged = Staged(requests, datapath)
+                staged = Staged(requests, datapath, self._program)
+            if adds or any(map(needs_write, plain)):
+                with self._opener(write=True, load=adds or any(map(needs_load, plain))) as datapath:
+                    staged = Staged(requests, datapath, self._program)
                     staged.apply(datapath)
         except LineError as error:
-            status = self._refuse(error.cause, requests[error.place])
-            self.complain(_nothing_done(lines[error.place]))
+            status = self._refuse(error.cause, error.request)
+            self.complain(_nothing_done(error.line))
             return status
         except TableError as error:
             self.complain(f"{error}\nNothing was changed.")
@@ -246,16 +270,28 @@ class _Command:
         self._print((*staged.answers, *answers))
         return 0
 
-    def _perform_all(self, steps: list[Request | CommandLineError], datapath: Datapath | None) -> int:
+    def _perform_all(self, steps: Sequence[Step], datapath: Datapath | None) -> int:
         """Carry out the steps of a restore in their order; return the last one's status."""
+        from xlvs.cli.ipvsadm_additions import Addition
+
         status = 0
         unsupported = 0
-        for step in steps:
+        place = 0
+        while place < len(steps):
+            step = steps[place]
+            place += 1
             if isinstance(step, CommandLineError):
                 self.complain(step.message)
                 status = step.status
                 if step.fatal:
                     return status
+            elif isinstance(step, Addition):
+                assert datapath is not None, "whoever adds has opened the data plane"
+                together = [step]
+                while place < len(steps) and isinstance(following := steps[place], Addition):
+                    together.append(following)
+                    place += 1
+                status = self._add(together, datapath)
             elif datapath is None or _is_answered_here(step):
                 self._print((self._own_answer(step),))
                 return 0
@@ -270,6 +306,22 @@ class _Command:
             if status == grammar.EXIT_USAGE:
                 unsupported = status
         # A table that was restored only in part must not pass for a whole one.
+        return status or unsupported
+
+    def _add(self, additions: Sequence[Addition], datapath: Datapath) -> int:
+        """Add services with their real servers at once, or line by line if any of that is refused."""
+        try:
+            datapath.add_services([(one.service, one.destinations[::-1]) for one in additions])
+            return 0
+        except TableError:
+            pass  # nothing was changed; the line that cannot be will say why
+        if len(additions) == 1:
+            return self._perform_all(additions[0].requests(self._program), datapath)
+        status = unsupported = 0
+        for one in additions:
+            status = self._add([one], datapath)
+            if status == grammar.EXIT_USAGE:
+                unsupported = status
         return status or unsupported
 
     def _refuse(self, error: TableError, request: Request) -> int:

@@ -9,21 +9,19 @@ in a blank without a newline is lost, as in ipvsadm.  (``config_stream.c``.)
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _SKIPPED = "ipvsadm"
 
 
-def command_lines(text: str) -> Iterator[list[str]]:
-    """Yield the words of every line that has any."""
+def command_lines(text: str) -> list[str]:
+    """The lines of a text; some may have no words."""
     *lines, last = text.split("\n")
     if not last.endswith((" ", "\t", "\r")):
         lines.append(last)
-    for line in lines:
-        # A C string ends at its first NUL.
-        spaced = line.replace("\t", " ").replace("\r", " ").split(" ")
-        words = [word.partition("\0")[0] for word in spaced if word and word != _SKIPPED]
-        if words:
-            yield words
+    return lines
+
+
+def words_of(line: str) -> list[str]:
+    """The words of a line."""
+    # A C string ends at its first NUL.
+    spaced = line.replace("\t", " ").replace("\r", " ").split(" ")
+    return [word.partition("\0")[0] for word in spaced if word and word != _SKIPPED]

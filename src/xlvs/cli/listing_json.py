@@ -116,6 +116,9 @@ def _service(entry: ServiceEntry, stats: bool, rates: bool) -> dict[str, Any]:
         "scheduler_flags": _scheduler_flags(service),
         "persistence": _persistence(service),
         "one_packet": service.one_packet,
+        "idle_timeout": service.idle_timeout or None,
+        "reject_gone": service.reject_gone,
+        "rehome": service.rehome,
     }
     _count(fields, entry, stats, rates)
     fields["real_servers"] = [_destination(one, stats, rates) for one in entry.destinations]

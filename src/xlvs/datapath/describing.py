@@ -178,27 +178,42 @@ class Records:
     def begin_destination(
         self, key: model.ServiceKey, service: int, destination: model.Destination, route: rtnetlink.Route
     ) -> int:
-        """A record for a real server that joins the service in that record, without what may be edited."""
-        from xlvs.kernel.rtnetlink import UNICAST_ROUTE
+        """A record for a real server that joins the service in that record, without what may be edited.
 
-        index = self._take(key, service, destination)
-        record = self._maps.destination(index)
-        record.service = service
-        if record.refreshed == 0:  # until the packet path looks for itself
-            record.interface = route.interface
-            store_address(record.next_hop, route.next_hop)
-            record.reach = abi.REACH_ROUTE if route.kind == UNICAST_ROUTE else 0
-        record.last_weight = 0  # it may come back with another
-        return index
-
-    def _take(self, key: model.ServiceKey, service: int, destination: model.Destination) -> int:
-        """A record for a real server: the one it had before, if that is not forgotten yet."""
+        It is the one that the real server had before, if that is not forgotten yet.
+        """
         owner = packed_key(key)
         index = self._places.returning(owner, destination.address, destination.port)
-        if index is not None:
-            if self._maps.destination(index).service != service:
-                self.reset_base("destination", index)
-            return index
+        if index is None:
+            index = self._new(owner, destination)
+            record = self._maps.destination(index)
+            record.service = service
+            self.note_route(record, route)
+        else:
+            self.begin_again(index, service, route)
+        return index
+
+    def begin_again(self, index: int, service: int, route: rtnetlink.Route) -> None:
+        """Let a real server that was removed join that service with the record that it had."""
+        record = self._maps.destination(index)
+        if record.service != service:
+            self.reset_base("destination", index)
+        record.service = service
+        if record.refreshed == 0:
+            self.note_route(record, route)
+        record.last_weight = 0  # it may come back with another
+
+    @staticmethod
+    def note_route(record: abi.Destination, route: rtnetlink.Route) -> None:
+        """Write the way to a real server, which holds until the packet path looks for itself."""
+        from xlvs.kernel.rtnetlink import UNICAST_ROUTE
+
+        record.interface = route.interface
+        store_address(record.next_hop, route.next_hop)
+        record.reach = abi.REACH_ROUTE if route.kind == UNICAST_ROUTE else 0
+
+    def _new(self, owner: bytes, destination: model.Destination) -> int:
+        """A free record, made that of a real server."""
         index = self._places.destination()
         record = self._maps.destination(index)
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))

@@ -77,6 +77,7 @@ class EbpfDatapath:
         self._senders_changed = False
         # What a change has found out already; nobody else changes services meanwhile.
         self._indices: dict[bytes, int] | None = None
+        self._all_known = False
         self._routes: dict[bytes, rtnetlink.Route] | None = None
 
     def _forget_places(self) -> None:
@@ -150,7 +151,10 @@ class EbpfDatapath:
         packed = packed_key(key)
         if self._indices is not None and packed in self._indices:
             return self._indices[packed]
-        found = bpf.lookup(self._maps.descriptor("service_index"), packed, _INDEX.size)
+        if self._all_known:
+            raise errors.NoSuchService("no such virtual service")
+        name = self._maps.index_key(packed)
+        found = bpf.lookup(self._maps.descriptor("service_index"), name, _INDEX.size)
         if found is None:
             raise errors.NoSuchService("no such virtual service")
         index: int = _INDEX.unpack(found)[0]
@@ -168,6 +172,14 @@ class EbpfDatapath:
             self._routes[address] = rtnetlink.route_to(address)
         return self._routes[address]
 
+    def _routes_to(self, addresses: set[bytes]) -> dict[bytes, rtnetlink.Route]:
+        """The kernel's routes to many addresses, and maybe to others, each asked for once in a change."""
+        from xlvs.kernel import rtnetlink
+
+        routes = {} if self._routes is None else self._routes
+        routes.update(rtnetlink.routes_to([one for one in addresses if one not in routes]))
+        return routes
+
     def _is_local(self, key: model.ServiceKey) -> bool:
         """Whether a service's address is one of the director's."""
         from xlvs.kernel.rtnetlink import LOCAL_ROUTE
@@ -182,7 +194,7 @@ class EbpfDatapath:
             self._repair()
         self._maps.settings.changing = 1
         self._scheduling.may_wait = self._in_change = True
-        self._indices, self._routes = {}, {}
+        self._indices, self._routes, self._all_known = {}, {}, False
 
     def end_change(self) -> None:
         """Note that the table is whole again."""
@@ -191,6 +203,7 @@ class EbpfDatapath:
         self._indices = self._routes = None
         if self._senders_changed:
             self._write_senders()
+        self._all_known = False
         self._maps.settings.changing = 0
 
     def _repair(self) -> None:
@@ -199,12 +212,14 @@ class EbpfDatapath:
         A weight that was noted and not yet scheduled is taken back.
         """
         settings = self._maps.settings
+        self._finish_table()
         kept: set[int] = set()
         for index, flags in enumerate(self._maps.flags("services", abi.Service, settings.services_top)):
             if not flags:
                 continue
             record = self._maps.service(index)
-            found = bpf.lookup(self._maps.descriptor("service_index"), bytes(record.key), _INDEX.size)
+            name = self._maps.index_key(bytes(record.key))
+            found = bpf.lookup(self._maps.descriptor("service_index"), name, _INDEX.size)
             if found is not None and _INDEX.unpack(found)[0] == index and record.run:
                 for destination, weight in self._scheduling.run(index).picks:
                     self._maps.destination(destination).weight = weight
@@ -219,6 +234,22 @@ class EbpfDatapath:
                 self._places.discard(index)
         self._count_all()
         self._senders_changed = True
+
+    def _finish_table(self) -> None:
+        """Leave the table that packets see alone in the index, and its services with one record each."""
+        from xlvs.datapath.replacing import take_over
+
+        names = self._maps.descriptor("service_index")
+        limit = self._maps.limits.services
+        for name in bpf.keys(names, ctypes.sizeof(abi.ServiceKey)):
+            if name[-1] & abi.OTHER_TABLE != self._maps.settings.table:
+                bpf.delete(names, name)
+                continue
+            found = bpf.lookup(names, name, _INDEX.size)
+            index = _INDEX.unpack(found)[0] if found else 0
+            if index >= limit:
+                take_over(self._maps, index - limit)
+                bpf.update(names, name, _INDEX.pack(index - limit))
 
     def _count_all(self) -> None:
         """Tell the packet path for what of `SPECIAL` there are services."""
@@ -250,8 +281,46 @@ class EbpfDatapath:
         record.run = start
         describe_service(record, service)
         self._note_senders(record.flags)
-        bpf.update(self._maps.descriptor("service_index"), packed_key(service.key), _INDEX.pack(index))
+        packed = packed_key(service.key)
+        name = self._maps.index_key(packed)
+        bpf.update(self._maps.descriptor("service_index"), name, _INDEX.pack(index))
+        if self._indices is not None:
+            self._indices[packed] = index
         self._count(NOTHING_SPECIAL, record)
+
+    def add_services(self, table: Table) -> None:
+        """See `Datapath.add_services`."""
+        from xlvs.datapath.adding import Addition  # most do without it
+
+        if not table:
+            return
+        self._scheduling.finish()
+        addition = Addition(self._maps, self._places, self._scheduling, self._records, self._routes_to)
+        try:
+            addition.plan(table, self._known_services())
+        except errors.TableError:
+            self._forget_places()
+            raise
+        if addition.has_ipv6:
+            self._enable_ipv6()
+        addition.write()
+        if self._indices is not None:
+            self._indices.update(addition.indices)
+        self._note_senders(addition.flags)
+
+    def _known_services(self) -> dict[bytes, int]:
+        """The records of all services by packed key."""
+        if self._indices is not None and self._all_known:
+            return self._indices
+        top = self._maps.settings.services_top
+        indices = {
+            bytes(self._maps.service(index).key): index
+            for index, used in enumerate(self._maps.flags("services", abi.Service, top))
+            if used
+        }
+        if self._indices is not None:
+            self._indices, self._all_known = indices, True
+        return indices
 
     def edit_service(self, service: model.Service) -> None:
         """See `Datapath.edit_service`."""
@@ -278,9 +347,13 @@ class EbpfDatapath:
         self._scheduling.finish()
         index = self._find(key)
         packed = packed_key(key)
-        bpf.delete(self._maps.descriptor("service_index"), packed)
+        bpf.delete(self._maps.descriptor("service_index"), self._maps.index_key(packed))
         if self._indices is not None:
             del self._indices[packed]
+        self._free_service(index)
+
+    def _free_service(self, index: int) -> None:
+        """Take a service's records out of use, when packets find it no more."""
         record = self._maps.service(index)
         before = special(record)
         start, run = record.run, self._scheduling.run(index)
@@ -326,8 +399,14 @@ class EbpfDatapath:
 
     def flush(self) -> None:
         """See `Datapath.flush`."""
-        for entry in self.services():
-            self.delete_service(entry.service.key)
+        self._scheduling.finish()
+        known = self._known_services()
+        names = [self._maps.index_key(key) for key in known]
+        bpf.delete_many(self._maps.descriptor("service_index"), names)
+        if self._indices is not None:
+            self._indices = {}
+        for index in known.values():
+            self._free_service(index)
 
     def replace(self, table: Table) -> None:
         """See `Datapath.replace`."""
@@ -338,26 +417,29 @@ class EbpfDatapath:
             service.key: (service, [row[:4] + row[7:10] for row in rows])
             for service, _, rows in self.table()
         }
-        wanted = {service.key for service, _ in table}
+        known = self._known_services()
         replacement = Replacement(
             self._maps, self._places, self._scheduling, self._records, self._route_to, self._is_local
         )
         try:
             for service, destinations in table:
+                index = known.get(packed_key(service.key))
                 rows = [_described(one) for one in destinations]
-                if before.get(service.key) != (service, rows):
-                    index = self._find(service.key) if service.key in before else None
+                if index is not None and before.get(service.key) == (service, rows):
+                    replacement.keep(service.key, index)
+                else:
                     replacement.plan(service, destinations, index)
         except errors.TableError:
             self._forget_places()
             raise
-
-        def delete_the_others() -> None:
-            for key in before:
-                if key not in wanted:
-                    self.delete_service(key)
-
-        replacement.switch(delete_the_others)
+        wanted = {packed_key(service.key) for service, _ in table}
+        gone = [index for key, index in known.items() if key not in wanted]
+        replacement.switch(list(known))
+        for index in gone:
+            self._free_service(index)
+        replacement.clear_up()
+        if self._indices is not None:
+            self._indices, self._all_known = {}, False
         self._count_all()
         self._note_senders(abi.SERVICE_SIP)
 

@@ -261,7 +261,9 @@ class _Witness:
         for port in (question.port, 0):
             keys.append(model.ServiceKey(family, question.protocol, question.virtual, port))
         for key in keys:
-            found = bpf.lookup(self._maps.descriptor("service_index"), packed_key(key), 4)
+            found = bpf.lookup(
+                self._maps.descriptor("service_index"), self._maps.index_key(packed_key(key)), 4
+            )
             if found is not None:
                 return int.from_bytes(found, "little")
         return None

@@ -54,6 +54,14 @@ class Datapath(Protocol):
     def add_service(self, service: Service) -> None:
         """Add a service; raises `ServiceExists`, `SchedulerNotFound`, `InvalidOperation`."""
 
+    def add_services(self, table: Table) -> None:
+        """Add services with their real servers, newest first: what `add_service` and, from the
+        last of them to the first, `add_destination` would come to, all or nothing, and much faster.
+
+        Packets see a service with all its real servers or not at all.  Raises what those two raise,
+        and has changed nothing then.
+        """
+
     def edit_service(self, service: Service) -> None:
         """Change the service with the same key; raises `NoSuchService`, `SchedulerNotFound`."""
 
@@ -77,8 +85,8 @@ class Datapath(Protocol):
 
         Raises `TableError` for what cannot be, and has changed nothing then.
         What is there before and after keeps its counters and connections.
-        Packets see each service as it was or as it will be, and no service
-        that is in both tables is ever missing.
+        Packets look services up in the table as it was or as it will be, never in
+        some of both.
         """
 
     def zero(self, key: ServiceKey | None = None) -> None:

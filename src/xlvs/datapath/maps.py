@@ -97,6 +97,16 @@ class Maps:
         """A live view of a service record."""
         return self.record("services", abi.Service, index, self.limits.services)
 
+    def next_service(self, index: int) -> abi.Service:
+        """A live view of what that service record will be, while another table takes this one's place."""
+        limit = self.limits.services
+        return self.record("services", abi.Service, limit + index, 2 * limit)
+
+    def index_key(self, key: bytes, in_other_table: bool = False) -> bytes:
+        """A packed ``struct service_key`` as the index of services has it, in the table that packets see."""
+        table = self.settings.table ^ (abi.OTHER_TABLE if in_other_table else 0)
+        return key[:-1] + bytes((key[-1] | table,))
+
     def destination(self, index: int) -> abi.Destination:
         """A live view of a destination record."""
         return self.record("destinations", abi.Destination, index, self.limits.destinations)

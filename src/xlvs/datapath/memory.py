@@ -93,6 +93,21 @@ class MemoryDatapath:
         _check_service(service)
         self._services[service.key] = ServiceEntry(service)
 
+    def add_services(self, table: Table) -> None:
+        """Add services with their real servers, newest first, all or nothing."""
+        new: dict[ServiceKey, ServiceEntry] = {}
+        for service, destinations in table:
+            if service.key in self._services or service.key in new:
+                raise ServiceExists("Service already exists")
+            _check_service(service)
+            for destination in destinations:
+                _check_destination(service.key, destination)
+                _check_address(destination.address)
+            if len({(one.address, one.port) for one in destinations}) != len(destinations):
+                raise DestinationExists("Destination already exists")
+            new[service.key] = ServiceEntry(service, tuple(map(DestinationEntry, destinations)))
+        self._services.update(new)
+
     def edit_service(self, service: Service) -> None:
         """Change the service with the same key; raises `NoSuchService`, `SchedulerNotFound`."""
         entry = self.service(service.key)

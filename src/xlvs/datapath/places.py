@@ -88,6 +88,10 @@ class Places:
             )
         return self._destinations.pop()
 
+    def remembers(self) -> bool:
+        """Whether there is any removed real server that is not forgotten yet."""
+        return bool(self._remembered())
+
     def returning(self, owner: bytes, address: bytes, port: int) -> int | None:
         """The record that a removed real server had, if it is not forgotten yet.
 

@@ -12,6 +12,7 @@ ends.  It takes as much memory as the tables in use, for as long as it lasts.
 from __future__ import annotations
 
 import mmap
+import sys
 from struct import pack
 from types import TracebackType
 
@@ -119,8 +120,8 @@ class Rehearsal(Maps):
         guard = pack("=II", 0, 1)
         for start in range(0, buckets, _CHUNK // 64):
             count = min(_CHUNK // 64, buckets - start)
-            keys = pack(f"={count}I", *range(start, start + count))
-            bpf.update_elements(self._object.map_descriptor("bucket_guards"), keys, guard * count, count)
+            keys = [number.to_bytes(4, sys.byteorder) for number in range(start, start + count)]
+            bpf.update_many(self._object.map_descriptor("bucket_guards"), keys, [guard] * count)
 
 
 def busy(maps: Maps, name: str, top: int, per_row: int) -> list[int]:

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Putting a whole table in the place of another: all of it or nothing, and no service by halves.
+"""Putting a whole table in the place of another: all of it or nothing, from one packet to the next.
 
 First everything is planned: records and runs are found, checked and written
 where no packet comes upon them.  Whatever can fail, fails here, and what was
-found is simply forgotten again.  Then services go over, one store each, in one
-go: those that are in both tables are never missing, new ones come with all
-their real servers, and those that are left out go last.
+found is simply forgotten again.  Then the index of services gets the new table
+beside the old one, under other keys; services that are in both and differ
+have a second record there.  One 32-bit store says by which keys packets look
+services up.  After it, the first records take over what the second ones say,
+and the old keys go.
 """
 
 from __future__ import annotations
 
+import ctypes
 from struct import Struct
 
 from xlvs import model
 from xlvs.datapath import loopback, runs
 from xlvs.datapath.describing import (
+    SPECIAL,
     Records,
     check_destination,
     check_route,
@@ -22,12 +26,13 @@ from xlvs.datapath.describing import (
     describe,
     describe_service,
     hand_down,
+    special,
 )
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
 from xlvs.datapath.records import packed_key, padded, swap_port
 from xlvs.datapath.scheduling import Scheduling
-from xlvs.kernel import bpf
+from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +83,7 @@ class Replacement:
         self._route_to = route_to
         self._is_local = is_local
         self._planned: list[_Planned] = []
+        self._kept: list[tuple[bytes, int]] = []
         self._has_ipv6 = False
 
     def plan(self, service: model.Service, destinations: list[model.Destination], index: int | None) -> None:
@@ -127,29 +133,68 @@ class Replacement:
         record = self._maps.destination(number)
         return bytes(record.address), swap_port(record.port)
 
-    def switch(self, delete_the_others: Callable[[], None]) -> None:
-        """Let packets see the new table; nothing of this can fail."""
+    def keep(self, key: model.ServiceKey, index: int) -> None:
+        """Note a service that is in both tables and the same."""
+        self._kept.append((packed_key(key), index))
+
+    def switch(self, old_keys: list[bytes]) -> None:
+        """Let packets see the new table from one instant to the next; nothing of this can fail.
+
+        ``old_keys`` are those of all services of the old one, which packets find no more then.
+        """
+        settings = self._maps.settings
+        limit = self._maps.limits.services
         if self._has_ipv6:
-            loopback.enable(self._maps.settings, loopback.FORWARDING_IPV6)
+            loopback.enable(settings, loopback.FORWARDING_IPV6)
+        entries = list(self._kept)
+        changed = [planned for planned in self._planned if not planned.is_new]
         for planned in self._planned:
-            for number, destination, route in planned.added:
-                describe(self._maps.destination(number), destination, route)
-        for planned in self._planned:
-            for number, destination, route in planned.kept:
-                describe(self._maps.destination(number), destination, route)
             record = self._maps.service(planned.index)
-            old, record.run = record.run, planned.start or record.run
+            if not planned.is_new:
+                record = self._maps.next_service(planned.index)
+                ctypes.pointer(record)[0] = self._maps.service(planned.index)
+            record.run = planned.start or record.run
             if planned.binding:
                 record.binding = planned.binding
             describe_service(record, planned.service)
-            for number, _, _ in (*planned.added, *planned.kept):
+            for number, destination, route in planned.added:
+                describe(self._maps.destination(number), destination, route)
                 hand_down(record, self._maps.destination(number))
-            if planned.is_new:
-                key = packed_key(planned.service.key)
-                bpf.update(self._maps.descriptor("service_index"), key, _INDEX.pack(planned.index))
-            elif planned.start:
+            # Too many for a moment, if the old table has them, too: look-ups ask in vain.
+            for name, does in zip(SPECIAL, special(record), strict=True):
+                setattr(settings, name, getattr(settings, name) + does)
+            place = planned.index if planned.is_new else limit + planned.index
+            entries.append((packed_key(planned.service.key), place))
+        index = self._maps.descriptor("service_index")
+        old_names = [self._maps.index_key(key) for key in old_keys]
+        names = [self._maps.index_key(key, in_other_table=True) for key, _ in entries]
+        bpf.update_many(index, names, [_INDEX.pack(place) for _, place in entries])
+        settings.table ^= abi.OTHER_TABLE
+        # What packets see is the new table.  The rest makes it look like any other.
+        for planned in changed:
+            for number, destination, route in planned.kept:
+                describe(self._maps.destination(number), destination, route)
+                hand_down(self._maps.next_service(planned.index), self._maps.destination(number))
+            old = self._maps.service(planned.index).run
+            take_over(self._maps, planned.index)
+            if planned.start:
                 self._places.free_run(old)
-        delete_the_others()
+        bpf.update_many(
+            index,
+            [self._maps.index_key(packed_key(planned.service.key)) for planned in changed],
+            [_INDEX.pack(planned.index) for planned in changed],
+        )
+        bpf.delete_many(index, old_names)
+
+    def clear_up(self) -> None:
+        """Take real servers out of use that left services which are in both tables."""
         for planned in self._planned:
             for number in planned.removed:
                 self._places.discard(number)
+
+
+def take_over(maps: Maps, index: int) -> None:
+    """Let a service's first record say what its second one does."""
+    record, following = maps.service(index), maps.next_service(index)
+    for name in ("run", "persistence", "netmask", "binding", "idle_timeout", "flags"):
+        setattr(record, name, getattr(following, name))

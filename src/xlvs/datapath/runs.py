@@ -114,6 +114,25 @@ def change(old: Run, picks: list[tuple[int, int]]) -> Run:
     return Run(old.scheduler, picks, binding=old.binding)
 
 
+def joined(scheduler: int, picks: list[tuple[int, int]], binding: int) -> Run:
+    """The run of a new service that these have joined one by one, the last of them first.
+
+    It is what `begin` with nothing and then `change` for each come to.
+    """
+    current = 0
+    if scheduler == abi.SCHEDULER_WRR:
+        highest = divisor = 0
+        for _, weight in reversed(picks):
+            highest, divisor = max(highest, weight), gcd(divisor, weight)
+            step = divisor or 1
+            first = highest - (step - 1)
+            if current > first or current == 0:
+                current = first
+            elif step > 1:
+                current = current // step * step + 1
+    return Run(scheduler, picks, 0, current, binding)
+
+
 def elements_of(count: int, scheduler: int = 0, width: int = 0) -> int:
     """The pool elements that a run of ``count`` picks takes, with a table of such slots behind them."""
     table = hashing.packed_elements(SLOTS[scheduler], width) if width else 0

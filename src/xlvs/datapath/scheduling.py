@@ -72,6 +72,15 @@ class Scheduling:
             run.table = self._maglev_table(service, run, added)
         return self._places.run(runs.size(run))
 
+    def place_new(self, run: runs.Run, destinations: list[model.Destination], is_ipv6: bool) -> int:
+        """Like `place`, for a service that is not there yet; ``destinations`` are those of the picks."""
+        if run.scheduler != abi.SCHEDULER_MH:
+            return self.place(0, run)  # which service it is only mh asks
+        check_maglev(run)
+        servers = [(padded(one.address), one.port, one.weight) for one in destinations]
+        run.table = hashing.maglev_table(servers, is_ipv6)
+        return self._places.run(runs.size(run))
+
     def switch(self, service: int, run: runs.Run, start: int) -> None:
         """Make a service use another run, from one packet to the next."""
         runs.write(self._maps.pool(), start, run)

@@ -28,6 +28,7 @@ MARK_RANGES = 20
 MARK_HALF_SHIFT = 16
 ESTIMATE_PACKET_SHIFT = 10
 ESTIMATE_BYTE_SHIFT = 5
+OTHER_TABLE = 128
 CALL_ID_LIMIT = 255
 FULL_SECONDS = 10
 SETTLING_SECONDS = 70
@@ -484,7 +485,7 @@ class Settings(LittleEndianStructure):
     occupied: int
     drop_counter: int
     trash_started: int
-    pad_base: int
+    table: int
     total_base: Traffic
     _fields_ = [
         ("abi_version", c_uint32),
@@ -514,7 +515,7 @@ class Settings(LittleEndianStructure):
         ("occupied", c_uint32),
         ("drop_counter", c_uint32),
         ("trash_started", c_uint32),
-        ("pad_base", c_uint32),
+        ("table", c_uint32),
         ("total_base", Traffic),
     ]
 

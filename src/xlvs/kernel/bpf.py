@@ -29,6 +29,7 @@ _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
 _MAP_LOOKUP_BATCH = 24
 _MAP_UPDATE_BATCH = 26
+_MAP_DELETE_BATCH = 27
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
 
@@ -116,6 +117,29 @@ def update(fd: int, key: bytes, value: bytes) -> None:
     _call(_MAP_UPDATE_ELEM, attributes)
 
 
+_BATCH = Struct("=QQQQII16x")
+_BATCH_COUNT = 4096
+
+
+def update_many(fd: int, keys: list[bytes], values: list[bytes]) -> None:
+    """Set the values of many keys of a hash with one call; those before a fault are set."""
+    _batch(_MAP_UPDATE_BATCH, fd, keys, values)
+
+
+def delete_many(fd: int, keys: list[bytes]) -> None:
+    """Remove many keys of a hash, all of which it has, with one call."""
+    _batch(_MAP_DELETE_BATCH, fd, keys, [])
+
+
+def _batch(command: int, fd: int, keys: list[bytes], values: list[bytes]) -> None:
+    if not keys:
+        return
+    all_keys = ctypes.create_string_buffer(b"".join(keys))
+    all_values = ctypes.create_string_buffer(b"".join(values))
+    attributes = _BATCH.pack(0, 0, ctypes.addressof(all_keys), ctypes.addressof(all_values), len(keys), fd)
+    _call(command, attributes)
+
+
 def delete(fd: int, key: bytes) -> None:
     """Remove a key; raises `FileNotFoundError` where it is not there."""
     attributes, _alive = _element_attributes(fd, key, None, 0)
@@ -135,10 +159,6 @@ def keys(fd: int, size: int) -> list[bytes]:
         except FileNotFoundError:
             return found
         found.append(following.raw)
-
-
-_BATCH = Struct("=QQQQII16x")
-_BATCH_COUNT = 4096
 
 
 def elements(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes]]:
@@ -169,14 +189,6 @@ def elements(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes
             for i in range(count)
         ]
     return found
-
-
-def update_elements(fd: int, keys: bytes, values: bytes, count: int) -> None:
-    """Set ``count`` keys, which stand one after the other, as their values do."""
-    key_buffer = ctypes.create_string_buffer(keys, len(keys))
-    value_buffer = ctypes.create_string_buffer(values, len(values))
-    attributes = _BATCH.pack(0, 0, ctypes.addressof(key_buffer), ctypes.addressof(value_buffer), count, fd)
-    _call(_MAP_UPDATE_BATCH, attributes)
 
 
 def run_program(

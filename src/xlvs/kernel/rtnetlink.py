@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
@@ -31,6 +31,9 @@ _LINK = Struct("=BxHiII")
 _ROUTE = Struct("=BBBBBBBBI")
 _FILTER = Struct("=B3xiIII")
 _CLSACT_PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)  # ingress, egress
+
+_ASKED_AT_ONCE = 64
+"""Questions with one call; their answers have room in a socket's buffer."""
 
 LOCAL_ROUTE = 2
 """``RTN_LOCAL``: the address is the machine's own."""
@@ -157,23 +160,48 @@ def has_clsact_filters(interface: int) -> bool:
 
 def route_to(address: bytes) -> Route:
     """Ask the kernel for its route to an address (packed, 4 or 16 bytes)."""
+    return routes_to([address])[address]
+
+
+def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
+    """Ask the kernel for its routes to different addresses, some with each call."""
+    routes: dict[bytes, Route] = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
+        link.bind((0, 0))
+        for first in range(0, len(addresses), _ASKED_AT_ONCE):
+            asked = addresses[first : first + _ASKED_AT_ONCE]
+            link.send(b"".join(_route_question(number, address) for number, address in enumerate(asked)))
+            missing = len(asked)
+            while missing:
+                data = link.recv(1 << 17)
+                offset = 0
+                while offset + _HEADER.size <= len(data):
+                    length, answer, _, number, _ = _HEADER.unpack_from(data, offset)
+                    address = asked[number]
+                    if answer == _RTM_NEWROUTE:
+                        payload = data[offset + _HEADER.size : offset + length]
+                        routes[address] = _route(address, payload)
+                    else:  # ENETUNREACH, EHOSTUNREACH, EACCES: the routing table says no
+                        routes[address] = Route(NO_ROUTE, 0, address, b"")
+                    missing -= 1
+                    offset += _padded(length)
+    return routes
+
+
+def _route_question(number: int, address: bytes) -> bytes:
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
-    body = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0)
-    body += _attribute(_RTA_DST, address)
-    try:
-        for answer, payload in _ask(_RTM_GETROUTE, 0, body):
-            if answer != _RTM_NEWROUTE:
-                continue
-            kind = _ROUTE.unpack_from(payload)[7]
-            interface, next_hop, source = 0, address, b""
-            for attribute, value in _attributes(payload[_ROUTE.size :]):
-                if attribute == _RTA_OIF:
-                    interface = int.from_bytes(value, "little")
-                elif attribute == _RTA_GATEWAY:
-                    next_hop = value
-                elif attribute == _RTA_PREFSRC:
-                    source = value
-            return Route(kind, interface, next_hop, source)
-    except OSError:
-        pass  # ENETUNREACH, EHOSTUNREACH, EACCES: the routing table says no
-    return Route(NO_ROUTE, 0, address, b"")
+    body = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, address)
+    return _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, number, 0) + body
+
+
+def _route(address: bytes, payload: bytes) -> Route:
+    kind = _ROUTE.unpack_from(payload)[7]
+    interface, next_hop, source = 0, address, b""
+    for attribute, value in _attributes(payload[_ROUTE.size :]):
+        if attribute == _RTA_OIF:
+            interface = int.from_bytes(value, "little")
+        elif attribute == _RTA_GATEWAY:
+            next_hop = value
+        elif attribute == _RTA_PREFSRC:
+            source = value
+    return Route(kind, interface, next_hop, source)

@@ -61,10 +61,10 @@ SERVICES = [
         Stats(1, 2, 3, 4, 5),
         Rates(7, 8, 9, 10, 11),
     ),
-    ServiceEntry(Service(ServiceKey(IPV4, UDP, ip("192.0.2.9"), 53), "rr", 5, one_packet=True)),
+    ServiceEntry(Service(ServiceKey(IPV4, UDP, ip("192.0.2.9"), 53), "rr", 5, one_packet=True, rehome=True)),
     ServiceEntry(Service(ServiceKey(IPV6, SCTP, ip("2001:db8::9"), 0), persistence=60)),
     ServiceEntry(Service(ServiceKey(IPV6, fwmark=0xFFFFFFFF))),
-    ServiceEntry(Service(ServiceKey(IPV4, TCP, ip("10.0.0.9"), 80))),
+    ServiceEntry(Service(ServiceKey(IPV4, TCP, ip("10.0.0.9"), 80), idle_timeout=7, reject_gone=True)),
 ]
 
 
@@ -229,3 +229,10 @@ def test_any_text_is_a_filter_or_refused(name: str, text: str) -> None:
     except CommandLineError:
         return
     assert test(CONNECTIONS[0]) in (True, False)
+
+
+def test_a_service_says_how_long_its_connections_live_and_what_becomes_of_them() -> None:
+    listed = json.loads(answer("-L --json"))["services"]
+    found = {one["address"]: (one["idle_timeout"], one["reject_gone"], one["rehome"]) for one in listed}
+    assert found["10.0.0.9"] == (7, True, False)
+    assert found["192.0.2.9"] == (None, False, True)

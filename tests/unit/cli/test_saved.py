@@ -20,7 +20,7 @@ ipvsadm -A -t 192.0.2.1:80 -s mh -b mh-fallback,mh-port -p 60 -M 255.255.255.0
 ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.1:80 -g -w 5 -x 9 -y 4
 ipvsadm -a -t 192.0.2.1:80 -r 10.0.0.2:8080 -m -w 0
 ipvsadm -a -t 192.0.2.1:80 -r [2001:db8::1]:80 -i --tun-type gue --tun-port 6080 --tun-csum
-ipvsadm -A -u [2001:db8::2]:53 -o
+ipvsadm -A -u [2001:db8::2]:53 -o --idle-timeout 9 --reject-gone --rehome
 ipvsadm -A -f 4000000000 -6 -s wrr
 ipvsadm -a -f 4000000000 -6 -r [2001:db8::3]:0 -x 7
 xlvs mark add 1 --dst 203.0.113.0/24 --proto tcp --port 80,443
@@ -50,6 +50,7 @@ def test_all_that_is_saved_is_read() -> None:
     assert [len(entry.destinations) for entry in table.services()] == [3, 0, 1]
     written = "".join(saved_file.write(table))
     assert same(table_of(written), table)
+    assert " --idle-timeout 9 --reject-gone --rehome\n" in written
     assert " -x 9 -y 4\n" in written and "--set 901 121 301" in written and "mark add 2" in written
     assert [line for line in written.splitlines() if "sysctl" in line] == [
         "xlvs sysctl am_droprate=7", "xlvs sysctl expire_nodest_conn=1",

@@ -49,6 +49,17 @@ def _next(run: Run) -> int | None:
     return None
 
 
+@given(st.sampled_from(sorted(runs.SCHEDULERS)), picks)
+def test_joining_at_once_is_joining_one_by_one(scheduler: str, joining: list[tuple[int, int]]) -> None:
+    number = runs.SCHEDULERS[scheduler]
+    one_by_one = runs.begin(number, [], 7)
+    for pick in reversed(joining):
+        one_by_one = runs.change(one_by_one, [pick, *one_by_one.picks])
+    at_once = runs.joined(number, joining, 7)
+    for field in Run.__slots__:
+        assert getattr(at_once, field) == getattr(one_by_one, field)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["rr", "wrr"]), steps)
 def test_the_sequence_goes_on_as_the_kernels(scheduler: str, history: list[tuple[object, ...]]) -> None:
