@@ -55,7 +55,7 @@ def real_servers(known: Iterable[str]) -> list[RealServer]:
 
 
 def _is_own(address: str) -> bool:
-    """Is it one that interfaces have by themselves?  sit0 gets ::192.0.2.1 for each of IPv4 when it is up."""
+    """Is it one that interfaces have by themselves?  sit0 has ::192.0.2.1 for each of IPv4's."""
     parsed = ip_address(address)
     if parsed.version == 4:
         return parsed.is_loopback
