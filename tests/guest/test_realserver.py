@@ -55,7 +55,7 @@ add --method tun --tunnel ipip,gre,gue --decap ebpf --arp ebpf || exit 1
 ask_by gre --tun-csum; ask_by gue --tun-port 6080
 in_node client arping -b -w 1 -I eth0 {VIP} | grep -c 'reply from'
 in_node rs1 {PROGRAMS}/xlvs realserver check >&2 && echo checked
-in_node rs1 tc filter show dev eth0 egress | grep -c xlvs_silence_out
+in_node rs1 tc filter show dev eth0 egress | grep -c xlvs_silence
 in_node rs1 {PROGRAMS}/xlvs realserver remove --all >&2
 in_node rs1 sysctl -q net.ipv4.conf.all.rp_filter=0
 state | diff /tmp/before - && echo as before
