@@ -191,10 +191,18 @@ def _remove(kind: str) -> list[str]:
             if hook.kind(index):
                 done.append(f"taken back: eBPF: {hook.program_name} at {name}")
                 hook.detach(index)
+    _hand_on_marks(folder, next(_folder(other) for other in _OBJECTS if other != kind))
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):  # the other kind's may be there
         os.rmdir(os.path.dirname(folder))
     return done
+
+
+def _hand_on_marks(folder: str, other: str | None) -> None:
+    """Have the other kind know which qdiscs were made for us: its filters may be in them (before tcx)."""
+    for mark in os.listdir(f"{folder}/links"):
+        if mark.startswith("qdisc-") and other is not None:
+            os.rename(f"{folder}/links/{mark}", f"{other}/links/{mark}")
 
 
 def _hooks(kind: str, folder: str) -> list[TcHook]:

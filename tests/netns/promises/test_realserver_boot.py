@@ -73,7 +73,7 @@ def test_record_brings_it_back_after_a_boot(machine: Machine) -> None:
 def test_whoever_was_killed_half_way_leaves_what_can_be_taken_back(machine: Machine) -> None:
     """A command that is killed at its first change, when the record is written already."""
     before = machine.type(SHOWN)
-    kill = '*"address add"*) kill -9 $PPID; sleep 1'
+    kill = '*"address add"*) kill -9 $PPID; exit'
     code, _ = with_an_ip_that(machine, kill, f"add --vip {VIP}")
     assert code in (-9, 137)
     assert "arp_ignore:1" in machine.type(SHOWN)
