@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
-from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.finding import Finding
 
 RANK = 11
 SCENARIOS = (
@@ -40,5 +41,5 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 f"{link.name} of {host.name} is down",
                 (f"ip link show {link.name}: not UP", f"it has {' '.join(addresses)}"),
                 "Whoever is to reach this host by it does not.",
-                (Mend(host.name, f"ip link set {link.name} up", f"ip link set {link.name} down"),),
+                (mends.set_link(host, link.name, "up", "down"),),
             )
