@@ -156,6 +156,32 @@ def test_asking_leaves_no_trace_in_the_table(labs: Callable[[str], Lab]) -> None
     assert lab.type("director", "ipvsadm -Ln --stats; ipvsadm -Lcn | grep -c TCP; true") == before
 
 
+def test_services_of_every_kind_are_in_order(labs: Callable[[str], Lab]) -> None:
+    """IPv6 is asked as well; UDP, a firewall mark and the director itself cannot be, and are no finding."""
+    lab = labs("dr")
+    adds = (
+        "ipvsadm -A -t [{vip6}]:80 -s wlc && ipvsadm -a -t [{vip6}]:80 -r [{rip6_1}]:80 -g",
+        "ipvsadm -A -u {vip}:53 -s rr && ipvsadm -a -u {vip}:53 -r {rip1} -g",
+        "xlvs mark add 3 --dst {vip} --proto tcp --port 443",
+        "ipvsadm -A -f 3 -s rr && ipvsadm -a -f 3 -r {rip2} -g",
+        "ipvsadm -a -t {vip}:80 -r 127.0.0.1 -g",
+    )
+    removes = (
+        "ipvsadm -D -t [{vip6}]:80; ipvsadm -D -u {vip}:53; ipvsadm -D -f 3; xlvs mark clear",
+        "ipvsadm -d -t {vip}:80 -r 127.0.0.1",
+    )
+    try:
+        typed(lab, tuple(("director", each) for each in adds))
+        cluster, findings = look(lab)
+        assert findings == []
+        assert len(cluster.asked) == 4
+        typed(lab, (("rs1", "ip addr del {vip6}/128 dev lo"),))
+        assert named(look(lab)[1]) == {("vip-missing-on-real-server", "rs1")}
+        typed(lab, (("rs1", "ip addr add {vip6}/128 dev lo nodad"),))
+    finally:
+        typed(lab, tuple(("director", each) for each in removes))
+
+
 @pytest.mark.parametrize(("check", "scenario"), SCENARIOS)
 def test_a_broken_lab(labs: Callable[[str], Lab], check: Check, scenario: Scenario) -> None:
     lab = labs(scenario.lab)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """An interface is down.
 
-An interface with addresses that is down, of a director or a real server: by hand, by a
+An interface with addresses is down, by hand, by a
 script that did not end, or because nobody brings it up at boot.  Its routes have gone
 with it, and do not all come back by themselves.
 """
@@ -30,7 +30,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     """Look at the Ethernet interfaces with addresses of whoever serves."""
     servers = {served.host.name for served in cluster.served() if served.host is not None}
     for host in cluster.hosts:
-        if host.name not in servers and not host.tables:
+        if not cluster.whole and host.name not in servers and not host.tables:
             continue
         for link in host.links:
             addresses = [str(each) for each in host.addresses if each.interface == link.name]
