@@ -55,8 +55,11 @@ def real_servers(known: Iterable[str]) -> list[RealServer]:
 
 
 def _is_own(address: str) -> bool:
+    """Is it one that interfaces have by themselves?  sit0 has ::192.0.2.1 for each of IPv4's."""
     parsed = ip_address(address)
-    return parsed.is_loopback or (parsed.version == 6 and parsed.is_link_local)
+    if parsed.version == 4:
+        return parsed.is_loopback
+    return parsed.is_link_local or parsed.packed[:12] == bytes(12)
 
 
 def _held(vip: str, device: str, links: list[dict[str, Any]]) -> RealServer:

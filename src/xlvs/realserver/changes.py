@@ -93,7 +93,9 @@ class Setting:
         return (self.value, *self.accepted)
 
     def __str__(self) -> str:
-        return f"sysctl -w net.{self.setting.replace('.', '/').replace('/', '.')}={self.value}"
+        # An interface's name may have dots itself (eth0.7); then sysctl(8) wants slashes.
+        name = f"net/{self.setting}"
+        return f"sysctl -w {name if '.' in name else name.replace('/', '.')}={self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,7 +438,11 @@ def from_json(value: object) -> tuple[Change, str]:
 
 def _typed(kind: object, value: object) -> object:
     """A field's value, of the type that it has to be; raises `ValueError`."""
-    if kind == "tuple[str, ...]" and isinstance(value, list) and all(type(one) is str for one in value):
+    if (
+        kind == "tuple[str, ...]"
+        and isinstance(value, (list, tuple))
+        and all(type(one) is str for one in value)
+    ):
         return tuple(value)
     if type(value).__name__ != kind:
         raise ValueError(f"{value!r} is no {kind}")

@@ -64,7 +64,7 @@ def load() -> Record:
         return Record()
     try:
         return parse(text, _BOOT.read_text().strip())
-    except (ValueError, TypeError, UsageError) as error:
+    except (ValueError, RecursionError, UsageError) as error:
         raise XlvsError(
             f"the record {shown_path()} cannot be read: {error}",
             "What it held cannot be taken back by xlvs. Move it away, and set up anew what is wanted: "
