@@ -139,7 +139,9 @@ class Cluster:
         return list(found)
 
     def host_with(self, address: Address, besides: Host | None = None) -> Host | None:
-        """The host with that address on an interface."""
+        """The host with that address on an interface; of a loopback address, none: all have it."""
+        if address.is_loopback:
+            return None
         for host in self.hosts:
             if host is not besides and host.with_address(address) is not None:
                 return host

@@ -46,16 +46,19 @@ class Place:
 class _Found:
     """What one host's questions gave."""
 
+    host: str
     heard: list[Heard]
     asked: dict[tuple[str, str, model.ServiceKey, bytes, int], Asked]
     passages: list[Passage]
 
 
-def examine(places: Iterable[Place], *, whole: bool, patience: float = PATIENCE) -> Cluster:
+def examine(
+    places: Iterable[Place], *, whole: bool, patience: float = PATIENCE, ask: bool = True
+) -> Cluster:
     """Look at these hosts and ask the network; ``patience`` in seconds is for each real server.
 
-    ``whole`` says that these are all hosts of the cluster.  Raises `XlvsError`
-    where one cannot be looked at, `NotPermitted` without root.
+    ``whole`` says that these are all hosts of the cluster; without ``ask`` the network
+    is left alone.  Raises `XlvsError` where one cannot be looked at, `NotPermitted` without root.
     """
     if os.geteuid() != 0:
         raise NotPermitted("the doctor needs root: it looks at tables and asks by raw sockets", "try sudo")
@@ -66,15 +69,14 @@ def examine(places: Iterable[Place], *, whole: bool, patience: float = PATIENCE)
         asking = [
             threads.submit(_in, place, _asker(cluster, host, patience))
             for place, host in zip(there, cluster.hosts, strict=True)
-            if _asks(host)
+            if ask and _asks(host)
         ]
         for each in asking:
             found = each.result()
             cluster.heard += found.heard
             cluster.asked |= found.asked
-            host_name = next(iter(found.asked), ("",))[0]
             for passage in found.passages:
-                cluster.passages[host_name, passage.address] = passage
+                cluster.passages[found.host, passage.address] = passage
     return cluster
 
 
@@ -118,7 +120,9 @@ def _ask(cluster: Cluster, host: Host, patience: float) -> _Found:
         sightings = threads.submit(there(lambda: _ask_quietly(host, questions, min(patience, arp.PATIENCE))))
         passages = threads.submit(there(lambda: path.measure(_paths(host, served))))
         asked = asyncio.run(_connect(served, patience)) if served else {}
-        return _Found([Heard(host, each) for each in sightings.result()], asked, passages.result())
+        return _Found(
+            host.name, [Heard(host, each) for each in sightings.result()], asked, passages.result()
+        )
 
 
 def _ask_quietly(host: Host, questions: list[arp.Question], patience: float) -> list[arp.Sighting]:

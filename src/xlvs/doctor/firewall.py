@@ -10,12 +10,23 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from struct import Struct
 
 Run = Callable[[list[str]], str | None]
+
+IPV4, ARP, NETDEV = 2, 3, 5
+"""Families of nftables."""
+_NETLINK_NETFILTER = 12
+_GET_TABLE = 10 << 8 | 1
+_REQUEST_DUMP = 0x301
+_ERROR, _DONE = 2, 3
+_HEADER = Struct("=IHHII")
+_GENERIC = Struct("=BBH")
 
 DROPS = ("DROP", "REJECT")
 _ENDS = (*DROPS, "ACCEPT")
@@ -88,10 +99,33 @@ class _Walk:
     seen: set[str] = field(default_factory=set)
 
 
-def observe(run: Run) -> tuple[Rule, ...]:
-    """Every rule of IPv4 here, of both kinds of iptables where both are used."""
+def families() -> frozenset[int]:
+    """The families of the tables that nftables has here (kernel: ``NFPROTO_*``); empty where it has none.
+
+    iptables-nft keeps its rules in tables of `IPV4`, so without one there are none.
+    """
+    found: set[int] = set()
+    with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
+        link.bind((0, 0))
+        body = _GENERIC.pack(0, 0, 0)
+        link.send(_HEADER.pack(_HEADER.size + len(body), _GET_TABLE, _REQUEST_DUMP, 1, 0) + body)
+        while True:
+            data, offset = link.recv(1 << 16), 0
+            while offset + _HEADER.size <= len(data):
+                length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+                if kind in (_DONE, _ERROR) or length < _HEADER.size:
+                    return frozenset(found)
+                found.add(data[offset + _HEADER.size])
+                offset += (length + 3) & ~3
+    return frozenset(found)
+
+
+def observe(run: Run, nftables: frozenset[int]) -> tuple[Rule, ...]:
+    """Every rule of IPv4 here, of both kinds of iptables where both are used; ``nftables``: `families`."""
     found: tuple[Rule, ...] = ()
     for program, needs in _PROGRAMS:
+        if program == "iptables-nft-save" and IPV4 not in nftables:
+            continue
         if needs:
             try:
                 with open(needs) as names:

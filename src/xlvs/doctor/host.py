@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -35,6 +36,7 @@ _HIGHEST_COUNTS = ("arp_announce", "arp_ignore", "rp_filter")
 _TUNNELS = ("ipip", "ip6tnl", "gre", "gretap", "ip6gre", "sit", "fou", "gue")
 _CLOCK = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 _RAW_VRRP = 112
+_ARP_FAMILIES = (firewall.ARP, firewall.NETDEV)
 _LISTENING = "0A"
 
 _IP_COMMANDS = "address show\nroute show table all\nneigh show\nrule show\n"
@@ -243,6 +245,7 @@ def observe(name: str, role: str = "") -> Host:
         raise XlvsError("cannot ask ip(8) about interfaces and routes", "apt-get install iproute2")
     interfaces, routes, neighbours, _rules = _documents(shown)
     own = "/proc/thread-self/net"
+    nftables = firewall.families()
     links = tuple(_link(raw) for raw in interfaces if raw)
     return Host(
         name=name,
@@ -254,8 +257,8 @@ def observe(name: str, role: str = "") -> Host:
         settings=_settings(),
         listeners=tuple(_listeners(own)),
         speaks_vrrp=_speaks_vrrp(own),
-        rules=firewall.observe(_run),
-        arp_rules=_has_arp_rules(own),
+        rules=firewall.observe(_run, nftables),
+        arp_rules=_has_arp_rules(own, nftables),
         **_set_up(),
         conntrack=_conntrack(),
         clock=_read(_CLOCK).strip(),
@@ -364,7 +367,7 @@ def _routes(raw_routes: list[dict[str, Any]]) -> Iterator[Route]:
             raw.get("dev", ""),
             raw.get("table", "main"),
             raw.get("type", "unicast"),
-            " ".join(words),
+            shlex.join(words),
         )
 
 
@@ -400,12 +403,9 @@ def _address_of_proc(text: str) -> Address:
     return mapped or address
 
 
-def _has_arp_rules(folder: str) -> bool:
+def _has_arp_rules(folder: str, nftables: frozenset[int]) -> bool:
     """Whether arptables or nftables say something of ARP; what, only asking tells."""
-    if _read(f"{folder}/arp_tables_names").strip():
-        return True
-    tables = json.loads(_run(["nft", "-j", "list", "tables"]) or "{}").get("nftables", [])
-    return any(each.get("table", {}).get("family") in ("arp", "netdev") for each in tables)
+    return bool(_read(f"{folder}/arp_tables_names").strip()) or not nftables.isdisjoint(_ARP_FAMILIES)
 
 
 def _set_up() -> dict[str, Any]:

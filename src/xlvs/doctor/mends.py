@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Commands that checks hand out, with their opposites made from what was seen."""
+"""Commands that checks hand out, with their opposites made from what was seen.
+
+They go through a shell, and names of interfaces may hold anything but blanks, colons and slashes:
+whatever is not a number or an address is quoted.
+"""
 
 from __future__ import annotations
+
+import shlex
 
 from xlvs import model
 from xlvs.doctor.cluster import Served
@@ -16,13 +22,14 @@ _PROTOCOL_OPTIONS = {model.TCP: "-t", model.UDP: "-u", model.SCTP: "--sctp-servi
 def set_conf(host: Host, interface: str, name: str, value: int) -> Mend:
     """Set a sysctl of net.ipv4.conf."""
     before = host.setting(f"net.ipv4.conf.{interface}.{name}")
-    typed = sysctl(interface, name)
+    typed = shlex.quote(sysctl(interface, name))
     return Mend(host.name, f"sysctl -w {typed}={value}", f"sysctl -w {typed}={before}")
 
 
 def add_address(host: Host, address: Address, interface: str, length: int | None = None) -> Mend:
     """Give an interface an address, alone in its network by default."""
-    text = f"{address}/{address.max_prefixlen if length is None else length} dev {interface}"
+    whole = address.max_prefixlen if length is None else length
+    text = f"{address}/{whole} dev {shlex.quote(interface)}"
     return Mend(host.name, f"ip addr add {text}", f"ip addr del {text}")
 
 
@@ -30,9 +37,15 @@ def delete_address(host: Host, assigned: Assigned) -> Mend:
     """Take an address away."""
     options = f" scope {assigned.scope}" if assigned.scope != "global" else ""
     if assigned.label and assigned.label != assigned.interface:
-        options += f" label {assigned.label}"
-    text = f"{assigned} dev {assigned.interface}"
+        options += f" label {shlex.quote(assigned.label)}"
+    text = f"{assigned} dev {shlex.quote(assigned.interface)}"
     return Mend(host.name, f"ip addr del {text}", f"ip addr add {text}{options}")
+
+
+def set_link(host: Host, interface: str, wanted: str, present: str) -> Mend:
+    """Change an interface: `up`, `mtu 1500`."""
+    command = f"ip link set dev {shlex.quote(interface)}"
+    return Mend(host.name, f"{command} {wanted}", f"{command} {present}")
 
 
 def service_words(key: ServiceKey) -> str:

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
 from xlvs import model
-from xlvs.doctor import firewall
+from xlvs.doctor import firewall, mends
 from xlvs.doctor.arp import Sighting
 from xlvs.doctor.checks import judge
 from xlvs.doctor.checks.netfilter_marks import equivalent
@@ -246,3 +247,23 @@ def _accepted(typed: str) -> None:
     parser = argparse.ArgumentParser()
     mark.register(parser.add_subparsers())
     parser.parse_args(typed.split()[1:])
+
+
+def test_names_of_interfaces_cannot_add_commands() -> None:
+    """The kernel takes nearly any name; mends go through a shell."""
+    name = "x;reboot"
+    host = real_server()
+    host.links = (Link(name, 2, "", "02:00:c0:00:02:65", 1500, up=True, ethernet=True),)
+    host.addresses = (Assigned(name, ip_address(VIP), 24, label=f"{name}:1"),)
+    assigned = host.addresses[0]
+    for mend in (
+        mends.set_conf(host, name, "arp_ignore", 1),
+        mends.add_address(host, assigned.address, name),
+        mends.delete_address(host, assigned),
+        mends.set_link(host, name, "up", "down"),
+    ):
+        for command in (mend.command, mend.undo):
+            assert any(name in word for word in shlex.split(command))
+            assert ";" not in command.replace(f"'{name}'", "").replace(f"'{name}:1'", "").replace(
+                f"'net.ipv4.conf.{name}.arp_ignore'", ""
+            )

@@ -10,6 +10,7 @@ could have XDP besides.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
@@ -40,7 +41,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 f"the data plane is not attached to {name} of {director.name}",
                 (f"xlvs status: {name} none",),
                 "Packets for virtual services that come in by it are not balanced.",
-                (Mend(director.name, f"xlvs attach {name}", f"xlvs detach {name}"),),
+                (Mend(director.name, f"xlvs attach {quote(name)}", f"xlvs detach {quote(name)}"),),
                 severity=FAULT if name in virtual else NOTE,
             )
         for name, hooks in director.director.hooks.items():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
+from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import Finding, Mend
@@ -56,13 +57,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         link = served.host.link(assigned.interface) if served.host and assigned else None
         if link is not None and link.mtu < passage.size and served.host is not None:
             evidence.append(f"the MTU of {link.name} on {served.name} is {link.mtu}")
-            commands = (
-                Mend(
-                    served.host.name,
-                    f"ip link set {link.name} mtu {passage.size}",
-                    f"ip link set {link.name} mtu {link.mtu}",
-                ),
-            )
+            commands = (mends.set_link(served.host, link.name, f"mtu {passage.size}", f"mtu {link.mtu}"),)
         yield Finding(
             served.name,
             f"full-size packets to real server {served.name} vanish",

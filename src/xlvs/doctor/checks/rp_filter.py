@@ -24,13 +24,13 @@ SCENARIOS = (
     Scenario(
         "tun",
         breaks=(("rs1", "sysctl -w net.ipv4.conf.tunl0.rp_filter=1"),),
-        restores=(("rs1", "sysctl -w net.ipv4.conf.tunl0.rp_filter=0"),),
+        restores=(("rs1", "sysctl -w net.ipv4.conf.tunl0.rp_filter=2"),),
         hosts=("rs1",),
     ),
     Scenario(
         "tun",
-        breaks=(("rs2", "sysctl -w net.ipv4.conf.all.rp_filter=1"),),
-        restores=(("rs2", "sysctl -w net.ipv4.conf.all.rp_filter=0"),),
+        breaks=(("rs2", "sysctl -w net.ipv4.conf.tunl0.rp_filter=0 net.ipv4.conf.all.rp_filter=1"),),
+        restores=(("rs2", "sysctl -w net.ipv4.conf.tunl0.rp_filter=2 net.ipv4.conf.all.rp_filter=0"),),
         hosts=("rs2",),
     ),
 )

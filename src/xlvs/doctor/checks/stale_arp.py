@@ -9,6 +9,7 @@ lost, or not be believed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from ipaddress import IPv4Address
 
@@ -45,7 +46,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 if entry.address != address or entry.mac in right | answering or "FAILED" in entry.states:
                     continue
                 state = "permanent" if "PERMANENT" in entry.states else "stale"
-                words = f"{address} lladdr {entry.mac} dev {entry.interface} nud {state}"
+                words = f"{address} lladdr {entry.mac} dev {shlex.quote(entry.interface)} nud {state}"
                 yield Finding(
                     host.name,
                     f"{host.name} believes the VIP {address} to be at {cluster.called(entry.mac)}",
@@ -57,7 +58,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                     (
                         Mend(
                             host.name,
-                            f"ip neigh del {address} dev {entry.interface}",
+                            f"ip neigh del {address} dev {shlex.quote(entry.interface)}",
                             f"ip neigh replace {words}",
                         ),
                     ),

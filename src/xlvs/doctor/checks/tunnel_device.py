@@ -56,7 +56,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             continue
         if devices:
             name = devices[0].name
-            commands = (Mend(host.name, f"ip link set {name} up", f"ip link set {name} down"),)
+            commands = (mends.set_link(host, name, "up", "down"),)
             problem = f"the tunnel's device {name} of real server {host.name} is down"
             evidence = f"ip link show {name}: not UP"
         else:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
-from xlvs.doctor.finding import WARNING, Finding, Mend
+from xlvs.doctor.finding import WARNING, Finding
 
 RANK = 92
 SCENARIOS: tuple[Scenario, ...] = ()  # xlvs itself attaches generic XDP alone
@@ -33,13 +33,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 + ("has no XDP program" if peer else "cannot be seen"),
                 (f"ip -details link show {link.name}: veth, xdp", f"its other end is number {link.peer}"),
                 "If the other end has no XDP program, all that XDP sends by this interface vanishes.",
-                (
-                    (Mend(director.name, f"xlvs attach --mode tc {link.name}",
-                          f"xlvs attach --mode xdp-generic {link.name}"),)
-                    if "xdp-generic" in director.director.hooks.get(link.name, ())
-                    else ()
-                ),
-                "take the program off (ip link set dev "
+                advice="take the program off (ip link set dev "
                 f"{link.name} xdpdrv off), use generic XDP, or give the other end a program that passes all",
                 severity=WARNING,
             )  # fmt: skip

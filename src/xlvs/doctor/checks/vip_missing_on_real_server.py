@@ -35,6 +35,11 @@ SCENARIOS = (
     ),
 )
 
+_QUIET = {
+    4: "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2; ",
+    6: "",
+}
+"""What has to come before the address; IPv6 answers for lo's addresses on lo alone."""
 _EFFECT = (
     "Every connection that is given to this real server times out, one in as many as there are "
     "servers; checks of its own address say that it is well."
@@ -81,10 +86,9 @@ def _finding(
     advice = (
         ""
         if commands
-        else f"on {served.name}: xlvs realserver add --vip {address}, or by hand: sysctl -w "
-        "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2; ip addr add "
-        f"{address}/{address.max_prefixlen} dev lo; if it has the VIP, look for a firewall that drops "
-        "packets to it"
+        else f"on {served.name}: xlvs realserver add --vip {address}, or by hand: "
+        f"{_QUIET[address.version]}ip addr add {address}/{address.max_prefixlen} dev lo; "
+        "if it has the VIP, look for a firewall that drops packets to it"
     )
     return Finding(
         served.name, f"real server {served.name} does not have the VIP {address}", evidence, _EFFECT,
