@@ -87,7 +87,7 @@ def _parse(path: str, around: Surroundings) -> Outcome:
         redundancy=redundancy(draft, around, findings),
         files=tuple(reader.names),
     )
-    configuration = review_scripts(configuration, findings)
+    configuration = review_scripts(configuration, findings, vrrp_counts=not draft.missing_interface)
     return Outcome(configuration, tuple(findings.entries), findings.verdict)
 
 
