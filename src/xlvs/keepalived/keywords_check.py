@@ -32,7 +32,7 @@ from xlvs.keepalived.numbers import (
     read_unsigned,
 )
 from xlvs.keepalived.origin import Script
-from xlvs.keepalived.scripts import command, find_user
+from xlvs.keepalived.scripts import command, find_user, quoted
 from xlvs.keepalived.statements import Cursor, Section
 from xlvs.model import MAX_WEIGHT
 
@@ -268,7 +268,7 @@ def _misc_dynamic(checker: MiscDraft, _at: Cursor) -> None:
 
 
 def _misc_user(checker: MiscDraft, at: Cursor) -> None:
-    shown = " ".join(checker.arguments)
+    shown = quoted(checker.arguments)
     if len(at.words) < 2:
         at.report(f"No user specified for misc checker script {shown}")
         return
@@ -287,7 +287,7 @@ def _end_of_misc(checker: MiscDraft, at: Cursor) -> None:
     if checker.ids is None:
         checker.ids = checker.real_server.draft.script_user.ids(at)
         if checker.ids is None:
-            shown = " ".join(f"'{argument}'" for argument in checker.arguments)
+            shown = quoted(checker.arguments)
             at.report(f"Unable to set default user for misc script {shown} - removing")
             return
     checker.real_server.checkers.append(checker)

@@ -952,6 +952,13 @@ def _lvs_rows() -> list[Row]:
             "What becomes of changes that others make to the table; default repair. xlvs's own.",
             "",
         ),
+        (
+            "start_unchecked",
+            _switch("start_unchecked", "Invalid value '{}' for start_unchecked specified"),
+            "[BOOL]",
+            "Real servers serve before their first check, as in keepalived. xlvs's own.",
+            "",
+        ),
     ]
 
 

@@ -17,7 +17,7 @@ from xlvs.keepalived.numbers import (
 )
 from xlvs.keepalived.origin import Position, Script
 from xlvs.keepalived.redundancy import BfdInstance, ParameterMatch, TrackFile, TrackProcess, TrackScript
-from xlvs.keepalived.scripts import command, find_user
+from xlvs.keepalived.scripts import command, find_user, quoted
 from xlvs.keepalived.statements import Action, Cursor, Section
 from xlvs.model import IPV4
 
@@ -150,7 +150,7 @@ def _script_count(field: str) -> Action:
 def _script_run_as(block: _Block, at: Cursor) -> None:
     ids = find_user(at, at.word(1), at.words[2] if len(at.words) > 2 else "")
     if ids is None:
-        shown = " ".join(block.fields.get("script", ()))
+        shown = quoted(block.fields.get("script", ()))
         at.report(f"Unable to set uid/gid for script {shown}")
     block.fields["ids"] = ids
     block.fields["user"] = at.words[1], at.words[2] if len(at.words) > 2 else ""
@@ -488,6 +488,6 @@ def add_tracking_roots(root: Section) -> None:
     """Enter the blocks of this module."""
     root.add("track_file", _track_file, "NAME", "A file with a number.", block=TRACK_FILE)
     root.add("vrrp_track_file", _track_file, "NAME", "Its old name.", block=TRACK_FILE)
-    root.add("vrrp_script", _vrrp_script, "NAME", "A script to track.", block=VRRP_SCRIPT)
+    root.add("vrrp_script", _vrrp_script, "NAME", "A script that VRRP instances track.", block=VRRP_SCRIPT)
     root.add("vrrp_track_process", _vrrp_track_process, "NAME", "A process to track.", block=TRACK_PROCESS)
     root.add("bfd_instance", _bfd_instance, "NAME", "A BFD session.", block=BFD_INSTANCE)

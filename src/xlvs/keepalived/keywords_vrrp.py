@@ -39,6 +39,7 @@ _MOST_INTERFACE_NAME = 15
 _MOST_PASSWORD = 8
 _MOST_SECONDS = UINT_MAX // SECOND
 _DEFAULT_PRIORITY = 100
+NO_VRRP = "xlvsd runs no VRRP; run `keepalived -P` with the same file beside it"
 _VRRP_MAC = bytes.fromhex("00005e00")
 
 
@@ -1059,18 +1060,38 @@ GARP_GROUP.add("interfaces", _garp_interfaces, "{ IF … }", "All these together
 def add_vrrp_roots(root: Section) -> None:
     """Enter the blocks of this module."""
     root.add(
-        "track_group", _track_group, "NAME", "Instances that static addresses follow.", block=TRACK_GROUP
+        "track_group",
+        _track_group,
+        "NAME",
+        "Instances that static addresses follow.",
+        remark=NO_VRRP,
+        block=TRACK_GROUP,
     )
-    root.add("static_ipaddress", _static_ipaddress, "{ ADDRESS[/LENGTH] dev IF … }", "Addresses.")
-    root.add("static_routes", _static_routes, "{ ROUTE … }", "Routes.")
-    root.add("static_rules", _static_rules, "{ RULE … }", "Policy rules.")
     root.add(
-        "vrrp_sync_group", _vrrp_sync_group, "NAME", "Instances that change together.", block=SYNC_GROUP
+        "static_ipaddress", _static_ipaddress, "{ ADDRESS[/LENGTH] dev IF … }", "Addresses.", remark=NO_VRRP
     )
-    root.add("garp_group", _garp_group, "", "How fast gratuitous ARP goes out.", block=GARP_GROUP)
-    root.add("linkbeat_interfaces", _linkbeat_interfaces, "{ IF [MII|ETHTOOL|IOCTL] … }", "Links to poll.")
-    root.add("vrrp_instance", _vrrp_instance, "NAME", "A VRRP instance.", block=INSTANCE)
+    root.add("static_routes", _static_routes, "{ ROUTE … }", "Routes.", remark=NO_VRRP)
+    root.add("static_rules", _static_rules, "{ RULE … }", "Policy rules.", remark=NO_VRRP)
+    root.add(
+        "vrrp_sync_group",
+        _vrrp_sync_group,
+        "NAME",
+        "Instances that change together.",
+        remark=NO_VRRP,
+        block=SYNC_GROUP,
+    )
+    root.add(
+        "garp_group", _garp_group, "", "How fast gratuitous ARP goes out.", remark=NO_VRRP, block=GARP_GROUP
+    )
+    root.add(
+        "linkbeat_interfaces",
+        _linkbeat_interfaces,
+        "{ IF [MII|ETHTOOL|IOCTL] … }",
+        "Links to poll.",
+        remark=NO_VRRP,
+    )
+    root.add("vrrp_instance", _vrrp_instance, "NAME", "A VRRP instance.", remark=NO_VRRP, block=INSTANCE)
     root.add(
         "interface_up_down_delays", _interface_up_down_delays, "{ IF DOWN [UP] … }",
-        "Before an interface counts as down or up.",
+        "Before an interface counts as down or up.", remark=NO_VRRP,
     )  # fmt: skip

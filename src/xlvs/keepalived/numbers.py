@@ -47,7 +47,7 @@ def read_unsigned(
     else:
         return value
     at.report(message, Severity.INVALID_NUMBER)
-    return value if lenient and low <= value <= high else None
+    return value if lenient and rest != text and low <= value <= high else None
 
 
 def read_int(
@@ -64,7 +64,7 @@ def read_int(
     else:
         return value
     at.report(message, Severity.INVALID_NUMBER)
-    return value if lenient and low <= value <= high else None
+    return value if lenient and rest != text and low <= value <= high else None
 
 
 def read_decimal(
@@ -80,7 +80,8 @@ def read_decimal(
         at.report(f"number '{text}' has too many decimal places", Severity.INVALID_NUMBER)
         round_up = int(fraction[places] >= "5")
         fraction = fraction[:places]
-    value, rest = _leading_number(whole + fraction + "0" * (places - len(fraction)))
+    digits = whole + fraction + "0" * (places - len(fraction))
+    value, rest = _leading_number(digits)
     value += round_up
     if not rest and value > _ULONG_MAX:
         at.report(f"number '{text}' outside unsigned decimal range", Severity.INVALID_NUMBER)
@@ -92,7 +93,7 @@ def read_decimal(
         at.report(f"number '{text}' outside range {limits}", Severity.INVALID_NUMBER)
     else:
         return value
-    return value if lenient and low <= value <= high else None
+    return value if lenient and rest != digits and low <= value <= high else None
 
 
 def read_timer(at: Cursor, text: str, low: int = 0, high: int = TIMER_MAX) -> float | None:

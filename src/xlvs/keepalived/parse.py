@@ -9,7 +9,9 @@ and walked twice.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from xlvs.keepalived.completion import Completion
@@ -59,7 +61,11 @@ def parse(path: str, surroundings: Surroundings | None = None) -> Outcome:
     Errors in it are in the outcome, and what they are about is left out.
     `ConfigurationError` only when there is nothing to read, or no end of it.
     """
-    around = surroundings or Surroundings.of_this_host()
+    with _collection_paused():
+        return _parse(path, surroundings or Surroundings.of_this_host())
+
+
+def _parse(path: str, around: Surroundings) -> Outcome:
     findings = Findings()
     draft = Draft()
     reader = Reader(path, around, findings)
@@ -81,8 +87,20 @@ def parse(path: str, surroundings: Surroundings | None = None) -> Outcome:
         redundancy=redundancy(draft, around, findings),
         files=tuple(reader.names),
     )
-    configuration = review_scripts(configuration, findings)
+    configuration = review_scripts(configuration, findings, vrrp_counts=not draft.missing_interface)
     return Outcome(configuration, tuple(findings.entries), findings.verdict)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """No garbage collection: a large configuration is a million objects, and none of them is garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _recorded(source: Iterable[Statement], record: list[Statement]) -> Iterator[Statement]:

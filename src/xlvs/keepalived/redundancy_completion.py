@@ -19,7 +19,6 @@ from xlvs.keepalived.redundancy import (
     Redundancy,
     SyncGroup,
     Tracking,
-    TrackScript,
     VrrpInstance,
 )
 from xlvs.keepalived.settings import SyncDaemon
@@ -36,18 +35,16 @@ def redundancy(draft: Draft, around: Surroundings, findings: Findings) -> Redund
     """All that was said about VRRP, as far as it can be used."""
     if draft.missing_interface:
         findings.add(Severity.BAD_INTERFACE, "Non-existent interface specified in configuration", Position())
-    scripts = list(draft.track_scripts.values())
     completion = _Completion(draft, around, findings)
     groups = completion.sync_groups()
     instances = completion.instances(groups)
     if instances:
         _check_router_ids(instances, findings)
-        scripts = _used_scripts(scripts, instances, groups, findings)
         _check_sync_daemon(draft, instances, findings)
     return Redundancy(
         instances=instances,
         sync_groups=groups,
-        scripts=tuple(scripts),
+        scripts=tuple(draft.track_scripts.values()),
         processes=tuple(draft.track_processes.values()),
         track_groups=tuple(draft.track_groups.values()),
         garp_groups=tuple(draft.garp_groups),
@@ -57,22 +54,6 @@ def redundancy(draft: Draft, around: Surroundings, findings: Findings) -> Redund
         linkbeat_interfaces=tuple(draft.linkbeat_interfaces),
         interface_delays=tuple(draft.interface_delays),
     )
-
-
-def _used_scripts(
-    scripts: list[TrackScript],
-    instances: tuple[VrrpInstance, ...],
-    groups: tuple[SyncGroup, ...],
-    findings: Findings,
-) -> list[TrackScript]:
-    """The track scripts that something tracks; the others are reported."""
-    trackings = [one.tracking for one in instances] + [one.tracking for one in groups]
-    used = {one.name for tracking in trackings for one in tracking.scripts}
-    for script in scripts:
-        if script.name not in used:
-            message = f"Warning - script {script.name} is not used"
-            findings.add(Severity.ERROR, message, script.position)
-    return [script for script in scripts if script.name in used]
 
 
 def _check_sync_daemon(draft: Draft, instances: tuple[VrrpInstance, ...], findings: Findings) -> None:

@@ -68,8 +68,14 @@ class _Review:
             self._findings.add(Severity.SECURITY, message, Position(), remedy)
 
 
-def review_scripts(configuration: Configuration, findings: Findings) -> Configuration:
-    """The configuration without scripts that may not run."""
+def review_scripts(
+    configuration: Configuration, findings: Findings, *, vrrp_counts: bool = True
+) -> Configuration:
+    """The configuration without scripts that may not run.
+
+    Without ``vrrp_counts`` those of VRRP are no violation: keepalived looks no
+    further at VRRP once an interface is missing.
+    """
     settings = configuration.settings
     review = _Review(settings.enable_script_security, findings)
     redundancy = _review_redundancy(configuration.redundancy, review, findings)
@@ -86,7 +92,8 @@ def review_scripts(configuration: Configuration, findings: Findings) -> Configur
     )
     review.violation("start", "start/shutdown scripts")
     review.violation("check", "check scripts")
-    review.violation("vrrp", "scripts")
+    if vrrp_counts:
+        review.violation("vrrp", "scripts")
     return replace(configuration, settings=settings, virtual_servers=servers, redundancy=redundancy)
 
 
@@ -143,7 +150,19 @@ def _review_redundancy(redundancy: Redundancy, review: _Review, findings: Findin
         replace(one, notify=_review_notify(one.notify, review), tracking=_without(one.tracking, names))
         for one in redundancy.sync_groups
     )
+    if instances:
+        trackings = [one.tracking for one in instances] + [one.tracking for one in groups]
+        scripts = _used(scripts, trackings, findings)
     return replace(redundancy, scripts=tuple(scripts), instances=instances, sync_groups=groups)
+
+
+def _used(scripts: list[TrackScript], trackings: list[Tracking], findings: Findings) -> list[TrackScript]:
+    """The track scripts that something tracks; the others are reported."""
+    used = {one.name for tracking in trackings for one in tracking.scripts}
+    for script in scripts:
+        if script.name not in used:
+            findings.add(Severity.ERROR, f"Warning - script {script.name} is not used", script.position)
+    return [script for script in scripts if script.name in used]
 
 
 def _without(tracking: Tracking, names: set[str]) -> Tracking:

@@ -73,9 +73,17 @@ def command(at: Cursor, words: list[str]) -> tuple[str, ...]:
         return ()
 
 
+def quoted(arguments: tuple[str, ...]) -> str:
+    """A command as keepalived's messages have it, each word in quotes."""
+    return " ".join(f"'{argument}'" for argument in arguments)
+
+
 def read_script(at: Cursor, default: ScriptUser, kind: str) -> Script | None:
     """``KEYWORD COMMAND [USER [GROUP]]``; None, noted, when it cannot be used."""
     words = at.escaped_words()
+    if len(words) == 1:
+        at.words = words
+        at.word(1)
     arguments = command(at, words)
     if not arguments:
         at.note(f"'{at.words[0]}' has no command that can be read - ignoring")
