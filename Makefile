@@ -23,7 +23,7 @@ SEED ?= $(shell date +%s)
 BINDIR ?= $(CURDIR)/$(VENV)/bin
 DESTDIR ?=
 
-.PHONY: help build demo test oracle oracle-commands fuzz bench-cli check format abi install clean packages
+.PHONY: help build demo test oracle oracle-commands fuzz bench-cli bench-xlvsd check format abi doctor-page install clean packages
 .PHONY: test-packages
 
 help: ## this list
@@ -46,6 +46,9 @@ oracle-commands: build test-packages ## random command lines, ipvsadm beside xlv
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
 	$(VENV)/bin/python -m tests.guest.bench_cli
 
+bench-xlvsd: build ## xlvsd: start and reload of 2,284 services, ten thousand TCP checks
+	$(VENV)/bin/python -m tests.netns.bench_xlvsd
+
 fuzz: build ## mutated frames through the packet path; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.packet.mutations --count $(FUZZ_COUNT) --seed $(SEED)
 
@@ -60,6 +63,9 @@ format: build ## let ruff put imports and layout in order
 
 abi: packages ## write Python's view of bpf/abi.h anew
 	python3 scripts/generate_abi.py
+
+doctor-page: build ## write the list of checks in docs/doctor.md anew
+	@$(VENV)/bin/python scripts/generate_doctor_page.py
 
 install: build ## the unit of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
 	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"

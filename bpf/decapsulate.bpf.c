@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What stands in for tunnel devices on a lab's real servers, at TC ingress.
+ * What stands in for tunnel devices on real servers, at TC ingress: in labs, and
+ * where the kernel has none.
  *
- * A packet to the real server's own address that carries another one is taken
- * out of its wrapping and handed in by the device of the name tunl0, as if
- * ipip, ip_gre or fou had done it: IPv4 and IPv6, in either, by IPIP, GRE
+ * A packet to an address of the real server's own that carries another one is
+ * taken out of its wrapping and handed in by another device (a lab's tunl0), or
+ * by that which it came by, as if ipip, ip_gre or fou had done it: IPv4 and
+ * IPv6, in either, by IPIP, GRE
  * (RFC 2784, 2890) and GUE (draft-ietf-intarea-gue, as net/ipv4/fou_core.c
  * has it, with remote checksum offload).  Fragments are left to the stack, and
  * congestion marks of the outer header not taken over (RFC 6040).
@@ -17,11 +19,13 @@
 #define PACKET_HOST 0
 #define GUE_PORTS 8
 
-/* Written before loading (lab/decapsulator.py). */
+#define TAKES_IPIP 1
+#define TAKES_GRE 2
+
+/* Written before loading (realserver/decapsulator.py). */
 const volatile struct {
-	__be32 address;       /* the real server's own; 0: none */
-	__be32 address6[4];   /* all 0: none */
-	__u32 interface;      /* tunl0's number */
+	__u32 interface;      /* by which packets are handed in; 0: by that which they came by */
+	__u32 kinds;          /* TAKES_ bits */
 	__be16 gue_ports[GUE_PORTS]; /* 0: none */
 } configuration SEC(".rodata.configuration") = {};
 
@@ -241,7 +245,8 @@ static __always_inline int hand_in(struct __sk_buff *skb, const struct envelope 
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol,
 				sizeof(protocol), 0))
 		return TC_ACT_SHOT;
-	return bpf_redirect(configuration.interface, BPF_F_INGRESS);
+	return bpf_redirect(configuration.interface ? configuration.interface : skb->ifindex,
+			    BPF_F_INGRESS);
 }
 
 SEC("tc")
@@ -254,17 +259,19 @@ int xlvs_decapsulate(struct __sk_buff *skb)
 	if (skb->pkt_type != PACKET_HOST || skb->vlan_present || skb->len < IP_HEADER)
 		return TC_ACT_UNSPEC;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
-		step = open_ipv4(skb, configuration.address, &envelope);
+		step = open_ipv4(skb, &envelope);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		step = open_ipv6(skb, configuration.address6, &envelope);
+		step = open_ipv6(skb, &envelope);
 	if (step != OPENED)
 		return TC_ACT_UNSPEC;
 
 	if (envelope.protocol == PROTOCOL_GRE)
-		step = open_gre(skb, &envelope);
+		step = configuration.kinds & TAKES_GRE ? open_gre(skb, &envelope) : STRANGE;
 	else if (envelope.protocol == PROTOCOL_UDP)
 		step = open_gue(skb, &envelope);
 	else if (envelope.protocol != PROTOCOL_IPIP && envelope.protocol != PROTOCOL_IPV6)
+		step = STRANGE;
+	else if (!(configuration.kinds & TAKES_IPIP))
 		step = STRANGE;
 	if (step == STRANGE)
 		return TC_ACT_UNSPEC;

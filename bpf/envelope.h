@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * A tunnel packet taken off its wrapping step by step: what stands where in
- * the frame, and the checksums over it.  For the lab's decapsulator.
+ * the frame, and the checksums over it.  For the decapsulator of real servers.
  */
 #ifndef XLVS_ENVELOPE_H
 #define XLVS_ENVELOPE_H
@@ -41,6 +41,24 @@ struct envelope {
 	__u64 pseudo;   /* sum of the outer addresses */
 	__u8 protocol;  /* of the content */
 };
+
+/* An address as a key; IPv4's as ::ffff:192.0.2.1 (RFC 4291, 2.5.5.2). */
+struct address {
+	__be32 word[4];
+};
+
+/* The real server's own addresses, filled before the program is attached. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct address);
+	__type(value, __u32);
+} own_addresses SEC(".maps");
+
+static __always_inline int is_own(const struct address *address)
+{
+	return bpf_map_lookup_elem(&own_addresses, address) != 0;
+}
 
 #define SUM_CHUNK 512 /* what bpf_csum_diff() takes at once */
 #define SUM_CHUNKS 128
@@ -132,16 +150,26 @@ static __always_inline __u32 length_told(struct __sk_buff *skb, __u32 told, __u3
 	return told == 0 && skb->gso_size ? room : told;
 }
 
-/* Open an IPv4 packet to `own`. */
-static __always_inline enum step open_ipv4(struct __sk_buff *skb, __be32 own,
-					   struct envelope *envelope)
+/* Most packets carry no other one, which is to cost them nothing more. */
+static __always_inline int may_wrap(__u8 protocol)
 {
+	return protocol == PROTOCOL_IPIP || protocol == PROTOCOL_IPV6 ||
+	       protocol == PROTOCOL_GRE || protocol == PROTOCOL_UDP;
+}
+
+/* Open an IPv4 packet to one of our addresses. */
+static __always_inline enum step open_ipv4(struct __sk_buff *skb, struct envelope *envelope)
+{
+	struct address own = { { 0, 0, bpf_htonl(0xffff), 0 } };
 	__u32 words[IPV4_WORDS] = {}, length, room = skb->len - IP_HEADER;
 	struct iphdr *ip = (struct iphdr *)words;
 	__u64 size;
 
 	if (bpf_skb_load_bytes(skb, IP_HEADER, words, sizeof(*ip)) || ip->version != 4 ||
-	    own == 0 || ip->daddr != own || ip->frag_off & bpf_htons(IPV4_FRAGMENT))
+	    !may_wrap(ip->protocol) || ip->frag_off & bpf_htons(IPV4_FRAGMENT))
+		return STRANGE;
+	own.word[3] = ip->daddr;
+	if (!is_own(&own))
 		return STRANGE;
 	size = ip->ihl * 4;
 	length = length_told(skb, bpf_ntohs(ip->tot_len), room);
@@ -161,22 +189,19 @@ static __always_inline enum step open_ipv4(struct __sk_buff *skb, __be32 own,
 	return OPENED;
 }
 
-static __always_inline int same_address6(const __be32 *one, const __be32 *other)
+/* Open an IPv6 packet to one of our addresses; ip6tnl sends an option, "tunnel encapsulation limit". */
+static __always_inline enum step open_ipv6(struct __sk_buff *skb, struct envelope *envelope)
 {
-	return one[0] == other[0] && one[1] == other[1] && one[2] == other[2] &&
-	       one[3] == other[3];
-}
-
-/* Open an IPv6 packet to `own`; ip6tnl sends an option, "tunnel encapsulation limit". */
-static __always_inline enum step open_ipv6(struct __sk_buff *skb, const volatile __be32 *own,
-					   struct envelope *envelope)
-{
-	__be32 address[4] = { own[0], own[1], own[2], own[3] }, none[4] = {};
+	struct address own;
 	__u32 length, room = skb->len - IP_HEADER;
 	struct ipv6hdr ip;
 
 	if (bpf_skb_load_bytes(skb, IP_HEADER, &ip, sizeof(ip)) || ip.version != 6 ||
-	    same_address6(address, none) || !same_address6(address, (__be32 *)&ip.daddr))
+	    !(may_wrap(ip.nexthdr) || ip.nexthdr == PROTOCOL_HOP_BY_HOP ||
+	      ip.nexthdr == PROTOCOL_DESTINATION_OPTIONS))
+		return STRANGE;
+	__builtin_memcpy(&own, &ip.daddr, sizeof(own));
+	if (!is_own(&own))
 		return STRANGE;
 	length = length_told(skb, bpf_ntohs(ip.payload_len), room - sizeof(ip));
 	if (length > room - sizeof(ip))

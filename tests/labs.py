@@ -100,7 +100,7 @@ def dead_pin_folders() -> set[str]:
         return set()
     folders = {entry for entry in _entries(mounted) if os.path.isdir(f"{mounted}/{entry}")}
     live = {f"{cookie:x}" for cookie in live_network_cookies()} if folders else set()
-    return {folder for folder in folders if folder.partition(".")[0] not in live}
+    return {folder for folder in folders if folder.partition("-")[0] not in live}
 
 
 def _entries(folder: str) -> list[str]:

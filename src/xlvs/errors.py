@@ -3,6 +3,7 @@
 
     XlvsError                    something an operator can act on
     ├── UsageError               the command line is wrong
+    ├── CannotLook               the doctor cannot see what it is to judge
     ├── Unavailable              the data plane cannot be used on this machine, or not now
     │   ├── NotPermitted         not root
     │   ├── NotLoaded            nothing is loaded in this network namespace
@@ -63,6 +64,10 @@ class XlvsError(Exception):
 
 class UsageError(XlvsError):
     """The command line is wrong; nothing was changed."""
+
+
+class CannotLook(XlvsError):
+    """The doctor cannot see what it is to judge; nothing is known of its health."""
 
 
 class Unavailable(XlvsError):

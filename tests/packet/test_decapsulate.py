@@ -21,7 +21,9 @@ from tests.packet.director import DROPPED, UNTOUCHED
 from tests.packet.director import SENT as HANDED_IN
 from tests.packet.packets import GRE, IPIP, IPV6, TCP, UDP, checksum, packed
 from xlvs.kernel import bpf, libbpf
-from xlvs.lab import decapsulator
+from xlvs.realserver import decapsulator
+from xlvs.realserver.wanted import GRE as KIND_GRE
+from xlvs.realserver.wanted import IPIP as KIND_IPIP
 
 HOST = bytes(6)  # the MAC of lo, by which a test's frame comes in
 SENDER = bytes.fromhex("0200c0a8db86")
@@ -40,8 +42,7 @@ def run() -> Iterator[Run]:
     """A function that hands a frame to a decapsulator; it gives the verdict and the frame."""
     with libbpf.BpfObject(str(decapsulator.OBJECT)) as opened:
         own = ("192.168.56.135", "fd6c:7673:0:2::101")
-        opened.set_constants(".rodata.configuration", bytes(decapsulator.configuration(own, 7, PORTS)))
-        opened.load()
+        decapsulator.load(opened, own, (KIND_IPIP, KIND_GRE), PORTS, 7)
         program = opened.program(decapsulator.PROGRAM)
         yield lambda frame: bpf.run_program(program, frame)[:2]
 
@@ -319,11 +320,23 @@ def test_garbage_never_comes_out_as_anything_but_a_whole_packet(
 
 def test_a_real_server_without_ipv6_takes_none() -> None:
     with libbpf.BpfObject(str(decapsulator.OBJECT)) as opened:
-        own = decapsulator.configuration(("192.168.56.135",), 7, ())
-        opened.set_constants(".rodata.configuration", bytes(own))
-        opened.load()
+        decapsulator.load(opened, ("192.168.56.135",), (KIND_IPIP, KIND_GRE), (), 7)
         program = opened.program(decapsulator.PROGRAM)
         to_none = frame(packets.ipv6(DIP6, bytes(16), IPIP, client_packet(4)))
         for left in (to_none, frame(WRAPPED6), frame(udp(4, gue(client_packet(4)), 0))):
             assert bpf.run_program(program, left)[:2] == (UNTOUCHED, left)
         assert bpf.run_program(program, frame(WRAPPED))[0] == HANDED_IN
+
+
+@pytest.mark.parametrize("kinds", [(KIND_IPIP,), (KIND_GRE,), ()])
+def test_tunnels_that_were_not_asked_for_stay_shut(kinds: tuple[str, ...]) -> None:
+    with libbpf.BpfObject(str(decapsulator.OBJECT)) as opened:
+        decapsulator.load(opened, ("192.168.56.135",), kinds, ())
+        program = opened.program(decapsulator.PROGRAM)
+        for kind, wrapped in (
+            (KIND_IPIP, frame(WRAPPED)),
+            (KIND_GRE, frame(outer(4, GRE, gre(client_packet(4))))),
+        ):
+            verdict, after = bpf.run_program(program, wrapped)[:2]
+            assert verdict == (HANDED_IN if kind in kinds else UNTOUCHED)
+            assert kind in kinds or after == wrapped

@@ -31,8 +31,9 @@ def unit_lines(root: Path) -> list[str]:
     return (root / "etc/systemd/system/xlvs.service").read_text().splitlines()
 
 
-def test_systemd_finds_no_fault(installed: Path) -> None:
-    unit = installed / "etc/systemd/system/xlvs.service"
+@pytest.mark.parametrize("name", ["xlvs", "xlvsd"])
+def test_systemd_finds_no_fault(installed: Path, name: str) -> None:
+    unit = installed / f"etc/systemd/system/{name}.service"
     # Its pages are where man looks, once they are installed at /.
     ran = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=yes", str(unit)],

@@ -9,6 +9,7 @@ import os
 import socket
 
 from xlvs.checkers.result import Result
+from xlvs.checkers.way import way
 from xlvs.keepalived.checks import Connection
 from xlvs.model import IPV4, IPV6
 
@@ -36,6 +37,8 @@ def prepare(connection: Connection, kind: int, protocol: int = 0) -> socket.sock
     """A non-blocking socket of ``kind`` (``SOCK_STREAM``…), bound as asked for; raises `OSError`."""
     address = connection.address
     family = IPV4 if len(address) == 4 else IPV6
+    if connection.via_vip:
+        raise OSError("via vip is for checks by TCP")
     made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
         if connection.fwmark:
@@ -64,6 +67,11 @@ def refusal(error: OSError) -> str:
 
 async def connect(connection: Connection) -> socket.socket:
     """A connected TCP socket; raises `OSError`, of which `TimeoutError` is one."""
+    if connection.via_vip:
+        through = way.get()
+        if through is None:
+            raise OSError("there is no way through the VIP")
+        return await through.open(connection)
     made = prepare(connection, socket.SOCK_STREAM)
     try:
         async with asyncio.timeout(connection.timeout):

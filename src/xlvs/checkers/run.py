@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from xlvs.checkers import dns, file, http, misc, ping, smtp, tcp, udp
 from xlvs.checkers.result import Result
+from xlvs.checkers.way import Way, way
 from xlvs.keepalived import checks
 from xlvs.keepalived.configuration import TlsClient
 
@@ -26,15 +27,16 @@ def start(
     surroundings: Surroundings,
     loop: asyncio.AbstractEventLoop,
     done: Callable[[Result], None],
+    through: Way | None = None,
 ) -> Callable[[], None]:
     """Begin one check; ``done`` is called once with its result, maybe before this returns.
 
-    Returns what ends the check without a result.  A TCP check takes no task: there may
-    be thousands a second.
+    It goes ``through`` another way where one is given.  Returns what ends the check
+    without a result.  A TCP check takes no task: there may be thousands a second.
     """
-    if isinstance(checker, checks.TcpCheck):
+    if isinstance(checker, checks.TcpCheck) and not checker.connection.via_vip:
         return tcp.start(checker, loop, done)
-    task = loop.create_task(_timed(checker, surroundings))
+    task = loop.create_task(_timed(checker, surroundings, through))
 
     def finished(task: asyncio.Task[Result]) -> None:
         if not task.cancelled():
@@ -45,9 +47,14 @@ def start(
     return lambda: None if task.done() else _cancel(task)
 
 
-async def _timed(checker: checks.Checker, surroundings: Surroundings) -> Result:
+async def _timed(checker: checks.Checker, surroundings: Surroundings, through: Way | None) -> Result:
     began = time.monotonic()
-    result = await check(checker, surroundings)
+    way.set(through)
+    try:
+        result = await check(checker, surroundings)
+    finally:
+        if through is not None:
+            await through.close()
     return result._replace(seconds=time.monotonic() - began)
 
 
@@ -73,6 +80,8 @@ async def check(checker: checks.Checker, surroundings: Surroundings) -> Result:
 
             return await grpc.check(checker, surroundings.tls)
         case checks.TcpCheck():
+            if checker.connection.via_vip:
+                return await tcp.check_by_another_way(checker)
             done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
             end = tcp.start(
                 checker, done.get_loop(), lambda result: None if done.done() else done.set_result(result)

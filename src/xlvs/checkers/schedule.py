@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from xlvs.checkers.result import Result
 from xlvs.checkers.run import Surroundings, start
 from xlvs.checkers.verdict import Verdict
+from xlvs.checkers.way import Way
 from xlvs.keepalived import checks
 from xlvs.keepalived.configuration import checker_identity
 
@@ -31,13 +33,25 @@ def probe_key(checker: checks.Checker) -> checks.Checker:
     return replace(checker, schedule=replace(checker.schedule, alpha=False, log_all_failures=False))
 
 
+class Question(NamedTuple):
+    """What is asked, and of whom where the checker alone does not say it: ``through`` the VIP."""
+
+    checker: checks.Checker
+    through: Hashable = None
+
+
+def question(checker: checks.Checker, through: Hashable = None) -> Question:
+    """What two checkers must have in common to share a probe."""
+    return Question(probe_key(checker), through)
+
+
 class Probe:
     """One question, its verdict, and who is told."""
 
-    __slots__ = ("checker", "due", "end", "paused", "running", "timer", "verdict", "waiting")
+    __slots__ = ("due", "end", "paused", "question", "running", "timer", "verdict", "waiting")
 
-    def __init__(self, checker: checks.Checker, verdict: Verdict) -> None:
-        self.checker = checker
+    def __init__(self, asked: Question, verdict: Verdict) -> None:
+        self.question = asked
         self.verdict = verdict
         self.paused = False
         self.running = False
@@ -45,6 +59,11 @@ class Probe:
         self.due = 0.0
         self.timer: asyncio.TimerHandle | None = None
         self.end: Callable[[], None] | None = None
+
+    @property
+    def checker(self) -> checks.Checker:
+        """The check that is run."""
+        return self.question.checker
 
 
 class _Lane:
@@ -71,45 +90,46 @@ class Scheduler:
         told: Callable[[Probe, Result, bool], None],
         clock: Callable[[], float],
         most_at_once: int = MOST_AT_ONCE,
+        way_of: Callable[[Hashable], Way] | None = None,
     ) -> None:
         self._loop = loop
         self._told = told
         self._clock = clock
+        self._way_of = way_of
         self._surroundings = Surroundings()
         self._sockets = _Lane(most_at_once)
         self._scripts = _Lane(min(MOST_SCRIPTS_AT_ONCE, most_at_once))
-        self.probes: dict[checks.Checker, Probe] = {}
+        self.probes: dict[Question, Probe] = {}
         self.latest = 0.0
         """The most seconds that a check has begun late, since somebody looked last."""
 
     def configure(
         self,
-        checkers: Iterable[checks.Checker],
+        questions: Iterable[Question],
         surroundings: Surroundings,
-        verdict_of: Callable[[checks.Checker], Verdict] = lambda _: Verdict(),
+        verdict_of: Callable[[Question], Verdict] = lambda _: Verdict(),
     ) -> None:
-        """Run these checkers from now on, and no others.
+        """Ask these questions from now on, and no others.
 
         A probe that is known goes on; one whose rhythm has changed keeps its verdict.
         ``verdict_of`` says what is known of one that is new.
         """
         self._surroundings = surroundings
-        known = {checker_identity(key): probe for key, probe in self.probes.items()}
+        known = {_identity(asked): probe for asked, probe in self.probes.items()}
         before, self.probes = self.probes, {}
-        for checker in checkers:
-            key = probe_key(checker)
+        for key in questions:
             if key in self.probes:
                 continue
             probe = before.pop(key, None)
             if probe is None:
-                old = known.get(checker_identity(key))
-                probe = Probe(key, old.verdict if old else verdict_of(checker))
+                old = known.get(_identity(key))
+                probe = Probe(key, old.verdict if old else verdict_of(key))
                 self._plan(probe, self._first_delay(probe))
             self.probes[key] = probe
         for probe in before.values():
             self._stop(probe)
 
-    def pause(self, paused: Callable[[checks.Checker], bool]) -> None:
+    def pause(self, paused: Callable[[Question], bool]) -> None:
         """Let those probes rest for which ``paused`` is true of the key; the others go on."""
         for key, probe in self.probes.items():
             rests = paused(key)
@@ -175,9 +195,13 @@ class Scheduler:
             self.latest = late
         lane.running += 1
         probe.running = True
-        end = start(
-            probe.checker, self._surroundings, self._loop, lambda result: self._finished(probe, lane, result)
-        )
+        through = probe.question.through
+        way = self._way_of(through) if through is not None and self._way_of is not None else None
+
+        def done(result: Result) -> None:
+            self._finished(probe, lane, result)
+
+        end = start(probe.checker, self._surroundings, self._loop, done, way)
         probe.end = end if probe.running else None
 
     def _finished(self, probe: Probe, lane: _Lane, result: Result) -> None:
@@ -203,3 +227,8 @@ class Scheduler:
             probe = lane.waiting.popleft()
             probe.waiting = False
             self._run(probe, lane)
+
+
+def _identity(asked: Question) -> Question:
+    """What of a question must be the same for its verdict to outlive a reload."""
+    return Question(checker_identity(asked.checker), asked.through)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from xlvs.checkers.connection import failure, prepare, socket_address
+from xlvs.checkers.connection import connect, failure, prepare, socket_address
 from xlvs.checkers.result import Result
 from xlvs.keepalived.checks import Connection, TcpCheck
 
@@ -29,6 +29,15 @@ def start(
     Returns what ends the attempt without a result.
     """
     return _Attempt(checker.connection, loop, done).end
+
+
+async def check_by_another_way(checker: TcpCheck) -> Result:
+    """Connect by the way of this task."""
+    try:
+        (await connect(checker.connection)).close()
+    except OSError as error:
+        return failure(error, checker.connection, "connecting")
+    return _CONNECTED
 
 
 class _Watch:

@@ -21,7 +21,7 @@ from importlib import import_module
 
 from xlvs import __version__
 from xlvs.cli.terminal import CommandParser, plain_output
-from xlvs.errors import UsageError, XlvsError, shown
+from xlvs.errors import CannotLook, UsageError, XlvsError, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ NOUNS = {
     "save": ("xlvs.cli.saved", "write the table to a file, for the next boot"),
     "load": ("xlvs.cli.saved", "bring the table to what a file says, and attach the data plane"),
     "run": ("xlvs.cli.saved", "load, wait for a signal, save and detach: for containers"),
+    "realserver": ("xlvs.cli.realserver", "this machine as a real server: VIP, ARP, tunnels, routes"),
     "mark": ("xlvs.cli.mark", "rules that give packets a firewall mark, for `xlvsadm -f`"),
     "proc": ("xlvs.cli.proc", "what kernel IPVS shows in /proc/net, in the same formats"),
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
@@ -43,6 +44,7 @@ NOUNS = {
     "undrain": ("xlvs.cli.daemon", "put a drained real server back"),
     "weight": ("xlvs.cli.daemon", "change a real server's weight at run time"),
     "events": ("xlvs.cli.daemon", "what xlvsd notices and does, as lines of JSON"),
+    "doctor": ("xlvs.cli.doctor", "find what is wrong with a director, a real server or a lab, and mend it"),
     "manual": ("xlvs.cli.manual", "the man pages, one for each command"),
     "completion": ("xlvs.cli.completion", "what a shell completes command lines by"),
 }
@@ -87,7 +89,7 @@ def _main(words: list[str]) -> int:
         if debug:
             raise
         _complain(error)
-        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_ERROR
+        code = EXIT_USAGE if isinstance(error, (UsageError, CannotLook)) else EXIT_ERROR
     return code
 
 

@@ -22,6 +22,7 @@ from xlvs.keepalived.configuration import RealServer, VirtualServer
 MAX_WEIGHT = 65535
 """The largest weight that keepalived gives (IPVS_WEIGHT_MAX)."""
 
+VerdictOf = Callable[[VirtualServer, RealServer, Checker], Verdict]
 RealServerKey = tuple[bytes, int]
 ServerKey = tuple[object, ...]
 
@@ -117,7 +118,7 @@ def opinion(real_server: RealServer, verdicts: Iterable[Verdict]) -> Opinion:
 def settle(
     server: VirtualServer,
     state: VirtualServerState,
-    verdict_of: Callable[[Checker], Verdict],
+    verdict_of: VerdictOf,
     now: float,
     weight_of: Callable[[RealServer, int], int] = lambda _, weight: weight,
 ) -> list[Event]:
@@ -129,7 +130,7 @@ def settle(
     events: list[Event] = []
     for real_server in server.real_servers:
         one = state.real_servers.setdefault(real_server.key, RealServerState())
-        said = opinion(real_server, map(verdict_of, real_server.checkers))
+        said = opinion(real_server, (verdict_of(server, real_server, one) for one in real_server.checkers))
         events += _settle_real_server(server, real_server, one, said, now)
     events += _settle_quorum(server, state, now, weight_of)
     return events
@@ -184,7 +185,7 @@ def _settle_quorum(
         unknown = unknown or one.up is None
     threshold = server.quorum - server.hysteresis if state.quorum else server.quorum + server.hysteresis
     first = state.quorum is None
-    if not state.quorum and weights >= threshold:
+    if not state.quorum and weights and weights >= threshold:
         state.quorum, state.since = True, now
         sign, compared, kind = "+", "<=", QUORUM_GAINED
         log = [_quorum_text("Gained quorum", server, sign, threshold, compared, weights)]

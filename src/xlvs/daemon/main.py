@@ -38,8 +38,14 @@ _FILES = 65536
 """Open files to ask for: each check under way is one."""
 _END_SCRIPTS = 5.0
 
-DATA_FILE = "keepalived_check.data"
-"""What SIGUSR1 writes, in the folder for temporary files."""
+STATS_CLEAR = signal.SIGRTMAX - 1
+DATA_FILES = {
+    signal.SIGUSR1: "keepalived_check.data",
+    signal.SIGUSR2: "keepalived.stats",
+    STATS_CLEAR: "keepalived.stats",
+    signal.SIGRTMIN + 2: "keepalived.json",
+}
+"""What signals write, in the folder for temporary files; keepalived's numbers and names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,7 @@ class _Process:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         for number in (
-            signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+            signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *DATA_FILES,
         ):  # fmt: skip
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         configuration = self._options.read()
@@ -179,6 +185,8 @@ class _Process:
                 await self._reload()
             else:
                 self._dump(number)
+                if number == STATS_CLEAR:
+                    await self._service.zero()
 
     async def _reload(self) -> None:
         supervisor.reloading()
@@ -195,9 +203,9 @@ class _Process:
         supervisor.tell("READY=1", f"STATUS=Keeping {len(self._service.keeper.servers)} virtual servers")
 
     def _dump(self, number: int) -> None:
-        """Write what is known to a file, as keepalived does on SIGUSR1 and SIGUSR2."""
+        """Write what is known to the file of that signal, as JSON."""
         folder = self._service.keeper.configuration.settings.tmp_config_directory or tempfile.gettempdir()
-        path = os.path.join(folder, DATA_FILE if number == signal.SIGUSR1 else "keepalived.stats")
+        path = os.path.join(folder, DATA_FILES[number])
         content = json.dumps(status(self._service, self._started), indent=2)
         try:
             # Not through a link that somebody has put there.

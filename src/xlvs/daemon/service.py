@@ -7,13 +7,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from xlvs.checkers.result import Result
 from xlvs.checkers.run import Surroundings
-from xlvs.checkers.schedule import Probe, Scheduler, probe_key
+from xlvs.checkers.schedule import Probe, Question, Scheduler, probe_key, question
 from xlvs.checkers.verdict import Verdict
+from xlvs.checkers.way import Way
 from xlvs.daemon import upkeep
 from xlvs.daemon.describe import change_text
 from xlvs.daemon.health import DOWN, QUORUM_LOST, UP, Event, ServerKey
@@ -22,6 +23,7 @@ from xlvs.daemon.notify import Notifier
 from xlvs.daemon.overrides import Drain, Overrides, Target
 from xlvs.daemon.reconcile import Present, Refusal, differences, present
 from xlvs.daemon.state import Store
+from xlvs.daemon.via_vip import ViaVip, is_via_vip, target_of
 from xlvs.errors import XlvsError
 from xlvs.keepalived.checks import Checker
 from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
@@ -38,6 +40,8 @@ _TOGETHER = 0.05
 """Seconds for which changes are gathered, to be made together."""
 _SAVE_EVERY = 2.0
 _EVENTS_KEPT = 1000
+_EDITS_SAID = 20
+"""Hand edits of one round that are told one by one; whoever flushes a large table makes thousands."""
 
 _EVENT_NAMES = {
     UP: "real server up",
@@ -61,9 +65,10 @@ class Service:
         self._notifier = notifier
         self._is_local = is_local
         saved, owned = store.read_health()
-        self.scheduler = Scheduler(self._loop, self._told, time.time)
+        self._via_vip = ViaVip()
+        self.scheduler = Scheduler(self._loop, self._told, time.time, way_of=self._way_of)
         self.keeper = Keeper(self._verdict_of, store.read_decisions(), saved, owned)
-        self._users: dict[Checker, list[tuple[VirtualServer, RealServer]]] = {}
+        self._users: dict[Question, list[tuple[VirtualServer, RealServer]]] = {}
         self._dirty: set[ServerKey] = set()
         self._settling: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
@@ -95,16 +100,16 @@ class Service:
                 self.have = {}
             events = self.keeper.configure(configuration, self.have)
             self._users = {}
-            checkers: list[Checker] = []
             for server in configuration.virtual_servers:
                 for real_server in server.real_servers:
                     for checker in real_server.checkers:
-                        self._users.setdefault(probe_key(checker), []).append((server, real_server))
-                        checkers.append(checker)
+                        asked = self.question_of(server, real_server, checker)
+                        self._users.setdefault(asked, []).append((server, real_server))
+            self._prepare_via_vip()
             self.scheduler.configure(
-                checkers,
+                self._users,
                 Surroundings(configuration.tls),
-                lambda checker: self.keeper.believed(checker, self._users[probe_key(checker)]),
+                lambda asked: self.keeper.believed(asked.checker, self._users[asked]),
             )
             self._notifier.configure(configuration)
             self._suspend()
@@ -115,6 +120,7 @@ class Service:
     async def stop(self, *, leave: bool) -> None:
         """End all checks, and remove the services unless they are to be left."""
         self.scheduler.stop()
+        self._via_vip.close()
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -166,9 +172,28 @@ class Service:
 
     # --- checks ------------------------------------------------------------------
 
-    def _verdict_of(self, checker: Checker) -> Verdict:
-        probe = self.scheduler.probes.get(probe_key(checker))
+    def _verdict_of(self, server: VirtualServer, real_server: RealServer, checker: Checker) -> Verdict:
+        probe = self.scheduler.probes.get(self.question_of(server, real_server, checker))
         return probe.verdict if probe is not None else Verdict()
+
+    @staticmethod
+    def question_of(server: VirtualServer, real_server: RealServer, checker: Checker) -> Question:
+        """What a checker asks; through the VIP it asks something else for each virtual server."""
+        through = target_of(server, real_server, checker) if is_via_vip(checker) else None
+        return question(checker, through)
+
+    def _way_of(self, through: Hashable) -> Way:
+        assert isinstance(through, str) or hasattr(through, "virtual")
+        return self._via_vip.way(through)  # type: ignore[arg-type]
+
+    def _prepare_via_vip(self) -> None:
+        """Load what ``via vip`` needs, on interfaces that are new as well."""
+        if not any(asked.through for asked in self._users):
+            return
+        try:
+            self._via_vip.prepare()
+        except (XlvsError, OSError) as error:
+            self._say_once(f"Checks via vip fail: {error}")
 
     def _told(self, probe: Probe, result: Result, changed: bool) -> None:
         """A check has a result: the path of thousands a second, unless something has changed."""
@@ -176,7 +201,7 @@ class Service:
             if not result.ok:
                 self._log_failure(probe, result)
             return
-        users = self._users.get(probe.checker, ())
+        users = self._users.get(probe.question, ())
         name = users[0][0].real_server_name(users[0][1]) if users else ""
         keyword = probe.checker.keyword
         if result.ok:
@@ -192,7 +217,7 @@ class Service:
 
     def _log_failure(self, probe: Probe, result: Result) -> None:
         everything = self.keeper.configuration.settings.checker_log_all_failures
-        users = self._users.get(probe.checker, ())
+        users = self._users.get(probe.question, ())
         if users and (everything or self._logs_all(probe, users)):
             name = users[0][0].real_server_name(users[0][1])
             _log.info("%s on service %s failed: %s.", probe.checker.keyword, name, result.reason)
@@ -279,6 +304,20 @@ class Service:
                 self._old_timeouts = datapath.timeouts()
             datapath.set_timeouts(timeouts)
 
+    async def zero(self) -> None:
+        """Let the counters of our services begin at 0."""
+        try:
+            await asyncio.to_thread(self._zero)
+        except (XlvsError, OSError) as error:
+            _log.error("The counters could not be zeroed: %s", error)
+
+    def _zero(self) -> None:
+        owned = self.owned()
+        with self._open(True) as datapath:
+            for entry in present(datapath.table()):
+                if entry in owned:
+                    datapath.zero(entry)
+
     async def _keep(self) -> None:
         """Round after round: at each change, and every `CYCLE` seconds."""
         while True:
@@ -309,7 +348,10 @@ class Service:
         report = await asyncio.to_thread(upkeep.run, one, self._open)
         self.have = report.have
         kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}
-        for change in report.edits:
+        if len(report.edits) > _EDITS_SAID:
+            _log.warning("The table was changed by somebody else in %d places", len(report.edits))
+            self.report("hand edits", count=len(report.edits))
+        for change in report.edits[:_EDITS_SAID]:
             found = (change.key, change.place)
             fate = "kept" if found in kept else "left" if found in report.left else "put right"
             text = change_text(change)

@@ -7,7 +7,6 @@ import os
 import time
 from typing import Any
 
-from xlvs.checkers.schedule import probe_key
 from xlvs.daemon.describe import place_name, service_name
 from xlvs.daemon.health import ServerKey
 from xlvs.daemon.service import Service
@@ -61,7 +60,7 @@ def _real_server(service: Service, server: VirtualServer, real_server: RealServe
         "slow_start": bool(
             state.ramp and real_server.slow_start and time.time() - state.ramp < real_server.slow_start
         ),
-        "checkers": [_checker(service, one) for one in real_server.checkers],
+        "checkers": [_checker(service, server, real_server, one) for one in real_server.checkers],
     }
 
 
@@ -79,8 +78,10 @@ def _standing(service: Service, server: VirtualServer, real_server: RealServer) 
     return None if weight is None else (weight, connections)
 
 
-def _checker(service: Service, checker: Checker) -> dict[str, Any]:
-    probe = service.scheduler.probes.get(probe_key(checker))
+def _checker(
+    service: Service, server: VirtualServer, real_server: RealServer, checker: Checker
+) -> dict[str, Any]:
+    probe = service.scheduler.probes.get(service.question_of(server, real_server, checker))
     verdict = probe.verdict if probe is not None else None
     return {
         "kind": checker.keyword,

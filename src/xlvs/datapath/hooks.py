@@ -21,7 +21,8 @@ TCX = "tcx"
 CLSACT = "clsact"
 
 _HANDLE = 0x786C
-_PRIORITY = 49152
+DIRECTORS_PRIORITY = 49152
+"""The place of the director's own filters in a clsact qdisc."""
 
 
 class Pins:
@@ -105,8 +106,9 @@ class Pins:
 class TcHook:
     """TC ingress or egress, and the program that belongs there."""
 
-    def __init__(self, pins: Pins, program: str, direction: str) -> None:
-        """``direction`` is ``ingress`` or ``egress``."""
+    def __init__(self, pins: Pins, program: str, direction: str, priority: int = DIRECTORS_PRIORITY) -> None:
+        """``direction`` is ``ingress`` or ``egress``, ``priority`` the place in a clsact qdisc."""
+        self._priority = priority
         self._pins = pins
         self.program_name = program
         self._direction = direction
@@ -158,7 +160,7 @@ class TcHook:
         elif kind == CLSACT:
             from xlvs.kernel import libbpf
 
-            libbpf.replace_clsact(index, self._direction, program, _HANDLE, _PRIORITY)
+            libbpf.replace_clsact(index, self._direction, program, _HANDLE, self._priority)
             for mark in (f"{self._mark}-{index}", f"qdisc-{index}"):
                 if self._pins.has(mark):  # it would keep the old program in memory
                     self._pins.put(f"links/{mark}", program)
@@ -168,7 +170,7 @@ class TcHook:
         if self._pins.has(f"{self._mark}-{index}"):
             from xlvs.kernel import libbpf
 
-            libbpf.detach_clsact(index, self._direction, _HANDLE, _PRIORITY)
+            libbpf.detach_clsact(index, self._direction, _HANDLE, self._priority)
             self._pins.forget(f"{self._mark}-{index}")
             if self._pins.has(f"qdisc-{index}") and not rtnetlink.has_clsact_filters(index):
                 libbpf.remove_clsact(index)
@@ -178,7 +180,7 @@ class TcHook:
     def _clsact_program(self, index: int) -> int:
         from xlvs.kernel import libbpf
 
-        return libbpf.clsact_program(index, self._direction, _HANDLE, _PRIORITY)
+        return libbpf.clsact_program(index, self._direction, _HANDLE, self._priority)
 
     def _attach_tcx(self, link: rtnetlink.Link, program: int) -> str:
         """Attach by tcx (Linux 6.6); empty where the kernel does not know it."""
@@ -201,7 +203,7 @@ class TcHook:
         mark = f"{self._mark}-{link.index}"
         bpf.pin(self._pins.path(mark), program)
         try:
-            made_qdisc = libbpf.attach_clsact(link.index, self._direction, program, _HANDLE, _PRIORITY)
+            made_qdisc = libbpf.attach_clsact(link.index, self._direction, program, _HANDLE, self._priority)
         except BaseException:
             self._pins.forget(mark)
             raise

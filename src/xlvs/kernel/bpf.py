@@ -38,6 +38,9 @@ TCX_EGRESS = 47
 XDP_FLAGS_SKB_MODE = 1 << 1
 """Generic XDP, run for an skb by the network stack."""
 
+BEFORE = 1 << 3
+"""For `create_link` at TC: in front of the programs that are there (BPF_F_BEFORE); 0 is behind them."""
+
 _ATTRIBUTES_SIZE = 128
 
 SUMMED_UP = 4

@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What network namespaces leave behind when they go: their pins and lock files."""
+"""What network namespaces leave behind when they go: their pins, lock files and records."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 
 from xlvs.kernel import bpf, bpffs, lock
-from xlvs.kernel.namespaces import live_network_cookies
+from xlvs.kernel.namespaces import live_network_cookies, outermost_process
+
+RECORDS = "/run/xlvs/realserver"
+"""What was set up of real servers in network namespaces, a file for each: its cookie, and ``.json``."""
+REAL_SERVER = "-realserver"
+"""The end of the name of a folder with the pins of real servers' programs; a cookie stands before it.
+
+A bpffs takes no name with a dot in it."""
 
 
 def sweep() -> None:
-    """Remove what network namespaces that are gone left behind: pins and lock files.
+    """Remove what network namespaces that are gone left behind: pins, lock files and records.
 
     Without the right to look into every namespace it removes nothing.
     """
@@ -21,20 +29,31 @@ def sweep() -> None:
         return
     lock.forget(cookies)
     live = {f"{cookie:x}" for cookie in cookies}
+    records = f"/proc/{outermost_process()}/root{RECORDS}"
+    for name in os.listdir(records) if os.path.isdir(records) else []:
+        if name.partition(".")[0] not in live:
+            with suppress(FileNotFoundError):  # another command sweeps, too
+                os.unlink(f"{records}/{name}")
     mounted = bpffs.root()
     for name in os.listdir(mounted) if mounted else []:
         folder = f"{mounted}/{name}"
-        if _is_ours(folder) and name.removesuffix("-new") not in live and not _is_attached(folder):
+        if _is_ours(folder) and _cookie(name) not in live and not _is_attached(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cookie(name: str) -> str:
+    return name.removesuffix("-new").removesuffix(REAL_SERVER)
 
 
 def _is_ours(folder: str) -> bool:
     """Whether a folder is one of pins; tc(8) and ip(8) keep theirs on any bpffs they find."""
-    cookie = os.path.basename(folder).removesuffix("-new")
-    return not cookie.strip("0123456789abcdef") and os.path.isdir(f"{folder}/links")
+    name = os.path.basename(folder)
+    has_links = name.endswith(REAL_SERVER) or os.path.isdir(f"{folder}/links")
+    return not _cookie(name).strip("0123456789abcdef") and has_links
 
 
 def _is_attached(folder: str) -> bool:
+    """Whether a director's program is still at an interface; a real server's goes with its namespace."""
     links = f"{folder}/links"
     for name in os.listdir(links) if os.path.isdir(links) else []:
         if name.startswith(("clsact-", "qdisc-")):

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 
 from xlvs.errors import UsageError
+from xlvs.realserver.wanted import GUE_PORT, MAX_GUE_PORTS
 
 DEFAULT_NETWORK = "192.0.2.0/24"
 """TEST-NET-1 (RFC 5737): nobody's, so that no real network is ever meant."""
@@ -24,10 +25,6 @@ LAB_PREFIX6 = "fd6c:7673::"
 OUTSIDE_PREFIX6 = "fd6c:7673:0:1::"
 INSIDE_PREFIX6 = "fd6c:7673:0:2::"
 MAX_REAL_SERVERS = 64
-GUE_PORT = 6080
-"""The port registered for GUE."""
-MAX_GUE_PORTS = 8
-"""The room of the decapsulator (bpf/decapsulate.bpf.c)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,22 +14,19 @@ Nothing is pinned: program and device live and die with the namespace.
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import socket
-from ipaddress import ip_address
 from pathlib import Path
 
 from xlvs.errors import XlvsError
 from xlvs.kernel import libbpf
 from xlvs.kernel.namespaces import network_namespace
 from xlvs.lab import namespaces, wiring
-from xlvs.lab.addresses import MAX_GUE_PORTS
 from xlvs.lab.topology import Node
+from xlvs.realserver import decapsulator
+from xlvs.realserver.wanted import GRE, IPIP
 
 DEVICE = "tunl0"
-OBJECT = Path(__file__).parents[1] / "bpf/decapsulate.bpf.o"
-PROGRAM = "xlvs_decapsulate"
 
 _KERNELS_OWN = "tunl0-kernel"
 _MTU = 1480
@@ -49,27 +46,6 @@ done
 """
 
 
-class Configuration(ctypes.Structure):
-    """The program's constants, ``.rodata.configuration``; addresses and ports in network order."""
-
-    _fields_ = (
-        ("address", ctypes.c_uint8 * 4),
-        ("address6", ctypes.c_uint8 * 16),
-        ("interface", ctypes.c_uint32),
-        ("gue_ports", (ctypes.c_uint8 * 2) * MAX_GUE_PORTS),
-    )
-
-
-def configuration(addresses: tuple[str, ...], interface: int, gue_ports: tuple[int, ...]) -> Configuration:
-    """Constants for a real server with these addresses, whose tunl0 has that number."""
-    filled = Configuration(interface=interface)
-    for address in map(ip_address, addresses):
-        (filled.address if address.version == 4 else filled.address6)[:] = list(address.packed)
-    for place, port in enumerate(gue_ports):
-        filled.gue_ports[place][:] = list(port.to_bytes(2, "big"))
-    return filled
-
-
 def install(namespace: str, node: Node, gue_ports: tuple[int, ...]) -> None:
     """Give a wired node its tunl0 and the program; raises `XlvsError` where the kernel refuses."""
     wire = node.interfaces[0]
@@ -85,13 +61,12 @@ def install(namespace: str, node: Node, gue_ports: tuple[int, ...]) -> None:
     commands.append(f"link set {DEVICE} arp off addrgenmode none")
     wiring.batch(namespace, commands)
     own = tuple(address.partition("/")[0] for address in wire.addresses)
-    with network_namespace(namespaces.path(namespace)), libbpf.BpfObject(str(OBJECT)) as opened:
-        filled = configuration(own, socket.if_nametoindex(DEVICE), gue_ports)
-        opened.set_constants(".rodata.configuration", bytes(filled))
-        opened.load()
+    program = decapsulator.PROGRAM
+    with network_namespace(namespaces.path(namespace)), libbpf.BpfObject(str(decapsulator.OBJECT)) as opened:
+        decapsulator.load(opened, own, (IPIP, GRE), gue_ports, socket.if_nametoindex(DEVICE))
         try:
             index = socket.if_nametoindex(wire.name)
-            libbpf.attach_clsact(index, "ingress", opened.program(PROGRAM), _HANDLE, _PRIORITY)
+            libbpf.attach_clsact(index, "ingress", opened.program(program), _HANDLE, _PRIORITY)
         except OSError as error:
             raise XlvsError(
                 f"cannot attach the decapsulator to {wire.name} of {node.name}: {error.strerror}",

@@ -63,8 +63,11 @@ class Bench:
     def __init__(self, datapath: MemoryDatapath | None = None, **keeper: Any) -> None:
         self.verdicts: dict[Checker, Verdict] = {}
         self.datapath = datapath or MemoryDatapath()
-        self.keeper = Keeper(lambda checker: self.verdicts.setdefault(checker, Verdict()), **keeper)
+        self.keeper = Keeper(self._verdict_of, **keeper)
         self.now = 1000.0
+
+    def _verdict_of(self, _server: VirtualServer, _real_server: RealServer, checker: Checker) -> Verdict:
+        return self.verdicts.setdefault(checker, Verdict())
 
     def configure(self, new: Configuration) -> list[Event]:
         """Load a configuration as the daemon does."""

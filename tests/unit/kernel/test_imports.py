@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "xlvs.errors": (),
     "xlvs.kernel": ("xlvs.errors", "xlvs.kernel"),
     "xlvs.datapath": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath"),
+    "xlvs.realserver": ("xlvs.errors", "xlvs.kernel", "xlvs.datapath.hooks", "xlvs.realserver"),
     "xlvs.keepalived": ("xlvs.errors", "xlvs.model", "xlvs.keepalived"),
     "xlvs.checkers": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.keepalived", "xlvs.checkers"),
     "xlvs.daemon": (
@@ -27,9 +28,26 @@ MAY_IMPORT = {
         "xlvs.datapath",
         "xlvs.keepalived",
         "xlvs.checkers",
+        "xlvs.doctor.probe",
         "xlvs.daemon",
     ),
-    "xlvs.lab": ("xlvs.errors", "xlvs.model", "xlvs.kernel", "xlvs.datapath", "xlvs.lab"),
+    "xlvs.lab": (
+        "xlvs.errors",
+        "xlvs.model",
+        "xlvs.kernel",
+        "xlvs.datapath",
+        "xlvs.realserver",
+        "xlvs.lab",
+    ),
+    "xlvs.doctor": (
+        "xlvs.errors",
+        "xlvs.model",
+        "xlvs.kernel",
+        "xlvs.datapath",
+        "xlvs.realserver",
+        "xlvs.lab",
+        "xlvs.doctor",
+    ),
 }
 
 

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A real server answers ARP for the VIP.
+
+With Direct Routing every real server has the VIP, and Linux answers ARP for
+any address of the host on any interface.  Whoever asks believes the answer that comes
+last, and from then on the real server gets all of his packets, past the director: no balancing,
+and no other server when it fails.  The doctor asks for the VIP on the segment and says
+whose MAC answers; on a real server alone it looks at arp_ignore, of which the
+higher value of `all` and the interface counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from xlvs.doctor import mends
+from xlvs.doctor.checks import Scenario
+from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.finding import Finding
+from xlvs.doctor.host import Host
+
+RANK = 10
+SCENARIOS = (
+    Scenario(
+        "dr",
+        breaks=(
+            ("rs2", "sysctl -w net.ipv4.conf.all.arp_ignore=0"),
+            ("rs2", "sysctl -w net.ipv4.conf.lo.arp_ignore=0"),
+        ),
+        restores=(
+            ("rs2", "sysctl -w net.ipv4.conf.all.arp_ignore=1"),
+            ("rs2", "sysctl -w net.ipv4.conf.lo.arp_ignore=1"),
+        ),
+        hosts=("rs2",),
+    ),
+    Scenario(
+        "dr",
+        breaks=(("rs3", "ip addr add {vip}/32 dev {interface}"), ("rs3", "ip addr del {vip}/32 dev lo")),
+        restores=(("rs3", "ip addr del {vip}/32 dev {interface}"), ("rs3", "ip addr add {vip}/32 dev lo")),
+        hosts=("rs3",),
+    ),
+)
+
+_EFFECT = (
+    "Clients, or their router, send to this real server directly: everything goes to it, nothing "
+    "is balanced, and when it fails the service fails."
+)
+
+
+def examine(cluster: Cluster) -> Iterator[Finding]:
+    """Judge what answered, and real servers that nobody could ask about."""
+    servers = cluster.real_server_hosts()
+    seen: set[tuple[str, IPv4Address]] = set()
+    for address in cluster.virtual_addresses():
+        if not isinstance(address, IPv4Address):
+            continue
+        for heard in cluster.answers_for(address):
+            owner = cluster.owner(heard.sighting.mac)
+            evidence = (
+                f"{heard.asker.name} asked for {address} on {heard.sighting.interface}: "
+                f"{cluster.called(heard.sighting.mac)}, answered",
+            )
+            if owner is None:
+                yield from _from_afar(cluster, address, heard.sighting.mac, evidence)
+                continue
+            host, link = owner
+            if host.name not in servers or not host.has(address) or (host.name, address) in seen:
+                continue
+            seen.add((host.name, address))
+            yield _finding(host, link.name, address, evidence)
+    for host, served in servers.values():
+        for address in cluster.virtual_addresses_of(host, served):
+            asked = cluster.whole or host.keeps_silent(address)
+            if isinstance(address, IPv4Address) and not asked and (host.name, address) not in seen:
+                yield from _by_its_settings(host, address)
+
+
+def _by_its_settings(host: Host, address: IPv4Address) -> Iterator[Finding]:
+    for link in host.ethernet():
+        if host.conf(link.name, "arp_ignore") == 0 and host.has(address):
+            yield _finding(host, link.name, address, ())
+            return
+
+
+def _finding(host: Host, interface: str, address: IPv4Address, evidence: tuple[str, ...]) -> Finding:
+    settings = tuple(
+        f"net.ipv4.conf.{where}.arp_ignore is {host.setting(f'net.ipv4.conf.{where}.arp_ignore')}"
+        for where in ("all", interface)
+    )
+    assigned = host.with_address(address)
+    commands = []
+    if host.conf(interface, "arp_ignore") < 1:
+        commands.append(mends.set_conf(host, "all", "arp_ignore", 1))
+    # arp_ignore 1 hides only what is not on the interface itself.
+    link = host.link(assigned.interface) if assigned else None
+    if assigned is not None and link is not None and link.ethernet:
+        commands += [mends.delete_address(host, assigned), mends.add_address(host, address, "lo")]
+        settings += (f"{assigned} is on {assigned.interface}, where arp_ignore does not hide it",)
+    return Finding(
+        host.name, f"real server {host.name} answers ARP for the VIP {address}", evidence + settings,
+        _EFFECT, tuple(commands),
+    )  # fmt: skip
+
+
+def _from_afar(
+    cluster: Cluster, address: IPv4Address, mac: str, evidence: tuple[str, ...]
+) -> Iterator[Finding]:
+    """A MAC that is known only for the real server's address it answers for."""
+    for own in cluster.addresses_of(mac):
+        if any(served.real_server == own for served in cluster.served()):
+            yield Finding(
+                str(own), f"real server {own} answers ARP for the VIP {address}", evidence, _EFFECT,
+                advice=f"on {own}: xlvs realserver add --vip {address}; or by hand: sysctl -w "
+                "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+            )  # fmt: skip
+            return

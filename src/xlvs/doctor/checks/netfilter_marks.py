@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A firewall mark is given by netfilter, where xlvs does not see it.
+
+The packet path sees a packet before iptables and nftables do, so a service of
+`-f MARK` whose mark is given by a rule of the mangle table never gets a
+packet.  `xlvs mark` has rules of its own for that; the doctor prints the
+equivalent of each rule that it understands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xlvs.doctor.checks import Scenario
+from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.firewall import Rule
+
+RANK = 58
+SCENARIOS = (
+    Scenario(
+        "dr",
+        breaks=(
+            ("director", "ipvsadm -A -f 7 -s rr"),
+            ("director", "ipvsadm -a -f 7 -r {rip1} -g"),
+            (
+                "director",
+                "iptables -t mangle -A PREROUTING -d {vip} -p tcp -m multiport --dports 8080,8443 "
+                "-j MARK --set-mark 7",
+            ),
+        ),
+        restores=(
+            ("director", "ipvsadm -D -f 7"),
+            ("director", "iptables -t mangle -F PREROUTING"),
+        ),
+        hosts=("director",),
+    ),
+)
+
+_WORDS = {
+    "-d": "--dst", "-s": "--src", "-p": "--proto", "--dport": "--port", "--dports": "--port",
+    "--sport": "--source-port", "--sports": "--source-port",
+}  # fmt: skip
+_SILENT = ("tcp", "udp", "sctp", "multiport")
+
+
+def examine(cluster: Cluster) -> Iterator[Finding]:
+    """Look for marks of services that netfilter gives, and `xlvs mark` does not."""
+    for director in cluster.directors:
+        wanted = {entry.service.key.fwmark for entry in director.director.own.services}
+        given = {rule.mark for rule in director.director.mark_rules}
+        for rule in director.rules:
+            mark = _mark(rule)
+            if mark and mark in wanted - given:
+                yield _finding(director.name, rule, mark)
+
+
+def _mark(rule: Rule) -> int:
+    """The mark that a rule gives packets that come in; 0 for any other rule."""
+    if rule.table != "mangle" or rule.target != "MARK" or rule.chain not in ("PREROUTING", "INPUT"):
+        return 0
+    for option in ("--set-mark", "--set-xmark"):
+        if option in rule.words:
+            value = rule.words[rule.words.index(option) + 1].partition("/")[0]
+            return int(value, 0)
+    return 0
+
+
+def equivalent(rule: Rule, mark: int) -> str:
+    """The `xlvs mark add` for a rule; empty where it says what `xlvs mark` cannot."""
+    words = list(rule.matches)
+    found = [f"xlvs mark add {mark}"]
+    while words:
+        word = words.pop(0)
+        if word == "-m" and words and words[0] in _SILENT:
+            words.pop(0)
+        elif word in _WORDS and words:
+            value = words.pop(0)
+            found.append(f"{_WORDS[word]} {value.replace(':', '-') if 'port' in word else value}")
+        else:
+            return ""
+    if not any(part.startswith("--dst ") for part in found):
+        found.insert(1, "--dst 0.0.0.0/0")
+    return " ".join(found)
+
+
+def _finding(director: str, rule: Rule, mark: int) -> Finding:
+    typed = equivalent(rule, mark)
+    commands = (
+        (Mend(director, typed, typed.replace("xlvs mark add", "xlvs mark delete", 1)),) if typed else ()
+    )
+    return Finding(
+        director,
+        f"the mark {mark} of the service -f {mark} is given by netfilter, where xlvs does not see it",
+        (str(rule), f"xlvs mark list: no rule gives {mark}"),
+        "The service never gets a packet: clients reach what listens on the director, or nothing.",
+        commands,
+        "" if commands else f"say the same with: xlvs mark add {mark} --dst …",
+    )

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The director has the VIP and does not answer ARP for it.
+
+A VIP on the director's lo is hidden there by the very arp_ignore that real servers
+need; or arp_ignore, set for all, hides more than it should.  The director
+has the address, so all seems well, but nobody can find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from xlvs.doctor import mends
+from xlvs.doctor.checks import Scenario
+from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.host import Host
+
+RANK = 36
+SCENARIOS = (
+    Scenario(
+        "dr",
+        breaks=(
+            ("director", "sysctl -w net.ipv4.conf.all.arp_ignore=1"),
+            ("director", "ip addr del {vip}/32 dev {interface} && ip addr add {vip}/32 dev lo"),
+        ),
+        restores=(
+            ("director", "sysctl -w net.ipv4.conf.all.arp_ignore=0"),
+            ("director", "ip addr del {vip}/32 dev lo && ip addr add {vip}/32 dev {interface}"),
+        ),
+        hosts=("director",),
+    ),
+    Scenario(
+        "nat",
+        breaks=(("director", "sysctl -w net.ipv4.conf.all.arp_ignore=8"),),
+        restores=(("director", "sysctl -w net.ipv4.conf.all.arp_ignore=0"),),
+        hosts=("director",),
+    ),
+)
+
+
+def examine(cluster: Cluster) -> Iterator[Finding]:
+    """Judge directors that were asked and kept silent; alone, those whose settings say so."""
+    for address in cluster.virtual_addresses():
+        holders = [host for host in cluster.directors if host.has(address)]
+        if not isinstance(address, IPv4Address) or not holders:
+            continue
+        askers = [
+            host
+            for host in cluster.hosts
+            if not host.tables and host.role in ("client", "router") and host.interface_towards(address)
+        ]
+        macs = {link.mac for host in holders for link in host.links}
+        answered = any(heard.sighting.mac in macs for heard in cluster.answers_for(address))
+        if answered or (cluster.whole and not askers):
+            continue
+        director = holders[0]
+        interface = director.interface_towards(address)
+        hides = bool(interface) and _hides(director, interface, address)
+        if not hides and not askers:
+            continue
+        assigned = director.with_address(address)
+        where = f"{assigned} is on {assigned.interface}" if assigned else f"{address} is a local route"
+        yield Finding(
+            director.name,
+            f"the director {director.name} does not answer ARP for the VIP {address}",
+            (
+                *(
+                    (f"{askers[0].name} asked for {address}: {director.name} did not answer",)
+                    if askers
+                    else ()
+                ),
+                where,
+                *(f"{name} is {director.setting(name)}" for name in _names(interface)),
+            ),
+            "Clients, or their router, do not find the VIP: the service is down for all whose ARP cache "
+            "has forgotten it.",
+            tuple(_commands(director, interface, address)) if hides else (),
+            "" if hides else f"look at what drops ARP on {director.name}: nft list ruleset, arptables -L",
+        )
+
+
+def _names(interface: str) -> Iterator[str]:
+    for name in ("all", interface) if interface else ("all",):
+        yield f"net.ipv4.conf.{name}.arp_ignore"
+
+
+def _hides(director: Host, interface: str, address: IPv4Address) -> bool:
+    """Whether the settings keep an interface from answering for an address of the host."""
+    level = director.conf(interface, "arp_ignore")
+    assigned = director.with_address(address)
+    elsewhere = assigned is None or assigned.interface != interface
+    return level >= 3 or (level > 0 and elsewhere)
+
+
+def _commands(director: Host, interface: str, address: IPv4Address) -> Iterator[Mend]:
+    for name in ("all", interface):
+        if director.setting(f"net.ipv4.conf.{name}.arp_ignore") >= 3:
+            yield mends.set_conf(director, name, "arp_ignore", 1)
+    assigned = director.with_address(address)
+    if assigned is not None and assigned.interface == "lo":
+        yield mends.delete_address(director, assigned)
+        yield mends.add_address(director, address, interface)

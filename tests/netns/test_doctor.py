@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The doctor in labs that are broken on purpose, by every check's own scenarios, and in healthy ones.
+
+Each scenario is played whole: break, the doctor names exactly that, mend,
+silence, undo, the same finding again, restore, and everything is as before.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.labs import Lab, eventually, xlvs
+from xlvs.doctor import mending, patients
+from xlvs.doctor.checks import Check, Scenario, all_checks
+from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.finding import NOTE, Finding
+from xlvs.doctor.host import Host
+from xlvs.lab import lifecycle, node
+from xlvs.lab.addresses import Request
+
+PATIENCE = 0.3
+CHECKS = all_checks()
+SCENARIOS = [
+    pytest.param(check, scenario, id=f"{check.name}-{number}")
+    for check in CHECKS
+    for number, scenario in enumerate(check.scenarios)
+]
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[Callable[[str], Lab]]:
+    """A function that gives the healthy lab of a topology, one for all tests here."""
+    made: dict[str, Lab] = {}
+
+    def of(topology: str) -> Lab:
+        if topology not in made:
+            name = f"t{os.getpid()}-doctor{next(_numbers)}"
+            record = lifecycle.new_record(topology, name, Request(), bare=False)
+            made[topology] = Lab(record)
+            lifecycle.up(record, lambda _line: None)
+        return made[topology]
+
+    yield of
+    for lab in made.values():
+        lifecycle.down(lab.name, lambda _line: None)
+
+
+def patient_of(lab: Lab) -> patients.Patient:
+    return patients.lab(lab.name)
+
+
+def typed(lab: Lab, commands: tuple[tuple[str, str], ...]) -> None:
+    """Type a scenario's commands; the node `switch` is the lab's, which has no shell of its own."""
+    addresses = lab.addresses
+    words = {
+        "lab": lab.name,
+        "vip": addresses.vip,
+        "vip6": addresses.vip6,
+        "client": addresses.client,
+        "interface": addresses.interface,
+        "dip": addresses.dip,
+        "inside_dip": addresses.inside_dip,
+        "inside_router": addresses.inside_router,
+        **{f"rip6_{number}": rip for number, rip in enumerate(addresses.rips6, start=1)},
+        **{f"rip{number}": rip for number, rip in enumerate(addresses.rips, start=1)},
+    }
+    for where, command in commands:
+        line = command.format_map(words)
+        if where == "switch":
+            namespace = lab.record.namespace("switch")
+            subprocess.run(["nsenter", f"--net=/run/netns/{namespace}", "sh", "-ec", line], check=True)
+        else:
+            lab.type(where, line)
+
+
+def look(lab: Lab) -> tuple[Cluster, list[Finding]]:
+    cluster, findings = patient_of(lab).look((), PATIENCE)
+    return cluster, [finding for finding in findings if finding.severity != NOTE]
+
+
+def named(findings: list[Finding]) -> set[tuple[str, str]]:
+    return {(finding.check, finding.host) for finding in findings}
+
+
+def state_of(cluster: Cluster) -> dict[str, object]:
+    """All that commands can change on the hosts; what traffic changes by itself left out."""
+
+    def of(host: Host) -> object:
+        table = host.director.own.services
+        return (
+            sorted(map(repr, host.addresses)),
+            sorted(repr(replace(link, xdp="")) for link in host.links),
+            sorted(map(repr, host.routes)),
+            sorted(repr(each) for each in host.neighbours if "PERMANENT" in each.states),
+            host.settings,
+            sorted(set(map(repr, host.listeners))),
+            [rule for rule in host.rules if not rule.policy],
+            sorted(repr((entry.service, [p.destination for p in entry.destinations])) for entry in table),
+            host.director.mark_rules,
+        )
+
+    return {host.name: of(host) for host in cluster.hosts}
+
+
+def mend_all(lab: Lab) -> list[Finding]:
+    """What `xlvs doctor --fix` does; the findings that are left."""
+    patient = patient_of(lab)
+    _, findings = look(lab)
+    for _ in range(mending.ROUNDS):
+        if not any(finding.mends for finding in findings):
+            break
+        for done in mending.mend(findings, patient.journal, patient.run):
+            assert not done.error, done
+        _, findings = look(lab)
+    return findings
+
+
+def undo_all(lab: Lab) -> None:
+    patient = patient_of(lab)
+    for done in mending.undo(patient.journal, patient.run):
+        assert not done.error, done
+    assert patient.journal.read() == []
+
+
+@pytest.mark.parametrize("topology", ["dr", "nat", "tun"])
+def test_a_healthy_lab_is_silent(labs: Callable[[str], Lab], topology: str) -> None:
+    """At rest, and after traffic."""
+    lab = labs(topology)
+    assert look(lab)[1] == []
+    lab.ask(6)
+    cluster, findings = look(lab)
+    assert findings == []
+    assert len(cluster.asked) == len(lab.addresses.rips)
+    assert all(asked.as_virtual.connected for asked in cluster.asked.values())
+
+
+def test_asking_leaves_no_trace_in_the_table(labs: Callable[[str], Lab]) -> None:
+    lab = labs("dr")
+    before = lab.type("director", "ipvsadm -Ln --stats; ipvsadm -Lcn | grep -c TCP; true")
+    assert look(lab)[1] == []
+    assert lab.type("director", "ipvsadm -Ln --stats; ipvsadm -Lcn | grep -c TCP; true") == before
+
+
+@pytest.mark.parametrize(("check", "scenario"), SCENARIOS)
+def test_a_broken_lab(labs: Callable[[str], Lab], check: Check, scenario: Scenario) -> None:
+    lab = labs(scenario.lab)
+    healthy = state_of(look(lab)[0])
+    wanted = {(check.name, host) for host in scenario.hosts}
+    try:
+        typed(lab, scenario.breaks)
+        cluster, findings = look(lab)
+        broken = state_of(cluster)
+        assert named(findings) == wanted
+        assert all(finding.evidence and finding.effect for finding in findings)
+        if scenario.mended:
+            assert mend_all(lab) == []
+            undo_all(lab)
+            cluster, findings = look(lab)
+            assert state_of(cluster) == broken
+            assert named(findings) == wanted
+        else:
+            assert all(finding.advice and not finding.mends for finding in findings)
+    finally:
+        undo_all(lab)
+        typed(lab, scenario.restores)
+    cluster, findings = look(lab)
+    assert findings == []
+    assert state_of(cluster) == healthy
+
+
+SEVERAL = {
+    "dr": (
+        (
+            ("rs1", "sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.lo.arp_ignore=0"),
+            ("rs1", "sysctl -w net.ipv4.conf.all.arp_announce=0 net.ipv4.conf.lo.arp_announce=1"),
+            ("rs2", "ip addr del {vip}/32 dev lo && iptables -A INPUT -p tcp --dport 80 -j DROP"),
+            ("rs3", "nginx -s stop && ip addr del {vip}/32 dev lo && ip addr add {vip}/24 dev lo"),
+            ("director", "ip addr del {vip}/32 dev {interface}"),
+            ("client", "ip neigh replace {vip} lladdr 02:00:00:00:00:99 dev {interface} nud permanent"),
+        ),
+        (
+            ("rs1", "sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.lo.arp_ignore=1"),
+            ("rs1", "sysctl -w net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.lo.arp_announce=2"),
+            ("rs2", "ip addr add {vip}/32 dev lo && iptables -D INPUT -p tcp --dport 80 -j DROP"),
+            ("rs3", "nginx && ip addr del {vip}/24 dev lo && ip addr add {vip}/32 dev lo"),
+            ("director", "ip addr add {vip}/32 dev {interface}"),
+            ("client", "ip neigh del {vip} dev {interface}"),
+        ),
+        {
+            ("arp-answers", "rs1"), ("arp-announce", "rs1"), ("vip-missing-on-real-server", "rs2"),
+            ("firewall", "rs2"), ("vip-netmask", "rs3"), ("server-down", "director"),
+            ("vip-missing-on-director", "director"),
+        },
+    ),
+    "nat": (
+        (
+            ("rs1", "ip route replace default via {rip2}"),
+            ("rs2", "ip route replace {client}/32 dev {interface} && iptables -P INPUT DROP"),
+        ),
+        (
+            ("rs1", "ip route replace default via {inside_dip}"),
+            ("rs2", "ip route del {client}/32 dev {interface} && iptables -P INPUT ACCEPT"),
+        ),
+        {
+            ("default-gateway", "rs1"), ("client-on-subnet", "rs2"), ("firewall", "rs2"),
+            ("firewall-icmp", "rs2"),
+        },
+    ),
+    "tun": (
+        (
+            ("rs1", "ip link set tunl0 down && sysctl -w net.ipv4.conf.all.rp_filter=1"),
+            ("rs2", "ip addr del {vip}/32 dev tunl0 && ip link set {interface} mtu 1280"),
+        ),
+        (
+            ("rs1", "ip link set tunl0 up && ip addr add {vip6}/128 dev tunl0 nodad"),
+            ("rs1", "sysctl -w net.ipv4.conf.all.rp_filter=0"),
+            ("rs2", "ip addr add {vip}/32 dev tunl0 && ip link set {interface} mtu 1500"),
+        ),
+        {("tunnel-device", "rs1"), ("vip-missing-on-real-server", "rs2"), ("path-mtu", "rs2")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("topology", SEVERAL)
+def test_several_mistakes_at_once(labs: Callable[[str], Lab], topology: str) -> None:
+    """Each is named, also those that others hide at first; all are mended, and all undone."""
+    lab = labs(topology)
+    breaks, restores, wanted = SEVERAL[topology]
+    healthy = state_of(look(lab)[0])
+    try:
+        typed(lab, breaks)
+        cluster, findings = look(lab)
+        assert named(findings) == wanted
+        assert mend_all(lab) == []
+        lab.ask(4)
+        undo_all(lab)
+        again, findings = look(lab)
+        assert state_of(again) == state_of(cluster)
+        assert named(findings) == wanted
+    finally:
+        undo_all(lab)
+        typed(lab, restores)
+    cluster, findings = look(lab)
+    assert findings == []
+    assert state_of(cluster) == healthy
+
+
+def test_the_command(labs: Callable[[str], Lab]) -> None:
+    """Exit codes, JSON, --fix and --undo, in a lab and on its hosts alone."""
+    lab = labs("dr")
+    quick = "--timeout=0.3"
+    assert "Healthy" in xlvs("doctor", "--lab", lab.name, quick).stdout
+    assert "Healthy" in lab.type("director", f"xlvs doctor {quick}")
+    assert "Healthy" in lab.type("rs2", f"xlvs doctor {quick}")
+    assert "neither a director nor a real server" in lab.type("client", "xlvs doctor", code=2)
+    assert xlvs("doctor", "--lab", "no-such-lab", code=2).stderr
+    assert xlvs("doctor", "--skip", "no-such-check", code=2).stderr
+    gone = ("rs2", "ip addr del {vip}/32 dev lo"), ("rs1", "sysctl -w net.ipv4.conf.all.arp_announce=0")
+    typed(lab, (*gone, ("rs1", "sysctl -w net.ipv4.conf.lo.arp_announce=0")))
+    try:
+        report = json.loads(xlvs("doctor", "--lab", lab.name, quick, "--json", code=1).stdout)
+        assert {(each["check"], each["host"]) for each in report["findings"]} == {
+            ("arp-announce", "rs1"),
+            ("vip-missing-on-real-server", "rs2"),
+        }
+        assert report["asked"] == 3 and report["mended"] == []
+        # From the director alone the same is seen, and what to do there is advice.
+        report = json.loads(lab.type("director", f"xlvs doctor {quick} --json", code=1))
+        (finding,) = report["findings"]
+        assert (finding["check"], finding["host"]) == ("vip-missing-on-real-server", lab.addresses.rips[1])
+        assert not finding["mends"] and "xlvs realserver add" in finding["advice"]
+        # On the real server alone its own settings are, and mended.
+        assert "arp-announce" in lab.type("rs1", f"xlvs doctor {quick}", code=1)
+        assert "Healthy" in lab.type("rs1", f"xlvs doctor {quick} --fix")
+        assert "arp_announce=0" in lab.type("rs1", "xlvs doctor --undo")
+        report = json.loads(xlvs("doctor", "--lab", lab.name, quick, "--fix", "--json").stdout)
+        assert report["findings"] == [] and len(report["mended"]) == 2
+        undone = json.loads(xlvs("doctor", "--lab", lab.name, "--undo", "--json").stdout)["undone"]
+        assert [each["undo"] for each in undone] == [each["undo"] for each in reversed(report["mended"])]
+        assert "nothing" in xlvs("doctor", "--lab", lab.name, "--undo").stdout
+        xlvs("doctor", "--lab", lab.name, quick, code=1)
+    finally:
+        typed(lab, (("rs2", "ip addr replace {vip}/32 dev lo"),))
+        typed(lab, (("rs1", "sysctl -w net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.lo.arp_announce=2"),))
+    xlvs("doctor", "--lab", lab.name, quick)
+
+
+def test_the_probe_goes_with_its_process(labs: Callable[[str], Lab]) -> None:
+    """Also when that is killed."""
+    lab = labs("dr")
+    holding = (
+        "import sys, time\n"
+        "from xlvs.doctor.probe import Prober\n"
+        "from xlvs.kernel import bpf\n"
+        "prober = Prober()\n"
+        "prober.prepare('eth0')\n"
+        "print(bpf.program_id(prober._object.program('xlvs_probe_out')), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with node.popen(
+        lab.record, "director", [sys.executable, "-c", holding], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        number = process.stdout.readline().strip()
+        shown = ["bpftool", "prog", "show", "id", number]
+        assert subprocess.run(shown, capture_output=True, check=False).returncode == 0
+        process.kill()
+        process.wait()
+    eventually(
+        lambda: subprocess.run(shown, capture_output=True, check=False).returncode != 0,
+        "the program of a killed process is gone",
+    )

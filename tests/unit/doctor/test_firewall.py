@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What becomes of a packet by the rules that iptables-save prints."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xlvs.doctor.firewall import Packet, fate, parse
+
+VIP = IPv4Address("192.0.2.100")
+TO_VIP = Packet("tcp", VIP, 80)
+ANSWER = Packet("tcp", None, source=VIP, source_port=80, state="ESTABLISHED")
+ERROR = Packet("icmp", VIP, icmp="3/4")
+
+
+def dropped(rules: str, packet: Packet = TO_VIP, chain: str = "INPUT") -> bool:
+    saved = f"*filter\n:INPUT ACCEPT [0:0]\n:own - [0:0]\n{rules}\nCOMMIT\n"
+    return fate(parse(saved, "iptables"), chain, packet) is not None
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_dropped"),
+    [
+        ("-A INPUT -j DROP", True),
+        ("-A INPUT -d 192.0.2.100/32 -j DROP", True),
+        ("-A INPUT -d 192.0.2.101/32 -j DROP", False),
+        ("-A INPUT ! -d 192.0.2.101/32 -j REJECT --reject-with icmp-port-unreachable", True),
+        ("-A INPUT -p tcp -m tcp --dport 80 -j DROP", True),
+        ("-A INPUT -p tcp -m tcp --dport 79:81 -j DROP", True),
+        ("-A INPUT -p tcp -m multiport --dports 22,80 -j DROP", True),
+        ("-A INPUT -p udp -m udp --dport 80 -j DROP", False),
+        ("-A INPUT -p tcp -m tcp --dport 80 -j ACCEPT\n-A INPUT -j DROP", False),
+        ("-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n-A INPUT -j DROP", True),
+        ("-A INPUT -m conntrack --ctstate NEW -j ACCEPT\n-A INPUT -j DROP", False),
+        ("-A INPUT -j own\n-A own -p tcp -j DROP", True),
+        ("-A INPUT -j own\n-A own -p tcp -j RETURN\n-A own -j DROP", False),
+        ("-A INPUT -j LOG\n-A INPUT -j DROP", True),
+        # Nobody can say, so nothing is said.
+        ("-A INPUT -m limit --limit 3/sec -j DROP", False),
+        ("-A INPUT -m set --match-set good src -j ACCEPT\n-A INPUT -j DROP", False),
+        ("-A INPUT -s 198.51.100.0/24 -j DROP", False),
+        ("-A INPUT -i eth7 -j DROP", False),
+        ("-A INPUT -d 192.0.0.100/255.0.255.0 -j DROP", False),
+    ],
+)
+def test_a_new_connection(rules: str, is_dropped: bool) -> None:
+    assert dropped(rules) == is_dropped
+
+
+def test_a_policy_is_the_last_rule() -> None:
+    rules = parse("*filter\n:INPUT DROP [0:0]\n-A INPUT -p udp -j ACCEPT\n", "iptables")
+    decided = fate(rules, "INPUT", TO_VIP)
+    assert decided is not None and decided.policy
+    assert str(decided) == "iptables -t filter -P INPUT DROP"
+
+
+def test_answers_and_errors() -> None:
+    assert dropped("-A OUTPUT -s 192.0.2.100/32 -p tcp -m tcp --sport 80 -j DROP", ANSWER, "OUTPUT")
+    assert not dropped("-A OUTPUT -s 192.0.2.101/32 -j DROP", ANSWER, "OUTPUT")
+    assert not dropped("-A OUTPUT -d 198.51.100.0/24 -j DROP", ANSWER, "OUTPUT")
+    assert dropped("-A INPUT -p icmp -m icmp --icmp-type 3 -j DROP", ERROR)
+    assert dropped("-A INPUT -p icmp -m icmp --icmp-type 3/4 -j DROP", ERROR)
+    assert not dropped("-A INPUT -p icmp -m icmp --icmp-type 8 -j DROP", ERROR)
+    assert not dropped("-A INPUT -m conntrack --ctstate RELATED -j ACCEPT\n-A INPUT -j DROP", ERROR)
+
+
+def test_two_kinds_of_iptables_are_two_firewalls() -> None:
+    rules = parse("*filter\n-A INPUT -j ACCEPT\n", "iptables-nft")
+    rules += parse("*filter\n-A INPUT -j DROP\n", "iptables-legacy")
+    decided = fate(rules, "INPUT", TO_VIP)
+    assert decided is not None and decided.program == "iptables-legacy"
+
+
+@given(st.text(alphabet="-AINPUTdjsp! :/.0123456789DROPtcpm\n*filter\"'", max_size=200))
+def test_any_text_is_rules_or_is_refused(text: str) -> None:
+    try:
+        rules = parse(f"*filter\n{text}", "iptables")
+    except ValueError:
+        return  # a quotation without an end
+    fate(rules, "INPUT", TO_VIP)

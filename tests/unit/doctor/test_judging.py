@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Checks of what a lab cannot be made to show: facts put together by hand, with and without the mistake."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address, ip_address, ip_network
+
+import pytest
+
+from xlvs import model
+from xlvs.doctor import firewall
+from xlvs.doctor.arp import Sighting
+from xlvs.doctor.checks import judge
+from xlvs.doctor.checks.netfilter_marks import equivalent
+from xlvs.doctor.cluster import Asked, Cluster, Heard, key_of
+from xlvs.doctor.director import Director, Table
+from xlvs.doctor.finding import FAULT, NOTE
+from xlvs.doctor.host import Assigned, Host, Link, Neighbour, Route, sysctl
+from xlvs.doctor.probe import CONNECTED, SILENT, STRANGE_SOURCE, Answer
+from xlvs.model import Destination, DestinationEntry, Service, ServiceEntry, ServiceKey
+
+VIP, DIP = "192.0.2.100", "192.0.2.10"
+RIPS = ("192.0.2.101", "192.0.2.102")
+WELL = Asked(Answer(CONNECTED, 0.001), Answer(CONNECTED, 0.001))
+
+
+def packed(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+def entry(
+    *, method: str = model.ROUTE, scheduler: str = "rr", port: int = 80, weights: tuple[int, ...] = (1, 1)
+) -> ServiceEntry:
+    """A service of the VIP with real servers of these weights, which have ``port`` in the table."""
+    key = ServiceKey(model.IPV4, model.TCP, packed(VIP), 80)
+    places = tuple(
+        DestinationEntry(Destination(packed(rip), port, method, weight))
+        for rip, weight in zip(RIPS, weights, strict=True)
+    )
+    return ServiceEntry(Service(key, scheduler), places)
+
+
+def director(**tables: ServiceEntry) -> Host:
+    """A director in order, with a service in the table of that name (own, kernel)."""
+    found = Director(loaded=True)
+    for name, service in tables.items():
+        command = "xlvsadm" if name == "own" else "ipvsadm"
+        setattr(found, name, Table(command, (service,)))
+    return Host(
+        "director",
+        links=(
+            Link("lo", 1, "", "00:00:00:00:00:00", 65536, up=True, ethernet=False),
+            Link("eth0", 2, "", "02:00:c0:00:02:0a", 1500, up=True, ethernet=True),
+        ),
+        addresses=(
+            Assigned("eth0", ip_address(DIP), 24),
+            Assigned("eth0", ip_address(VIP), 32),
+        ),
+        routes=(
+            Route(ip_network("192.0.2.0/24"), None, "eth0", "main", "unicast", "192.0.2.0/24 dev eth0"),
+        ),
+        director=found,
+    )
+
+
+def alone(host: Host, answers: Asked = WELL) -> Cluster:
+    """A director that is looked at by itself, all of whose real servers answered so."""
+    cluster = Cluster((host,))
+    cluster.asked = {key_of(served): answers for served in cluster.served()}
+    return cluster
+
+
+def found(cluster: Cluster) -> list[tuple[str, str]]:
+    return [(each.check, each.severity) for each in judge(cluster) if each.severity != NOTE]
+
+
+def test_a_director_in_order_is_silent() -> None:
+    assert found(alone(director(own=entry()))) == []
+    assert found(alone(director(kernel=entry()))) == []
+
+
+def test_kernel_ipvs_needs_ip_forward_for_nat_and_xlvs_does_not() -> None:
+    for name, wanted in (("kernel", FAULT), ("own", NOTE)):
+        host = director(**{name: entry(method=model.MASQUERADE)})
+        host.settings["net.ipv4.ip_forward"] = "0"
+        (finding,) = [each for each in judge(alone(host)) if each.check == "ip-forward"]
+        assert finding.severity == wanted
+        assert finding.mends[0].command == "sysctl -w net.ipv4.ip_forward=1"
+        host.settings["net.ipv4.ip_forward"] = "1"
+        assert found(alone(host)) == []
+
+
+def test_both_tables() -> None:
+    assert found(alone(director(own=entry(), kernel=entry()))) == [("two-tables", "warning")]
+
+
+def test_another_port_than_the_services() -> None:
+    cluster = alone(director(kernel=entry(port=8080)))
+    findings = [each for each in judge(cluster) if each.severity != NOTE]
+    assert [each.check for each in findings] == ["port-differs", "port-differs"]
+    (mend,) = findings[0].mends
+    assert mend.command == (
+        "ipvsadm -a -t 192.0.2.100:80 -r 192.0.2.101:80 -g -w 1 && ipvsadm -d -t 192.0.2.100:80 "
+        "-r 192.0.2.101:8080"
+    )
+    assert "-r 192.0.2.101:8080 -g" in mend.undo
+    assert found(alone(director(kernel=entry(port=8080, method=model.MASQUERADE)))) != []  # ip_forward
+
+
+@pytest.mark.parametrize(("count", "full"), [(899, False), (900, True), (1000, True)])
+def test_connection_tracking(count: int, full: bool) -> None:
+    host = director(own=entry())
+    host.conntrack = (count, 1000)
+    assert found(alone(host)) == ([("conntrack", "warning")] if full else [])
+
+
+@pytest.mark.parametrize("name", ["connections", "virtual services", "real servers"])
+def test_limits(name: str) -> None:
+    host = director(own=entry())
+    host.director.fill[name] = (89, 100)
+    assert found(alone(host)) == []
+    host.director.fill[name] = (90, 100)
+    assert found(alone(host)) == [("limits", "warning")]
+
+
+def test_native_xdp_on_a_veth() -> None:
+    host = director(own=entry())
+    veth = Link("eth1", 3, "veth", "02:00:00:00:00:01", 1500, up=True, ethernet=True, peer=4, xdp="native")
+    other = Link("veth1", 4, "veth", "02:00:00:00:00:02", 1500, up=True, ethernet=True, peer=3)
+    host.links = (*host.links, veth, other)
+    assert found(alone(host)) == [("veth-peer", "warning")]
+    host.links = (*host.links[:-1], replace(other, xdp="generic"))
+    assert found(alone(host)) == []
+
+
+def test_a_slow_clock_is_a_note() -> None:
+    host = director(own=entry())
+    host.clock = "hpet"
+    notes = [each for each in judge(alone(host)) if each.check == "clock"]
+    assert [each.severity for each in notes] == [NOTE]
+
+
+def test_from_afar_a_real_server_without_the_vip() -> None:
+    """Its own address answers, and the VIP at its MAC does not."""
+    cluster = alone(director(own=entry()), Asked(Answer(CONNECTED, 0.001), Answer(SILENT, 1.0)))
+    findings = judge(cluster)
+    assert {(each.check, each.host) for each in findings if each.severity != NOTE} == {
+        ("vip-missing-on-real-server", rip) for rip in RIPS
+    }
+    assert all("xlvs realserver add --vip 192.0.2.100" in each.advice for each in findings if each.advice)
+
+
+def test_from_afar_a_real_server_that_answers_by_its_own_address() -> None:
+    cluster = alone(director(own=entry()), Asked(Answer(CONNECTED, 0.001), Answer(STRANGE_SOURCE, 1.0)))
+    assert found(cluster) == [("unanswered", "fault")] * 2
+
+
+def test_from_afar_who_answers_arp() -> None:
+    """A MAC is a real server's where that answered for its own address with it, else a stranger's."""
+    cluster = alone(director(own=entry()))
+    host = cluster.hosts[0]
+
+    def heard(address: str, mac: str) -> Heard:
+        return Heard(host, Sighting("eth0", IPv4Address(address), mac))
+
+    cluster.heard = [heard(RIPS[0], "02:00:c0:00:02:65"), heard(VIP, "02:00:c0:00:02:65")]
+    assert found(cluster) == [("arp-answers", "fault")]
+    cluster.heard = [heard(RIPS[0], "02:00:c0:00:02:65"), heard(VIP, "02:00:00:00:00:99")]
+    assert found(cluster) == [("vip-duplicated", "fault")]
+    cluster.heard = [heard(RIPS[0], "02:00:c0:00:02:65"), heard(RIPS[0], "02:00:c0:00:02:66")]
+    assert found(cluster) == [("arp-flux", "fault")]
+
+
+def test_a_director_that_stands_by_is_in_order() -> None:
+    """The VIP is with the other one, which answers."""
+    host = director(own=entry())
+    host.addresses = host.addresses[:1]
+    assert found(alone(host)) == [("vip-missing-on-director", "fault")]
+    cluster = alone(host)
+    cluster.heard = [Heard(host, Sighting("eth0", IPv4Address(VIP), "02:00:00:00:00:0b"))]
+    assert found(cluster) == []
+
+
+def test_arp_flux_by_settings() -> None:
+    host = director(own=entry())
+    host.links = (*host.links, Link("eth1", 3, "", "02:00:00:00:00:01", 1500, up=True, ethernet=True))
+    host.addresses = (*host.addresses, Assigned("eth1", ip_address("192.0.2.11"), 24))
+    assert found(alone(host)) == [("arp-flux", "fault")]
+    host.settings["net.ipv4.conf.all.arp_ignore"] = "1"
+    host.settings["net.ipv4.conf.all.arp_announce"] = "2"
+    assert found(alone(host)) == []
+
+
+def real_server(**settings: str) -> Host:
+    return Host(
+        "rs1",
+        links=(Link("eth0", 2, "", "02:00:c0:00:02:65", 1500, up=True, ethernet=True),),
+        addresses=(Assigned("eth0", ip_address(RIPS[0]), 24), Assigned("lo", ip_address(VIP), 32)),
+        neighbours=(Neighbour(ip_address(DIP), "eth0", "02:00:c0:00:02:0a", ("REACHABLE",)),),
+        settings={f"net.ipv4.conf.{name.replace('__', '.')}": value for name, value in settings.items()},
+    )
+
+
+def test_a_real_server_by_itself() -> None:
+    """Of `all` and the interface the higher value counts; another means may keep it silent as well."""
+    quiet = {"all__arp_ignore": "1", "eth0__arp_announce": "2"}
+    assert found(Cluster((real_server(**quiet),))) == []
+    assert found(Cluster((real_server(),))) == [("arp-answers", "fault"), ("arp-announce", "fault")]
+    kept = real_server()
+    kept.silenced = frozenset({ip_address(VIP)})
+    assert found(Cluster((kept,))) == []
+
+
+def test_settings_of_interfaces_with_dots() -> None:
+    assert sysctl("eth0", "arp_ignore") == "net.ipv4.conf.eth0.arp_ignore"
+    assert sysctl("eth0.7", "arp_ignore") == "net/ipv4/conf/eth0.7/arp_ignore"
+
+
+@pytest.mark.parametrize(
+    ("rule", "typed"),
+    [
+        ("-d 192.0.2.0/24 -p tcp -m tcp --dport 80 -j MARK --set-xmark 0x7/0xffffffff",
+         "xlvs mark add 7 --dst 192.0.2.0/24 --proto tcp --port 80"),
+        ("-s 198.51.100.0/24 -p udp -m multiport --dports 53,5353 -j MARK --set-mark 7",
+         "xlvs mark add 7 --dst 0.0.0.0/0 --src 198.51.100.0/24 --proto udp --port 53,5353"),
+        ("-d 192.0.2.1/32 -p tcp -m tcp --dport 8000:8080 -j MARK --set-mark 7",
+         "xlvs mark add 7 --dst 192.0.2.1/32 --proto tcp --port 8000-8080"),
+        ("-d 192.0.2.1/32 -m time --timestart 10:00 -j MARK --set-mark 7", ""),
+        ("! -s 192.0.2.1/32 -j MARK --set-mark 7", ""),
+    ],
+)  # fmt: skip
+def test_mark_rules(rule: str, typed: str) -> None:
+    (parsed,) = firewall.parse(f"*mangle\n-A PREROUTING {rule}\n", "iptables")
+    assert equivalent(parsed, 7) == typed
+    if typed:
+        _accepted(typed)
+
+
+def _accepted(typed: str) -> None:
+    """`xlvs mark` takes those words."""
+    import argparse
+
+    from xlvs.cli import mark
+
+    parser = argparse.ArgumentParser()
+    mark.register(parser.add_subparsers())
+    parser.parse_args(typed.split()[1:])
