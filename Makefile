@@ -25,7 +25,7 @@ SLOTS ?= 524288
 BINDIR ?= $(CURDIR)/$(VENV)/bin
 DESTDIR ?=
 
-.PHONY: help build demo test oracle oracle-commands fuzz flood bench-cli check format abi doctor-page install clean packages
+.PHONY: help build demo test oracle oracle-commands fuzz flood bench-cli bench-xlvsd check format abi doctor-page install clean packages
 .PHONY: test-packages
 
 help: ## this list
@@ -47,6 +47,9 @@ oracle-commands: build test-packages ## random command lines, ipvsadm beside xlv
 
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
 	$(VENV)/bin/python -m tests.guest.bench_cli
+
+bench-xlvsd: build ## xlvsd: start and reload of 2,284 services, ten thousand TCP checks
+	$(VENV)/bin/python -m tests.netns.bench_xlvsd
 
 fuzz: build ## mutated frames through the packet path; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.packet.mutations --count $(FUZZ_COUNT) --seed $(SEED)

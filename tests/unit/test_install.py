@@ -35,7 +35,7 @@ def unit_lines(root: Path, unit: str = "xlvs.service") -> list[str]:
     return (root / "etc/systemd/system" / unit).read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [*UNITS, "xlvsd.service"])
 def test_systemd_finds_no_fault(installed: Path, name: str) -> None:
     unit = installed / "etc/systemd/system" / name
     # Its pages are where man looks, once they are installed at /.

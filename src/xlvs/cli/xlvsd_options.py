@@ -77,7 +77,7 @@ OPTIONS = (
         refusal="start it there: ip netns exec NAME xlvsd",
     ),
     Option("T", "genhash", "Print a page's digest", refusal="use: curl -s URL | md5sum"),
-    Option("B", "no_bfd", "No BFD", remark="BFD sessions are run only where a checker needs one"),
+    Option("B", "no_bfd", "No BFD", remark="xlvsd keeps no BFD sessions"),
     Option("", "all", "Run all processes", remark=_ONE_PROCESS),
     Option("R", "dont-respawn", "Do not restart processes", remark=f"{_ONE_PROCESS}; systemd restarts it"),
     Option("d", "dump-conf", "Dump the configuration", remark="send SIGUSR1 for what it has"),

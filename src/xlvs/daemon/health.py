@@ -185,7 +185,7 @@ def _settle_quorum(
         unknown = unknown or one.up is None
     threshold = server.quorum - server.hysteresis if state.quorum else server.quorum + server.hysteresis
     first = state.quorum is None
-    if not state.quorum and weights >= threshold:
+    if not state.quorum and weights and weights >= threshold:
         state.quorum, state.since = True, now
         sign, compared, kind = "+", "<=", QUORUM_GAINED
         log = [_quorum_text("Gained quorum", server, sign, threshold, compared, weights)]

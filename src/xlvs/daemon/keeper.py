@@ -71,7 +71,8 @@ class Keeper:
         for key, server in self.servers.items():
             state = old_states.get(key)
             if state is None:
-                state = self._saved.pop(key_text(key), None) or adopted(server, have)
+                saved = self._saved.pop(key_text(key), None)
+                state = adopted(server, have, saved, self.overrides)
             keys = {one.key for one in server.real_servers}
             state.real_servers = {place: one for place, one in state.real_servers.items() if place in keys}
             self.states[key] = state
@@ -234,22 +235,38 @@ class Keeper:
         return None
 
 
-def adopted(server: VirtualServer, have: Present) -> VirtualServerState:
+def adopted(
+    server: VirtualServer,
+    have: Present,
+    saved: VirtualServerState | None = None,
+    overrides: Overrides | None = None,
+) -> VirtualServerState:
     """What the table that is there tells of a virtual server that is new to this daemon.
 
-    A real server that takes connections was found healthy by whoever put it there.  One
-    of weight 0 may have failed, and is unknown.
+    A real server that takes connections, or is being drained of them, was found healthy by
+    whoever put it there.  The table is newer than what was ``saved``, which counts where the
+    table cannot tell: that a real server failed, or is up while the sorry server stands for
+    it.  All others are unknown.
     """
-    state = VirtualServerState()
+    state = VirtualServerState(saved.quorum, saved.since) if saved is not None else VirtualServerState()
+    drains = overrides.drains if overrides is not None else {}
     for real_server in server.real_servers:
+        drain = drains.get((server.key, real_server.key))
+        known = saved.real_servers.get(real_server.key) if saved is not None else None
         standing = []
         for service in server.services:
             destination = server.destination_for(service, real_server)
             found = have.get(service.key)
             row = found[1].get((destination.address, destination.port)) if found else None
-            standing.append(row is not None and (row[3] > 0 or real_server.destination.weight == 0))
+            weightless = real_server.destination.weight == 0 or drain is not None
+            standing.append(row is not None and (row[3] > 0 or weightless))
         if standing and all(standing):
-            state.real_servers[real_server.key] = RealServerState(True, reason="adopted from the table")
+            if known is None or known.up is not True:
+                weight = known.weight if known is not None else None
+                known = RealServerState(True, reason="adopted from the table", weight=weight)
+            state.real_servers[real_server.key] = known
+        elif known is not None and (known.up is False or state.quorum is False or drain is not None):
+            state.real_servers[real_server.key] = known
     return state
 
 

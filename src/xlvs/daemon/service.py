@@ -40,6 +40,8 @@ _TOGETHER = 0.05
 """Seconds for which changes are gathered, to be made together."""
 _SAVE_EVERY = 2.0
 _EVENTS_KEPT = 1000
+_EDITS_SAID = 20
+"""Hand edits of one round that are told one by one; whoever flushes a large table makes thousands."""
 
 _EVENT_NAMES = {
     UP: "real server up",
@@ -346,7 +348,10 @@ class Service:
         report = await asyncio.to_thread(upkeep.run, one, self._open)
         self.have = report.have
         kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}
-        for change in report.edits:
+        if len(report.edits) > _EDITS_SAID:
+            _log.warning("The table was changed by somebody else in %d places", len(report.edits))
+            self.report("hand edits", count=len(report.edits))
+        for change in report.edits[:_EDITS_SAID]:
             found = (change.key, change.place)
             fate = "kept" if found in kept else "left" if found in report.left else "put right"
             text = change_text(change)

@@ -36,7 +36,7 @@ def global_settings(draft: Draft, around: Surroundings, findings: Findings) -> G
             outer[whole] = replace(standing, **parts)
     user = draft.script_user
     outer["script_user"], outer["script_group"] = user.name, user.group
-    outer["script_uid"], outer["script_gid"] = around.uid, around.gid
+    outer["script_uid"], outer["script_gid"] = user.settled or (around.uid, around.gid)
     known = {field.name for field in fields(GlobalSettings)}
     assert outer.keys() <= known, outer.keys() - known
     return GlobalSettings(**outer)

@@ -272,7 +272,7 @@ def _end_of_url(url: UrlDraft, at: Cursor) -> None:
 
 URL = Section("url", _end_of_url)
 URL.add("path", _path, "PATH", "What to ask for.")
-URL.add("digest", _digest, "MD5", "The body's MD5, 32 hexadecimal digits; `xlvsd -T` prints it.")
+URL.add("digest", _digest, "MD5", "The body's MD5, 32 hexadecimal digits: `curl -s URL | md5sum`.")
 URL.add("status_code", _status_code, "CODE|LOW-HIGH …", "Which answers are good; default 200-299.")
 URL.add("virtualhost", _url_virtualhost, "NAME", "The Host to ask for.")
 URL.add(

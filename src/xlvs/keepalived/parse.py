@@ -20,6 +20,7 @@ from xlvs.keepalived.diagnostics import Diagnostic, Findings, Verdict
 from xlvs.keepalived.drafts import Draft
 from xlvs.keepalived.global_settings import global_settings
 from xlvs.keepalived.keywords_global import add_global_roots
+from xlvs.keepalived.keywords_group import add_group_roots
 from xlvs.keepalived.keywords_server import add_server_roots
 from xlvs.keepalived.keywords_tracking import add_tracking_roots
 from xlvs.keepalived.keywords_vrrp import add_vrrp_roots
@@ -34,6 +35,7 @@ GLOBALS = Section("")
 OTHERS = Section("")
 """Everything else."""
 add_global_roots(GLOBALS)
+add_group_roots(OTHERS)
 add_server_roots(OTHERS)
 add_tracking_roots(OTHERS)
 add_vrrp_roots(OTHERS)
@@ -87,7 +89,7 @@ def _parse(path: str, around: Surroundings) -> Outcome:
         redundancy=redundancy(draft, around, findings),
         files=tuple(reader.names),
     )
-    configuration = review_scripts(configuration, findings)
+    configuration = review_scripts(configuration, findings, vrrp_counts=not draft.missing_interface)
     return Outcome(configuration, tuple(findings.entries), findings.verdict)
 
 

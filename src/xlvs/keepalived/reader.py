@@ -31,9 +31,10 @@ _LINE_BITS = 32
 _SPECIAL = re.compile(r'[!#"\\{}$@~]')
 _BRACE_OR_QUOTE = re.compile(r'[{}"]')
 _INCLUDE = re.compile(r"include([rmwba]?)[ \t\n\r\f\v]+(.*)", re.DOTALL)
-_MOST_FILES = 10000
+_MOST_FILES = 5000
 _MOST_NESTED = 100
-_MOST_PRODUCED = 5_000_000
+MOST_PRODUCED = 2_000_000
+"""How many lines sequences may make before something must be wrong with them."""
 _MOST_FOLLOWING = 1000
 _MOST_ROUNDS = 100
 
@@ -226,10 +227,10 @@ class Reader:
                     self._sequences.pop()
                     continue
                 self._produced += 1
-                if self._produced > _MOST_PRODUCED:
+                if self._produced > MOST_PRODUCED:
                     where = str(self.position(code))
                     raise ConfigurationError(
-                        f"{where}: sequences make more than {_MOST_PRODUCED:,} lines",
+                        f"{where}: sequences make more than {MOST_PRODUCED:,} lines",
                         "Look at the last ~SEQ.",
                     )
                 for name, value in values:
@@ -248,6 +249,8 @@ class Reader:
     def _meaning(self, text: str, code: int) -> str:
         """A line with conditions decided and definitions replaced; empty if it says nothing by itself."""
         for _ in range(_MOST_ROUNDS):
+            if not text:
+                return ""
             if text[0] == "@":
                 text = self._conditional(text)
                 if not text:

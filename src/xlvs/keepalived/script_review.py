@@ -68,8 +68,14 @@ class _Review:
             self._findings.add(Severity.SECURITY, message, Position(), remedy)
 
 
-def review_scripts(configuration: Configuration, findings: Findings) -> Configuration:
-    """The configuration without scripts that may not run."""
+def review_scripts(
+    configuration: Configuration, findings: Findings, *, vrrp_counts: bool = True
+) -> Configuration:
+    """The configuration without scripts that may not run.
+
+    Without ``vrrp_counts`` those of VRRP are no violation: keepalived looks no
+    further at VRRP once an interface is missing.
+    """
     settings = configuration.settings
     review = _Review(settings.enable_script_security, findings)
     redundancy = _review_redundancy(configuration.redundancy, review, findings)
@@ -86,7 +92,8 @@ def review_scripts(configuration: Configuration, findings: Findings) -> Configur
     )
     review.violation("start", "start/shutdown scripts")
     review.violation("check", "check scripts")
-    review.violation("vrrp", "scripts")
+    if vrrp_counts:
+        review.violation("vrrp", "scripts")
     return replace(configuration, settings=settings, virtual_servers=servers, redundancy=redundancy)
 
 

@@ -26,6 +26,11 @@ class ScriptUser:
         self._ids: tuple[int, int] | None = None
         self._failed = False
 
+    @property
+    def settled(self) -> tuple[int, int] | None:
+        """The uid and gid, if anything has asked for them or named them."""
+        return self._ids
+
     def set(self, at: Cursor, name: str, group: str) -> None:
         """``script_user NAME [GROUP]``."""
         self.name, self.group = name, group

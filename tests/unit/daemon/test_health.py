@@ -177,6 +177,14 @@ def test_misc_dynamic_sets_the_weight_and_the_next_daemon_keeps_it() -> None:
     assert after.weights() == {1: 33}
 
 
+def test_a_quorum_of_0_is_had_by_nobody() -> None:
+    """keepalived.conf's reader lowers a quorum to the sum of the weights, which may be 0."""
+    bench = Bench()
+    bench.configure(configuration(virtual_server(real_server(1, 0), quorum=0, sorry_server=sorry())))
+    assert kinds(bench.say(1, True)) == [UP, QUORUM_LOST]
+    assert bench.settle() == []
+
+
 def test_the_same_again_is_no_news() -> None:
     bench = Bench()
     bench.configure(configuration(virtual_server(real_server(1), sorry_server=sorry())))

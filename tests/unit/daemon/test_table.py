@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +76,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.bench = Bench(MemoryDatapath([ServiceEntry(Service(FOREIGN))]))
         self.settled = False
+        self.saved: Any = {}
 
     @initialize(new=configurations)
     def begin(self, new: Configuration) -> None:
@@ -152,16 +154,20 @@ class Histories(RuleBasedStateMachine):
         ]
         return data.draw(st.sampled_from(targets)) if targets else None
 
-    @rule(saved=st.booleans())
-    def killed(self, saved: bool) -> None:
-        """kill -9 and a new start: decisions are there always, health only if it was saved."""
+    @rule()
+    def save(self) -> None:
+        states = self.bench.keeper.states
+        self.saved = {key_text(key): deepcopy(state) for key, state in states.items()}
+
+    @rule()
+    def killed(self) -> None:
+        """kill -9 and a new start: decisions are there always, health as it was when it was saved last."""
         before, bench = self.bench, self.bench
         keeper = before.keeper
-        states = {key_text(key): state for key, state in keeper.states.items()} if saved else {}
         self.bench = Bench(
             bench.datapath,
             overrides=keeper.overrides,
-            saved=states,
+            saved=deepcopy(self.saved),
             owned=keeper.round().owned | keeper.round().wanted.keys(),
         )
         self.bench.now = before.now
@@ -356,6 +362,32 @@ def test_a_new_daemon_adopts_the_table() -> None:
     assert not after.round().made
     assert after.weights() == {1: 1, 2: 1}
     assert after.verdicts[real_server(1).checkers[0]].up is True
+
+
+def test_what_was_saved_too_early_takes_nobody_out() -> None:
+    """The table is newer than what was saved before kill -9."""
+    server = virtual_server(real_server(1), real_server(2), real_server(3))
+    early = Bench()
+    early.configure(configuration(server))
+    saved = {key_text(key): deepcopy(state) for key, state in early.keeper.states.items()}
+    for number in (1, 2):
+        early.say(number, True)
+    early.round()
+    target = server.key, (rip(1), 80)
+    early.keeper.decide(early.keeper.overrides.with_drain(target, Drain(early.now)), early.now)
+    early.datapath = _with_connections(early.datapath, rip(1), 1)
+    early.round()
+    after = Bench(early.datapath, saved=saved, overrides=early.keeper.overrides)
+    after.configure(configuration(server))
+    assert not after.round().made
+    assert after.weights() == {1: 0, 2: 1}
+    for state in saved.values():
+        state.real_servers[rip(2), 80].up = False
+        state.real_servers[rip(3), 80].up = True
+    after = Bench(early.datapath, saved=saved, overrides=early.keeper.overrides)
+    after.configure(configuration(server))
+    after.round()
+    assert after.weights() == {1: 0, 2: 1}  # 3 has failed since: it is asked first
 
 
 def test_the_flush_of_lvs_flush_comes_once() -> None:
