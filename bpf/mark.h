@@ -36,24 +36,25 @@ static __always_inline int in_prefix(const union address *address, const union a
 	return upper == 0 && lower >> ((128 - length) & 63) == 0;
 }
 
+/* Whether the ports are in one of a rule's ranges of each kind, if it has any.  Without
+ * branches, of which the verifier would follow every combination: masks are all ones or 0. */
 static __always_inline int ports_match(const struct mark_rule *rule, const struct flow *flow)
 {
-	__u32 ends = rule->destination_ranges, count = ends + rule->source_ranges;
-	int destination = ends == 0, source = count == ends;
+	__s32 ends = rule->destination_ranges, count = ends + rule->source_ranges;
+	__s32 destination = 0, source = 0;
 
-	for (__u32 i = 0; i < MARK_RANGES; i++) {
+	for (__s32 i = 0; i < MARK_RANGES; i++) {
 		const struct port_range *range = &rule->range[i];
+		__s32 is_destination = (i - ends) >> 31;
+		__s32 port = (is_destination & flow->virtual_port) | (~is_destination & flow->client_port);
+		__s32 inside = ~((port - range->first) | (range->last - port)) >> 31;
 
 		if (i >= count)
 			break;
-		if (i < ends)
-			destination |= range->first <= flow->virtual_port &&
-				       flow->virtual_port <= range->last;
-		else
-			source |= range->first <= flow->client_port &&
-				  flow->client_port <= range->last;
+		destination |= inside & is_destination;
+		source |= inside & ~is_destination;
 	}
-	return destination && source;
+	return (ends == 0 || destination) && (count == ends || source);
 }
 
 static long mark_step(__u32 i, void *data)

@@ -21,6 +21,7 @@ settings.load_profile("untimed")
 
 _TESTS = Path(__file__).parent
 _TIERS_OF_ROOT = ("packet", "netns", "guest")
+_DEAD_BEFORE = pytest.StashKey[set[str]]()
 _numbers = itertools.count(1)
 
 
@@ -34,13 +35,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_left() -> Iterator[None]:
-    """Fail the run if a lab of this run, or a pin of a namespace that is gone, is left at its end."""
-    before = dead_pin_folders() if os.geteuid() == 0 else set()
+def _no_lab_left() -> Iterator[None]:
+    """Fail the run if a lab of this process is left at its end."""
     yield
     if os.geteuid() == 0:
         assert not left_behind(f"t{os.getpid()}")
-        assert not dead_pin_folders() - before
+
+
+def _is_worker(session: pytest.Session) -> bool:
+    """Whether this process runs tests for another one, as several do side by side."""
+    return hasattr(session.config, "workerinput")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember what others have left."""
+    if os.geteuid() == 0 and not _is_worker(session):
+        session.config.stash[_DEAD_BEFORE] = dead_pin_folders()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if a pin of a namespace that is gone is left, by whichever process."""
+    if os.geteuid() != 0 or _is_worker(session) or session.config.option.collectonly:
+        return
+    before = session.config.stash[_DEAD_BEFORE]
+    left = dead_pin_folders() - before
+    if left:
+        print(f"\nleft behind, pins of namespaces that are gone: {', '.join(sorted(map(str, left)))}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture
