@@ -22,8 +22,8 @@ SERVER is a real server's address, with :PORT where the address has several."""
 _DRAIN_HELP = f"""\
 Let a real server take no new connection, while those that it has go on. With the last
 of them, or at the deadline, it is removed from the table; it comes back with `xlvs
-undrain`. A drain outlives restarts of xlvsd. Other than a weight of 0 in the
-configuration it does not count towards the quorum.
+undrain`. A drain outlives restarts of xlvsd. Who is drained does not count towards
+the quorum.
 
 {_TARGETS}"""
 

@@ -171,7 +171,8 @@ class Control:
 def _is_meant(server: VirtualServer, text: str, protocol: str) -> bool:
     if protocol and PROTOCOL_NAMES.get(server.protocol) != protocol:
         return False
-    if text in (server.name, f"FWM:{server.fwmark}" if server.fwmark else "", server.group or None):
+    mark = f"FWM:{server.fwmark}" if server.fwmark else ""
+    if text and text in (server.name, mark, server.group):
         return True
     place = parse_place(text)
     return place is not None and any(
