@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 4,
+	ABI_VERSION = 5,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */

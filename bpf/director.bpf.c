@@ -309,18 +309,20 @@ int xlvs_xdp(struct xdp_md *context)
 	struct packet packet = {};
 	struct connection *entry;
 	__u32 now, index;
-	int slot;
+	__u64 control;
 
 	if (!is_for_interface(context) || parse_frame(data, end, end - data, &packet) ||
 	    packet.fragment)
 		return XDP_PASS;
-	now = ticks_now();
-	slot = conn_find(&packet.flow);
-	entry = slot >= 0 ? conn_at(slot) : 0;
+	entry = conn_here(&packet.flow);
 	/* A SYN or an INIT may begin anew what stands there: for TC to see, as is what
 	 * needs a second look. */
-	if (!entry || is_reply(entry) || is_template(entry) || asks(&packet) ||
-	    needs_second_look(&packet) || has_passed(entry->expires, now))
+	if (!entry || asks(&packet) || needs_second_look(&packet))
+		return XDP_PASS;
+	now = ticks_now();
+	control = load_control(entry);
+	if (control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) ||
+	    control_method(control) != METHOD_ROUTE || has_passed(entry->expires, now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
@@ -329,7 +331,6 @@ int xlvs_xdp(struct xdp_md *context)
 	if (!destination ||
 	    (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_LOCAL)) != DESTINATION_AVAILABLE ||
 	    (destination->weight == 0 && destination->flags & DESTINATION_REHOMES) ||
-	    control_method(load_control(entry)) != METHOD_ROUTE ||
 	    (destination->reach & wanted) != wanted ||
 	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)
 		return XDP_PASS;

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 4
+ABI_VERSION = 5
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
