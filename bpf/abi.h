@@ -341,9 +341,14 @@ struct mark_rule {
 	struct port_range range[MARK_RANGES];
 };
 
+enum interface_flag {
+	INTERFACE_KNOWN = 1,
+	INTERFACE_NATIVE = 2,     /* it has native XDP, so its driver takes frames of others */
+};
+
 struct interface {
 	__u8 mac[6];
-	__u16 known;
+	__u16 known;              /* enum interface_flag */
 };
 
 /* A real server that may begin calls: what it sends from. */

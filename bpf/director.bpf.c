@@ -288,16 +288,28 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 	return go_on(skb, &packet, slot, 0);
 }
 
-static __always_inline int is_for_interface(struct xdp_md *context)
+/* What is known of the interface that a frame came in by, or 0 if it is not for that one. */
+static __always_inline __u32 interface_of(struct xdp_md *context)
 {
 	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
 	struct ethhdr *ethernet = data;
 	__u32 index = context->ingress_ifindex;
 	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
 
-	return interface && interface->known && (void *)(ethernet + 1) <= end &&
-	       *(__u32 *)ethernet->h_dest == *(__u32 *)interface->mac &&
-	       *(__u16 *)(ethernet->h_dest + 4) == *(__u16 *)(interface->mac + 4);
+	if (!interface || (void *)(ethernet + 1) > end ||
+	    *(__u32 *)ethernet->h_dest != *(__u32 *)interface->mac ||
+	    *(__u16 *)(ethernet->h_dest + 4) != *(__u16 *)(interface->mac + 4))
+		return 0;
+	return interface->known & INTERFACE_KNOWN ? interface->known : 0;
+}
+
+/* Whether frames that came in natively may leave by another interface.  Where there is no
+ * native XDP most drivers lose them, without a word. */
+static __always_inline int takes_frames(__u32 index)
+{
+	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+
+	return interface && interface->known & INTERFACE_NATIVE;
 }
 
 SEC("xdp")
@@ -308,10 +320,10 @@ int xlvs_xdp(struct xdp_md *context)
 	struct destination *destination;
 	struct packet packet = {};
 	struct connection *entry;
-	__u32 now, index;
+	__u32 now, index, known = interface_of(context);
 	__u64 control;
 
-	if (!is_for_interface(context) || parse_frame(data, end, end - data, &packet) ||
+	if (!known || parse_frame(data, end, end - data, &packet) ||
 	    packet.fragment)
 		return XDP_PASS;
 	entry = conn_here(&packet.flow);
@@ -333,6 +345,9 @@ int xlvs_xdp(struct xdp_md *context)
 	    (destination->weight == 0 && destination->flags & DESTINATION_REHOMES) ||
 	    (destination->reach & wanted) != wanted ||
 	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)
+		return XDP_PASS;
+	if (destination->interface != context->ingress_ifindex && known & INTERFACE_NATIVE &&
+	    !takes_frames(destination->interface))
 		return XDP_PASS;
 
 	count_inbound(destination, index, packet.bytes);

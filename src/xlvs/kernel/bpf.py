@@ -37,6 +37,8 @@ TCX_EGRESS = 47
 
 XDP_FLAGS_SKB_MODE = 1 << 1
 """Generic XDP, run for an skb by the network stack."""
+XDP_FLAGS_DRV_MODE = 1 << 2
+"""Native XDP, run for a frame by the interface's driver."""
 
 _ATTRIBUTES_SIZE = 128
 
