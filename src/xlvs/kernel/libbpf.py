@@ -214,6 +214,10 @@ class BpfObject:
             log = self._log.value.decode(errors="replace")
             raise _failure("cannot load the packet path into the kernel", -result, log)
 
+    def map(self, name: str) -> int:
+        """The file descriptor of a loaded object's map; it is closed with the object."""
+        return int(self._library.bpf_map__fd(self._map(name)))
+
     def pin_map(self, name: str, path: str) -> None:
         """Pin a map of a loaded object."""
         result = self._library.bpf_map__pin(self._map(name), os.fsencode(path))
