@@ -55,6 +55,7 @@ class Attacher:
     """Attaches the programs pinned in one folder to this namespace's interfaces."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self._pins = Pins(folder)
         self._ingress = TcHook(self._pins, "xlvs_tc", "ingress")
         self._egress = TcHook(self._pins, "xlvs_tc_out", "egress")
@@ -118,6 +119,10 @@ class Attacher:
         mode, self.reasons[link.name] = best_mode(link)
         if mode == XDP:
             try:
+                # TC first: it stays where XDP is refused.  Taken off and attached again at once
+                # it would meet itself, because the kernel ends links later.
+                if not self.is_attached(link.index):
+                    self.attach(link, TC)
                 return self.attach(link, XDP)
             except (Unavailable, UsageError) as error:
                 # Whatever keeps TC from it as well is what the operator is told then.

@@ -82,9 +82,16 @@ class XdpHook:
             os.close(attachment)
 
     def detach(self, index: int) -> None:
-        """Take our program off XDP."""
-        for prefix in PIN.values():
-            self._pins.forget(f"{prefix}-{index}")
+        """Take our program off XDP; when this returns another one can be attached."""
+        if not self.mode(index):
+            return
+        name = self._name(index)
+        link = bpf.open_pin(self._pins.path(name))
+        try:
+            bpf.detach_link(link)
+        finally:
+            os.close(link)
+        self._pins.forget(name)
 
     def replace(self, index: int, program: int) -> None:
         """Where it is attached, run another program, from one packet to the next."""
@@ -101,7 +108,7 @@ def _reason(error: OSError) -> str:
     if error.errno == errno.EOPNOTSUPP:
         return "its driver has no XDP"
     if error.errno in (errno.ERANGE, errno.EINVAL):
-        return f"its driver refuses ({error.strerror}); an MTU above 3,498 and LRO are what drivers refuse"
+        return f"its driver refuses ({error.strerror}); most refuse a large MTU, and LRO"
     return error.strerror or "refused"
 
 

@@ -29,6 +29,7 @@ _PROG_TEST_RUN = 10
 _OBJ_GET_INFO_BY_FD = 15
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
+_LINK_DETACH = 34
 
 # enum bpf_attach_type
 XDP = 37
@@ -176,6 +177,11 @@ def update_link(link: int, program: int) -> None:
     Raises `OSError`: ENOLINK where its interface has gone.
     """
     _call(_LINK_UPDATE, Struct("=IIII").pack(link, program, 0, 0))
+
+
+def detach_link(link: int) -> None:
+    """Take an attachment off its interface at once; a pin alone goes some time after it is removed."""
+    _call(_LINK_DETACH, Struct("=I").pack(link))
 
 
 def _info(fd: int, size: int) -> bytes:
