@@ -177,13 +177,13 @@ def established(flows: int, rounds: int) -> dict[str, Figure]:
             taken = interleaved(measures, rounds)
         if len(groups) > 1:
             # Each group has its own floors: they were measured beside it.
+            for name in (walk.DROP, walk.TX, walk.F0, walk.F1):
+                figures.setdefault(name, taken[name])
             floor = taken[walk.F1]
             for name, figure in taken.items():
                 if name in measures and name not in (walk.DROP, walk.TX, walk.F0, walk.F1):
                     figures[name] = figure
                     figures[f"F1 beside {name}"] = floor
-            for name in (walk.DROP, walk.TX, walk.F0, walk.F1):
-                figures.setdefault(name, taken[name])
         else:
             figures.update(taken)
     return figures
