@@ -348,7 +348,8 @@ enum interface_flag {
 
 struct interface {
 	__u8 mac[6];
-	__u16 known;              /* enum interface_flag */
+	/* enum interface_flag */
+	__u16 known;
 };
 
 /* A real server that may begin calls: what it sends from. */
