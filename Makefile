@@ -16,6 +16,8 @@ OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 T ?=
 # How many random histories or command lines the oracles play, and which: any number is a seed.
 COUNT ?= 2000
+# Which part of the benchmark: bench/packet.py is the only one.
+BENCH ?= packet
 # How many frames `make fuzz` mutates, unless COUNT is given.
 FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
 SEED ?= $(shell date +%s)
@@ -25,7 +27,7 @@ SLOTS ?= 524288
 BINDIR ?= $(CURDIR)/$(VENV)/bin
 DESTDIR ?=
 
-.PHONY: help build demo test oracle oracle-commands fuzz flood bench-cli bench-xlvsd check format abi doctor-page install clean packages
+.PHONY: help build demo test oracle oracle-commands fuzz flood bench bench-cli bench-xlvsd check format abi doctor-page install clean packages
 .PHONY: test-packages
 
 help: ## this list
@@ -44,6 +46,9 @@ oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=
 
 oracle-commands: build test-packages ## random command lines, ipvsadm beside xlvsadm; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.command_oracle --count $(COUNT) --seed $(SEED)
+
+bench: build ## what a packet costs, beside floors of the same run (docs/performance.md); BENCH=packet
+	$(VENV)/bin/python -m bench.$(BENCH)
 
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
 	$(VENV)/bin/python -m tests.guest.bench_cli
@@ -76,8 +81,8 @@ install: build ## the units of systemd, man pages, completions; DESTDIR=… BIND
 	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"
 
 clean: ## remove everything that make has made in this tree
-	rm -rf $(VENV) dist src/xlvs/bpf/*.o .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find src tests scripts -name __pycache__ -type d -exec rm -rf {} +
+	rm -rf $(VENV) dist src/xlvs/bpf/*.o bench/*.o bench/results .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests scripts bench -name __pycache__ -type d -exec rm -rf {} +
 
 packages:
 	@scripts/packages build

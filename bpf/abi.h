@@ -350,8 +350,14 @@ struct mark_rule {
 	struct port_range range[MARK_RANGES];
 };
 
+enum interface_flag {
+	INTERFACE_KNOWN = 1,
+	INTERFACE_NATIVE = 2,     /* it has native XDP, so its driver takes frames of others */
+};
+
 struct interface {
 	__u8 mac[6];
+	/* enum interface_flag */
 	__u16 known;
 };
 

@@ -20,6 +20,7 @@ struct abi_types {
 	enum template_state template_state;
 	enum sysctl sysctl;
 	enum tunnel_checksum tunnel_checksum;
+	enum interface_flag interface_flag;
 	struct flow flow;
 	struct connection connection;
 	struct call_id call_id;

@@ -88,7 +88,7 @@ static __always_inline __u64 load_control(const struct connection *entry)
 	return *(const volatile __u64 *)&entry->control;
 }
 
-#define FLOW_WORDS (sizeof(struct flow) / sizeof(__u64))
+#define FAMILY_IPV4 2 /* AF_INET, which parse.h defines */
 
 static __always_inline int flow_equal(const struct flow *a, const struct flow *b)
 {
@@ -98,18 +98,30 @@ static __always_inline int flow_equal(const struct flow *a, const struct flow *b
 	return x[4] == y[4] && x[0] == y[0] && x[2] == y[2] && x[1] == y[1] && x[3] == y[3];
 }
 
+/* A factor of the hash; of the seed, so that who does not know it finds no flows that collide. */
+static __always_inline __u64 hash_factor(__u64 constant)
+{
+	return (limits.hash_seed * constant) | 1;
+}
+
+/*
+ * A sum of products, which do not wait for each other, stirred so that neighbouring
+ * ports do not fill some buckets more often than chance does.  IPv4 has nothing in
+ * the second word of its addresses.
+ */
 static __always_inline __u64 flow_hash(const struct flow *flow)
 {
 	const __u64 *word = (const __u64 *)flow;
-	__u64 hash = limits.hash_seed;
+	__u64 hash = word[0] * hash_factor(0x9e3779b97f4a7c15ULL) +
+		     word[2] * hash_factor(0xc2b2ae3d27d4eb4fULL) +
+		     (word[4] ^ limits.hash_seed) * hash_factor(0x165667b19e3779f9ULL);
 
-#pragma unroll
-	for (__u32 i = 0; i < FLOW_WORDS; i++) {
-		hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15ULL;
-		hash ^= hash >> 32;
-	}
-	/* Once more for the last word, which has the ports: neighbouring ones
-	 * would fill some buckets twice as often as chance does. */
+	if (flow->family != FAMILY_IPV4)
+		hash += word[1] * hash_factor(0x27d4eb2f165667c5ULL) +
+			word[3] * hash_factor(0x85ebca77c2b2ae63ULL);
+	hash ^= hash >> 32;
+	hash *= 0x9e3779b97f4a7c15ULL;
+	hash ^= hash >> 29;
 	hash *= 0xff51afd7ed558ccdULL;
 	return hash ^ hash >> 32;
 }
@@ -183,6 +195,33 @@ __attribute__((noinline)) int conn_find(const struct flow *flow)
 			return index * SLOTS_PER_BUCKET + slot;
 	}
 	return NOT_FOUND;
+}
+
+/*
+ * The same at once, as its record: for XDP, where it saves the way by the slot's number.
+ * Only for what does not stand in its home bucket is conn_find() called.
+ */
+static __always_inline struct connection *conn_here(const struct flow *flow)
+{
+	__u32 home = bucket_choice(flow_hash(flow), 0);
+	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &home);
+	struct bucket_guard *guard;
+	int slot;
+
+	if (!bucket)
+		return 0;
+	asm volatile("" : "+r"(bucket));
+#pragma unroll
+	for (int i = 0; i < SLOTS_PER_BUCKET; i++) {
+		if (flow_equal(&bucket->slot[i].flow, flow) &&
+		    is_findable(load_control(&bucket->slot[i])))
+			return &bucket->slot[i];
+	}
+	guard = bpf_map_lookup_elem(&bucket_guards, &home);
+	if (!guard || guard->spilled == 0)
+		return 0;
+	slot = conn_find(flow);
+	return slot >= 0 ? conn_at(slot) : 0;
 }
 
 static __always_inline void destination_moves(__u32 index, __s32 active, __s32 inactive)

@@ -311,16 +311,28 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 	return go_on(skb, &packet, slot, 0);
 }
 
-static __always_inline int is_for_interface(struct xdp_md *context)
+/* What is known of the interface that a frame came in by, or 0 if it is not for that one. */
+static __always_inline __u32 interface_of(struct xdp_md *context)
 {
 	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
 	struct ethhdr *ethernet = data;
 	__u32 index = context->ingress_ifindex;
 	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
 
-	return interface && interface->known && (void *)(ethernet + 1) <= end &&
-	       *(__u32 *)ethernet->h_dest == *(__u32 *)interface->mac &&
-	       *(__u16 *)(ethernet->h_dest + 4) == *(__u16 *)(interface->mac + 4);
+	if (!interface || (void *)(ethernet + 1) > end ||
+	    *(__u32 *)ethernet->h_dest != *(__u32 *)interface->mac ||
+	    *(__u16 *)(ethernet->h_dest + 4) != *(__u16 *)(interface->mac + 4))
+		return 0;
+	return interface->known & INTERFACE_KNOWN ? interface->known : 0;
+}
+
+/* Whether frames that came in natively may leave by another interface.  Where there is no
+ * native XDP most drivers lose them, without a word. */
+static __always_inline int takes_frames(__u32 index)
+{
+	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+
+	return interface && interface->known & INTERFACE_NATIVE;
 }
 
 SEC("xdp")
@@ -331,19 +343,21 @@ int xlvs_xdp(struct xdp_md *context)
 	struct destination *destination;
 	struct packet packet = {};
 	struct connection *entry;
-	__u32 now, index;
-	int slot;
+	__u32 now, index, known = interface_of(context);
+	__u64 control;
 
-	if (!is_for_interface(context) || parse_frame(data, end, end - data, &packet) ||
+	if (!known || parse_frame(data, end, end - data, &packet) ||
 	    packet.fragment)
 		return XDP_PASS;
-	now = ticks_now();
-	slot = conn_find(&packet.flow);
-	entry = slot >= 0 ? conn_at(slot) : 0;
+	entry = conn_here(&packet.flow);
 	/* A SYN or an INIT may begin anew what stands there: for TC to see, as is what
 	 * needs a second look. */
-	if (!entry || is_reply(entry) || is_template(entry) || asks(&packet) ||
-	    needs_second_look(&packet) || has_passed(entry->expires, now))
+	if (!entry || asks(&packet) || needs_second_look(&packet))
+		return XDP_PASS;
+	now = ticks_now();
+	control = load_control(entry);
+	if (control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) ||
+	    control_method(control) != METHOD_ROUTE || has_passed(entry->expires, now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
@@ -352,9 +366,11 @@ int xlvs_xdp(struct xdp_md *context)
 	if (!destination ||
 	    (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_LOCAL)) != DESTINATION_AVAILABLE ||
 	    (destination->weight == 0 && destination->flags & DESTINATION_REHOMES) ||
-	    control_method(load_control(entry)) != METHOD_ROUTE ||
 	    (destination->reach & wanted) != wanted ||
 	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)
+		return XDP_PASS;
+	if (destination->interface != context->ingress_ifindex && known & INTERFACE_NATIVE &&
+	    !takes_frames(destination->interface))
 		return XDP_PASS;
 
 	count_inbound(destination, index, packet.bytes);

@@ -3,6 +3,7 @@
 #ifndef XLVS_PARSE_H
 #define XLVS_PARSE_H
 
+#include <stddef.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
@@ -41,6 +42,8 @@ enum tcp_flag {
 #define IPV6_EXTENSION_HEADERS 6 /* more than that: not ours */
 #define UDP_HEADER_SIZE 8
 #define LONGEST_TOLD 0xffff /* by the length in an IP header */
+
+#define FLOW_ENDS (offsetof(struct flow, client_port) / sizeof(__u64))
 
 struct ports {
 	__be16 source;
@@ -107,22 +110,36 @@ static __always_inline int asks(const struct packet *packet)
 						       packet->sctp_event == SCTP_ASKS;
 }
 
-/* `room` is what the IP packet has left for it: what follows is padding. */
-static __always_inline int parse_transport(void *header, void *end, __s32 room,
-					   struct packet *packet)
-{
-	struct ports *ports = header;
+typedef __u64 __attribute__((may_alias)) flow_word;
 
-	if (packet->flow.protocol == PROTOCOL_TCP) {
+/*
+ * Set all of a flow but its addresses, in one store: the hash reads whole words, and a load
+ * that spans several narrower stores waits until they have left the processor.
+ */
+static __always_inline void set_ends(struct flow *flow, __u8 family, __u8 protocol,
+				     const struct ports *ports)
+{
+	__u64 word = (__u64)protocol << 32 | (__u64)family << 40;
+
+	if (ports)
+		word |= *(const __u32 *)ports;
+	((flow_word *)flow)[FLOW_ENDS] = word;
+}
+
+/* `room` is what the IP packet has left for it: what follows is padding. */
+static __always_inline int parse_transport(void *header, void *end, __s32 room, __u8 family,
+					   __u8 protocol, struct packet *packet)
+{
+	if (protocol == PROTOCOL_TCP) {
 		struct tcp_header *tcp = header;
 
 		if (room < (__s32)sizeof(*tcp) || (void *)(tcp + 1) > end)
 			return -1;
 		packet->tcp_flags = tcp->flags;
-	} else if (packet->flow.protocol == PROTOCOL_UDP) {
+	} else if (protocol == PROTOCOL_UDP) {
 		if (room < UDP_HEADER_SIZE || header + UDP_HEADER_SIZE > end)
 			return -1;
-	} else if (packet->flow.protocol == PROTOCOL_SCTP) {
+	} else if (protocol == PROTOCOL_SCTP) {
 		struct sctp_header *sctp = header;
 		struct sctp_chunk *chunk = (void *)(sctp + 1);
 
@@ -133,25 +150,28 @@ static __always_inline int parse_transport(void *header, void *end, __s32 room,
 	} else {
 		return -1;
 	}
-	packet->flow.client_port = ports->source;
-	packet->flow.virtual_port = ports->destination;
+	set_ends(&packet->flow, family, protocol, header);
 	return 0;
 }
 
 #define IPV4_FIXED_WORDS 5
 #define IPV4_MOST_WORDS 15
 
-/* RFC 791: a packet whose header's checksum is wrong is discarded (ip_rcv()).
- * A function of its own, for what it needs of the stack: callers have none to spare. */
-static __attribute__((noinline)) int is_ipv4_header_sound(struct iphdr *ip, void *end, __u32 words)
+static __always_inline __u32 folded(__u64 sum)
 {
-	__u32 *word = (__u32 *)ip;
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* The sum of a header's options: of `words` words of which the first five are none.
+ * A function of its own, for what it needs of the stack: callers have none to spare. */
+static __attribute__((noinline)) __u64 sum_options(struct iphdr *ip, void *end, __u32 words)
+{
+	__u32 *word = (__u32 *)(ip + 1);
 	__u64 sum = 0;
 
-#pragma unroll
-	for (int i = 0; i < IPV4_FIXED_WORDS; i++)
-		sum += word[i];
-	word = (__u32 *)(ip + 1);
 	for (__u32 i = IPV4_FIXED_WORDS; i < IPV4_MOST_WORDS && i < words; i++) {
 		/* Else the compiler compares with another pointer than it reads from. */
 		asm volatile("" : "+r"(word));
@@ -159,10 +179,24 @@ static __attribute__((noinline)) int is_ipv4_header_sound(struct iphdr *ip, void
 			return 0;
 		sum += *word++;
 	}
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16) == 0xffff;
+	return sum;
+}
+
+/* RFC 791: a packet whose header's checksum is wrong is discarded (ip_rcv()). */
+static __always_inline int is_ipv4_header_sound(struct iphdr *ip, void *end, __u32 words)
+{
+	__u32 *word = (__u32 *)ip;
+	__u64 sum = 0;
+
+#pragma unroll
+	for (int i = 0; i < IPV4_FIXED_WORDS; i++)
+		sum += word[i];
+	if (words > IPV4_FIXED_WORDS) {
+		if ((void *)(word + words) > end)
+			return 0;
+		sum += sum_options(ip, end, words);
+	}
+	return folded(sum) == 0xffff;
 }
 
 static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, struct packet *packet)
@@ -179,10 +213,8 @@ static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, stru
 		total = bytes;
 	if (length < sizeof(*ip) || total < length || total > bytes)
 		return -1;
-	packet->flow.family = AF_INET;
-	packet->flow.protocol = ip->protocol;
-	packet->flow.client.v4 = ip->saddr;
-	packet->flow.virtual.v4 = ip->daddr;
+	packet->flow.client.half[0] = ip->saddr;
+	packet->flow.virtual.half[0] = ip->daddr;
 	packet->ttl = ip->ttl;
 	packet->tos = ip->tos;
 	packet->whole = !!(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT));
@@ -191,11 +223,12 @@ static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, stru
 	packet->fragment_id = ip->id;
 	if (ip->frag_off & bpf_htons(IPV4_OFFSET_MASK)) {
 		packet->fragment = LATER_FRAGMENT;
+		set_ends(&packet->flow, AF_INET, ip->protocol, 0);
 		return 0;
 	}
 	if (ip->frag_off & bpf_htons(IPV4_MORE_FRAGMENTS))
 		packet->fragment = FIRST_FRAGMENT;
-	return parse_transport(header + length, end, total - length, packet);
+	return parse_transport(header + length, end, total - length, AF_INET, ip->protocol, packet);
 }
 
 static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, struct packet *packet)
@@ -212,9 +245,10 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 		total = bytes;
 	if (total > bytes)
 		return -1;
-	packet->flow.family = AF_INET6;
-	__builtin_memcpy(&packet->flow.client, &ip->saddr, sizeof(packet->flow.client));
-	__builtin_memcpy(&packet->flow.virtual, &ip->daddr, sizeof(packet->flow.virtual));
+	packet->flow.client.half[0] = *(flow_word *)&ip->saddr.s6_addr32[0];
+	packet->flow.client.half[1] = *(flow_word *)&ip->saddr.s6_addr32[2];
+	packet->flow.virtual.half[0] = *(flow_word *)&ip->daddr.s6_addr32[0];
+	packet->flow.virtual.half[1] = *(flow_word *)&ip->daddr.s6_addr32[2];
 	packet->ttl = ip->hop_limit;
 	packet->whole = 1;
 	packet->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
@@ -252,11 +286,12 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
 	}
 	if (room < 0)
 		return -1;
-	packet->flow.protocol = next;
 	packet->transport = offset;
-	if (packet->fragment == LATER_FRAGMENT)
+	if (packet->fragment == LATER_FRAGMENT) {
+		set_ends(&packet->flow, AF_INET6, next, 0);
 		return 0;
-	return parse_transport(header, end, room, packet);
+	}
+	return parse_transport(header, end, room, AF_INET6, next, packet);
 }
 
 /*

@@ -99,7 +99,7 @@ static __always_inline void learn_interface(struct __sk_buff *skb)
 	if (!interface)
 		return;
 	__builtin_memcpy(interface->mac, ethernet->h_dest, sizeof(interface->mac));
-	interface->known = 1;
+	interface->known |= INTERFACE_KNOWN;
 }
 
 /* Whether routers on the way may fragment a tunnel's packets: with pmtu_disc 0 those of

@@ -165,9 +165,15 @@ static const __u8 sctp_transitions[3][SCTP_EVENTS][SCTP_STATES] = {
 /* The state after a packet whose event is not SCTP_NO_CHUNK. */
 static __always_inline __u32 sctp_next_state(__u32 direction, __u32 state, __u8 event)
 {
-	if (direction >= 3 || state >= SCTP_STATES || event >= SCTP_EVENTS)
+	const __u8 *table = &sctp_transitions[0][0][0];
+	__u32 place;
+
+	if (state >= SCTP_STATES || event >= SCTP_EVENTS)
 		return SCTP_CLOSED;
-	return sctp_transitions[direction][event][state];
+	place = (direction * SCTP_EVENTS + event) * SCTP_STATES + state;
+	/* As in tcp_next_state(). */
+	asm volatile("" : "+r"(place));
+	return place < sizeof(sctp_transitions) ? table[place] : SCTP_CLOSED;
 }
 
 /*

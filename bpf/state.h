@@ -129,6 +129,13 @@ static __always_inline void follow(struct connection *entry, const struct packet
 		conn_refresh(entry, now, idle_timeout_of(entry, TIMEOUT_UDP));
 		return;
 	}
+	/* Data in an established connection: no table has another state for it. */
+	if (!is_sctp && control_state(control) == TCP_ESTABLISHED &&
+	    (packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK &&
+	    (direction == DIRECTION_INPUT || !(control_flags(control) & CONNECTION_NO_OUTPUT))) {
+		conn_refresh(entry, now, idle_timeout_of(entry, TCP_ESTABLISHED));
+		return;
+	}
 	if (!is_sctp || packet->sctp_event != SCTP_NO_CHUNK) {
 		state = next_state(control, packet, direction, &flags);
 		if (state != control_state(control) || flags != control_flags(control))

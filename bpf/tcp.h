@@ -115,7 +115,8 @@ static const __u8 secure_tcp_transitions[DIRECTIONS][EVENTS][TCP_STATES] = {
 /* The state after a segment; one with no flag of interest closes, as in the kernel. */
 static __always_inline __u32 tcp_next_state(__u32 direction, __u32 state, __u8 flags, int secure)
 {
-	__u32 event;
+	const __u8 *table = secure ? &secure_tcp_transitions[0][0][0] : &tcp_transitions[0][0][0];
+	__u32 event, place;
 
 	if (flags & TCP_RST)
 		event = EVENT_RST;
@@ -127,10 +128,12 @@ static __always_inline __u32 tcp_next_state(__u32 direction, __u32 state, __u8 f
 		event = EVENT_ACK;
 	else
 		return TCP_CLOSE;
-	if (state >= TCP_STATES || direction >= DIRECTIONS)
+	if (state >= TCP_STATES)
 		return TCP_CLOSE;
-	return secure ? secure_tcp_transitions[direction][event][state] :
-			tcp_transitions[direction][event][state];
+	place = (direction * EVENTS + event) * TCP_STATES + state;
+	/* What is compared must be what is used: 6.1's verifier forgets a bound across copies. */
+	asm volatile("" : "+r"(place));
+	return place < sizeof(tcp_transitions) ? table[place] : TCP_CLOSE;
 }
 
 #endif

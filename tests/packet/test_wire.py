@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from struct import pack
 
 import pytest
@@ -13,9 +16,13 @@ from tests.packet.director import (
     CLIENT,
     CLIENT6,
     CLIENT_MAC,
+    FAR_SERVER,
+    FAR_SERVER_MAC,
     INTERFACE_MAC,
     VIP,
     VIP6,
+    XDP_PASS,
+    XDP_REDIRECT,
     Director,
     new_director,
     real_server,
@@ -27,15 +34,77 @@ from tests.packet.packets import ACK, SYN, TCP, UDP, packed, with_one_hop_less
 from tests.packet.spaces import ip
 from tests.packet.translated import Masqueraded
 from tests.packet.wire import on_wire
-from xlvs.datapath.attach import TC, XDP_GENERIC
+from xlvs.datapath.attach import Attacher
+from xlvs.datapath.hooks import CLSACT, TCX
+from xlvs.datapath.xdp import AUTO, TC, XDP, XDP_GENERIC
+from xlvs.kernel import abi, bpf
+from xlvs.kernel.namespaces import network_namespace
 from xlvs.model import MASQUERADE, TUNNEL
 
 
-@pytest.fixture(scope="module", params=[TC, XDP_GENERIC])
+@pytest.fixture(scope="module", params=[TC, XDP_GENERIC, XDP])
 def attached(request: pytest.FixtureRequest) -> Iterator[Director]:
     """A director that is attached to its interfaces."""
-    with new_director(mode=request.param) as made:
+    with new_director(mode=request.param) as made, ExitStack() as stack:
+        if request.param == XDP:
+            assert set(Attacher(made.maps.folder).lacking()) == {"eth0", "eth1"}
+            _let_peers_take_frames(made, stack)
+            assert Attacher(made.maps.folder).lacking() == {}
         yield made
+
+
+def _let_peers_take_frames(director: Director, stack: ExitStack) -> None:
+    """A veth takes frames only where a program is; ours passes what is for MACs it does not know."""
+    program = bpf.open_pin(f"{director.maps.folder}/xlvs_xdp")
+    stack.callback(os.close, program)
+    with network_namespace(director.peer):
+        for name in ("eth0", "eth1"):
+            index = socket.if_nametoindex(name)
+            stack.callback(os.close, bpf.create_link(program, index, bpf.XDP, bpf.XDP_FLAGS_DRV_MODE))
+
+
+def test_where_established_connections_are_forwarded(attached: Director) -> None:
+    """XDP sends them, back by the same interface and on by another one."""
+    mode = Attacher(attached.maps.folder).mode(attached.ifindex)
+    for server, hardware in ((real_server(1), real_server_mac(1)), (FAR_SERVER, FAR_SERVER_MAC)):
+        interface = "eth0" if server == real_server(1) else "eth1"
+        key = attached.service(1, servers=(server,))
+        port = attached.unused_port()
+        with on_wire(attached) as wire, on_wire(attached, interface) as far:
+            for number, flags in enumerate((SYN, ACK)):
+                before = attached.events()
+                wire.send(attached.segment(key, port, flags))
+                assert far.receive(hardware)
+                after = attached.events()
+                where = "xdp_forwarded" if number and mode != TC else "forwarded"
+                assert after[where] == before[where] + 1
+
+
+def test_only_frames_of_interfaces_that_take_them_are_sent_to_another(attached: Director) -> None:
+    """Without native XDP at the other interface TC sends what came in natively."""
+    key = attached.service(1, servers=(FAR_SERVER,))
+    port = attached.open(key, ACK)
+    other = attached.maps.record("interfaces", abi.Interface, attached.second_ifindex, abi.INTERFACE_LIMIT)
+    was = other.known
+    other.known &= ~abi.INTERFACE_NATIVE
+    try:
+        verdict, _ = attached.xdp(attached.segment(key, port, ACK))
+    finally:
+        other.known = was
+    native = Attacher(attached.maps.folder).mode(attached.ifindex) == XDP
+    assert verdict == (XDP_PASS if native else XDP_REDIRECT)
+
+
+def test_what_suits_a_veth(attached: Director) -> None:
+    """The kind of interface decides; and what was there before comes back."""
+    attacher = Attacher(attached.maps.folder)
+    link = attacher.link("eth1")
+    before = attacher.mode(link.index)
+    assert attacher.attach(link, AUTO) in (TCX, CLSACT)
+    assert "veth" in attacher.reasons["eth1"]
+    assert attacher.mode(link.index) == TC
+    attacher.put_back(link, before)
+    assert attacher.mode(link.index) == before
 
 
 @pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])

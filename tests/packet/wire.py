@@ -13,11 +13,11 @@ from xlvs.kernel.namespaces import network_namespace
 
 
 class Wire:
-    """The far end of the director's first interface, as raw frames."""
+    """The far end of one of the director's interfaces, as raw frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, interface: str) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-        self._socket.bind(("eth0", 3))
+        self._socket.bind((interface, 3))
 
     def close(self) -> None:
         """Let go of it."""
@@ -50,10 +50,10 @@ class Wire:
 
 
 @contextmanager
-def on_wire(director: Director) -> Iterator[Wire]:
-    """The far end of a director's first interface, for the ``with`` block."""
+def on_wire(director: Director, interface: str = "eth0") -> Iterator[Wire]:
+    """The far end of a director's interface, for the ``with`` block."""
     with network_namespace(director.peer):
-        wire = Wire()
+        wire = Wire(interface)
     try:
         yield wire
     finally:

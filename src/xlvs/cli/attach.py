@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from xlvs.datapath.attach import MODES
+from xlvs.datapath.attach import CHOICES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _ATTACH_EPILOG = """\
 examples:
   xlvs attach                              every Ethernet interface that is up
   xlvs attach --connections 2000000        sizes can be chosen when loading only
+  xlvs attach --mode auto eth0             what suits the interface, and why
   xlvs attach --mode xdp-generic eth0      XDP as well as TC
   xlvs attach --mode tc eth0               TC alone again"""
 
@@ -50,8 +51,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     attach.add_argument("interfaces", nargs="*", metavar="INTERFACE")
     attach.add_argument(
         "--mode",
-        choices=MODES,
-        help="tc: TC ingress, complete; xdp-generic: also XDP, run by the network stack "
+        choices=CHOICES,
+        help="tc: TC ingress, complete; xdp: also XDP, run by the interface's driver; "
+        "xdp-generic: also XDP, run by the network stack; auto: xdp for a NIC whose driver has it, else tc "
         "(default: what the interface has, a new one tc)",
     )
     add_sizes(attach)
@@ -116,6 +118,10 @@ def _attach(arguments: argparse.Namespace) -> int:
         print(f"xlvs: {error}", file=sys.stderr)
     for link, hook in activation.attached:
         print(f"{link.name}: {hook}" if link.up else f"{link.name}: {hook}, but the interface is down")
+        if link.name in activation.reasons:
+            print(f"  {activation.reasons[link.name]}")
+    for name, what in activation.lacking.items():
+        print(f"xlvs: {name}: {what}", file=sys.stderr)
     if not activation.attached:
         print("No Ethernet interface is up; later: xlvs attach INTERFACE")
     return 0

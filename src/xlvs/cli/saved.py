@@ -14,7 +14,7 @@ import sys
 from xlvs.cli import saved_file
 from xlvs.cli.attach import add_sizes, capacity_of
 from xlvs.datapath import open_datapath
-from xlvs.datapath.attach import MODES
+from xlvs.datapath.attach import CHOICES
 from xlvs.errors import NotLoaded, TableError, UsageError, XlvsError
 
 DEFAULT_FILE = "/var/lib/xlvs/table"
@@ -98,7 +98,7 @@ def _parser(
 
 def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("interfaces", nargs="*", metavar="INTERFACE", help="default: every one that is up")
-    parser.add_argument("--mode", choices=MODES, help="as in `xlvs attach`")
+    parser.add_argument("--mode", choices=CHOICES, help="as in `xlvs attach`")
     add_sizes(parser)
     parser.add_argument(
         "--file", default=DEFAULT_FILE, metavar="FILE", help=f"default {DEFAULT_FILE}; - for standard input"

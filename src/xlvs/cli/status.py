@@ -149,6 +149,7 @@ def _loaded(maps: Maps) -> dict[str, Any]:
         "own_clients": _attachment(own_clients) if own_clients else None,
         "not_attached": [link.name for link in attacher.fitting() if not attacher.is_attached(link.index)],
         "misplaced": attacher.misplaced(),
+        "lacking": attacher.lacking(),
         "departed": attacher.departed(),
         "tables": {
             "connections": {
@@ -203,6 +204,7 @@ def _page(report: dict[str, Any]) -> list[str]:
         lines.append(f"{name:<16} none         (attach it: xlvs attach {name})")
     for name, reason in report["misplaced"].items():
         lines.append(f"{name} is attached, but now {reason}; then: xlvs detach {name}")
+    lines += [f"{name}: {what}" for name, what in report["lacking"].items()]
     for index in report["departed"]:
         lines.append(
             f"Interface number {index} has gone to another network namespace, with the packet path on it: "

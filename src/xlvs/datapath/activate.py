@@ -15,14 +15,19 @@ from xlvs.kernel import bpffs, leftovers, rtnetlink
 
 
 class Activation:
-    """What `activate` did: the folder of pins, interfaces with their hooks, refusals."""
+    """What `activate` did: the folder of pins, interfaces with their hooks, refusals.
 
-    __slots__ = ("attached", "folder", "refused")
+    By interface ``reasons`` says why a mode was chosen, ``lacking`` what native XDP misses there.
+    """
+
+    __slots__ = ("attached", "folder", "lacking", "reasons", "refused")
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
         self.attached: list[tuple[rtnetlink.Link, str]] = []
         self.refused: list[XlvsError] = []
+        self.reasons: dict[str, str] = {}
+        self.lacking: dict[str, str] = {}
 
 
 def activate(
@@ -52,6 +57,7 @@ def activate(
         else:
             _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
         _attach_loopback(attacher, activation)
+        activation.reasons, activation.lacking = attacher.reasons, attacher.lacking()
     except BaseException:
         if loaded_here:
             deactivate(folder)

@@ -3,30 +3,33 @@
 
 On an interface clients' packets come in by TC ingress, and what real servers
 on the director itself answer leaves by TC egress; by `lo` go the packets of
-clients on the director itself.  XDP is a link pinned as ``links/xdp-IFINDEX``
-under this namespace's folder; for TC see `xlvs.datapath.hooks`.
+clients on the director itself.  For XDP see `xlvs.datapath.xdp`, for TC
+`xlvs.datapath.hooks`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import sys
 
 from xlvs.datapath.hooks import Pins, TcHook
+from xlvs.datapath.xdp import AUTO, PIN, XDP, XdpHook, best_mode, lacks
+from xlvs.datapath.xdp import TC as TC
+from xlvs.datapath.xdp import XDP_GENERIC as XDP_GENERIC
 from xlvs.errors import Unavailable, UsageError, XlvsError
 from xlvs.kernel import abi, bpf, rtnetlink
 
-TC = "tc"
-XDP_GENERIC = "xdp-generic"
 MODES = (TC, XDP_GENERIC)
+"""Those that every Ethernet interface can have."""
+CHOICES = (AUTO, XDP, XDP_GENERIC, TC)
+"""What an operator may ask for."""
 
 _PORT_MASTERS = ("bridge", "bond", "team")
 
 
 class Attachment:
-    """A program on an interface: ``hook`` is ``tcx``, ``clsact`` or ``xdp-generic``."""
+    """A program on an interface: ``hook`` is ``tcx``, ``clsact``, ``xdp`` or ``xdp-generic``."""
 
     __slots__ = ("hook", "interface", "program")
 
@@ -52,10 +55,14 @@ class Attacher:
     """Attaches the programs pinned in one folder to this namespace's interfaces."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self._pins = Pins(folder)
         self._ingress = TcHook(self._pins, "xlvs_tc", "ingress")
         self._egress = TcHook(self._pins, "xlvs_tc_out", "egress")
         self._loopback = TcHook(self._pins, "xlvs_tc_lo", "ingress")
+        self._xdp = XdpHook(self._pins)
+        self.reasons: dict[str, str] = {}
+        """Why `AUTO` has chosen what it has, by interface."""
         self._links = rtnetlink.links()
 
     def link(self, name: str) -> rtnetlink.Link:
@@ -79,29 +86,48 @@ class Attacher:
         """Attach to an interface; returns the hook that was taken.
 
         XDP goes with TC, which completes what XDP passes; mode ``tc`` takes an
-        XDP program of ours off, None leaves one.  Attaching again is no error.  Raises
-        `XlvsError` with the reason, and then leaves the interface as it was.
+        XDP program of ours off, None leaves one, ``auto`` chooses, with `reasons`.
+        Attaching again is no error.  Raises `XlvsError` with the reason, and then
+        leaves the interface as it was.
         """
         self.check_fit(link)
         if mode is None:
             mode = self.mode(link.index) or TC
-        if mode == XDP_GENERIC:
+        if mode == AUTO:
+            return self._attach_best(link)
+        if mode in PIN:
             self._check_fit_for_xdp(link)
         self._know(link)
         was_attached = self.is_attached(link.index)
         try:
             kind = self._ingress.attach(link)
             self._egress.attach(link)
-            if mode == XDP_GENERIC:
-                self._attach_xdp(link)
+            if mode in PIN:
+                self._xdp.attach(link, mode)
         except XlvsError:
             if not was_attached:
                 self.detach(link.index)
             raise
-        if mode == XDP_GENERIC:
-            return XDP_GENERIC
-        self._pins.forget(f"xdp-{link.index}")
-        return kind
+        if mode not in PIN:
+            self._xdp.detach(link.index)
+            self._know(link)
+            return kind
+        self._know(link)
+        return mode
+
+    def _attach_best(self, link: rtnetlink.Link) -> str:
+        mode, self.reasons[link.name] = best_mode(link)
+        if mode == XDP:
+            try:
+                # TC first: it stays where XDP is refused.  Taken off and attached again at once
+                # it would meet itself, because the kernel ends links later.
+                if not self.is_attached(link.index):
+                    self.attach(link, TC)
+                return self.attach(link, XDP)
+            except (Unavailable, UsageError) as error:
+                # Whatever keeps TC from it as well is what the operator is told then.
+                self.reasons[link.name] = str(error).partition("\n")[0]
+        return self.attach(link, TC)
 
     def attach_loopback(self) -> None:
         """Attach to `lo`, by which the director's own clients reach a VIP."""
@@ -114,7 +140,7 @@ class Attacher:
         """Take every program of ours off an interface, which may have gone."""
         self._ingress.detach(index)
         self._egress.detach(index)
-        self._pins.forget(f"xdp-{index}")
+        self._xdp.detach(index)
 
     def detach_all(self) -> None:
         """Take every program of ours off every interface."""
@@ -132,7 +158,7 @@ class Attacher:
         namespace's table, and routed by the other's.
         """
         here = {link.index for link in self._links}
-        hooks = ("tc", "out", "xdp")
+        hooks = ("tc", "out", *PIN.values())
         return sorted(
             index
             for index in self._pinned() - here
@@ -152,6 +178,11 @@ class Attacher:
             if not link.loopback and self.is_attached(link.index) and unfit(link, self._links)
         }
 
+    def lacking(self) -> dict[str, str]:
+        """Interfaces where native XDP is missing something, with what it is."""
+        missing = {link.name: lacks(link, self._xdp.mode(link.index)) for link in self._links}
+        return {name: what for name, what in missing.items() if what}
+
     def is_attached(self, index: int) -> bool:
         """Whether the complete path runs on an interface."""
         return self._ingress.kind(index) != "" and self._egress.kind(index) != ""
@@ -160,7 +191,7 @@ class Attacher:
         """The mode in which an interface is attached; empty where it is not."""
         if not self.is_attached(index):
             return ""
-        return XDP_GENERIC if self._pins.alive(f"xdp-{index}") else TC
+        return self._xdp.mode(index) or TC
 
     def put_back(self, link: rtnetlink.Link, mode: str) -> None:
         """Bring an interface back to what `mode` said of it before."""
@@ -179,8 +210,7 @@ class Attacher:
             ingress = self._loopback if link.loopback else self._ingress
             ingress.replace(link.index, programs[ingress.program_name])
             self._egress.replace(link.index, programs[self._egress.program_name])
-            if self._pins.alive(f"xdp-{link.index}"):
-                self._pins.update(f"xdp-{link.index}", programs["xlvs_xdp"])
+            self._xdp.replace(link.index, programs["xlvs_xdp"])
 
     def attachments(self) -> list[Attachment]:
         """What packets of clients meet where, in order of interface."""
@@ -189,9 +219,9 @@ class Attacher:
             kind = "" if link.loopback else self._ingress.kind(link.index)
             if kind:
                 found.append(Attachment(link.name, kind, self._ingress.program(link.index)))
-            if self._pins.alive(f"xdp-{link.index}"):
-                program = self._pins.program(f"xdp-{link.index}")
-                found.append(Attachment(link.name, XDP_GENERIC, program))
+            mode = self._xdp.mode(link.index)
+            if mode:
+                found.append(Attachment(link.name, mode, self._xdp.program(link.index)))
         return found
 
     def loopback(self) -> Attachment | None:
@@ -211,39 +241,21 @@ class Attacher:
             )
         if any(other.kind == "vlan" and other.lower == link.index for other in self._links):
             raise UsageError(
-                f"cannot attach to {link.name} at XDP: generic XDP cannot tell the packets of "
+                f"cannot attach to {link.name} at XDP: XDP cannot tell the packets of "
                 "its VLAN devices from its own",
                 f"TC works: xlvs attach --mode tc {link.name}",
             )
 
     def _know(self, link: rtnetlink.Link) -> None:
-        """Tell XDP the interface's MAC: only frames sent to it are ours."""
+        """Tell XDP the interface's MAC, to which frames of ours are sent, and whether it has native XDP."""
         if link.index >= abi.INTERFACE_LIMIT or len(link.mac) != 6:
             return
-        record = abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=1)
+        known = abi.INTERFACE_KNOWN
+        if self._xdp.mode(link.index) == XDP:
+            known |= abi.INTERFACE_NATIVE
+        record = abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=known)
         interfaces = self._pins.open("interfaces")
         try:
             bpf.update(interfaces, link.index.to_bytes(4, sys.byteorder), bytes(record))
         finally:
             os.close(interfaces)
-
-    def _attach_xdp(self, link: rtnetlink.Link) -> None:
-        if self._pins.alive(f"xdp-{link.index}"):
-            return
-        program = self._pins.open("xlvs_xdp")
-        try:
-            attachment = bpf.create_link(program, link.index, bpf.XDP, bpf.XDP_FLAGS_SKB_MODE)
-        except OSError as error:
-            raise Unavailable(
-                f"cannot attach to {link.name} at XDP: {error.strerror}",
-                "Another XDP program is there; xlvs leaves it alone. See it: ip link show "
-                f"{link.name}. TC works beside it: xlvs attach --mode tc {link.name}"
-                if error.errno in (errno.EBUSY, errno.EEXIST)
-                else f"TC works without it: xlvs attach --mode tc {link.name}",
-            ) from error
-        finally:
-            os.close(program)
-        try:
-            bpf.pin(self._pins.path(f"xdp-{link.index}"), attachment)
-        finally:
-            os.close(attachment)

@@ -17,7 +17,7 @@ from xlvs import model
 from xlvs.datapath import runs, specimen
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
-from xlvs.datapath.reading import Reader
+from xlvs.datapath.reading import Reader, offset_of
 from xlvs.datapath.records import METHOD_NAMES, Slot, address, packed_key, padded, swap_port, ticks_now
 from xlvs.datapath.rehearsal import INGRESS, Rehearsal, busy
 from xlvs.datapath.scheduling import Scheduling
@@ -29,10 +29,10 @@ SENT, DROPPED, LEFT = "sent", "dropped", "left to the director"
 
 _TC_ACT_SHOT, _TC_ACT_REDIRECT = 2, 7
 _FLOW = Struct("=16s16sHHBBH")
+_FLOW_PLACE = offset_of(abi.Connection, "flow")
 _FIRST_PORT, _LAST_PORT = 40000, 49999
 _LINK_TO_FTP = 0x80000000
 """In ``link`` of a connection of FTP's data (bpf/abi.h)."""
-_WORD = (1 << 64) - 1
 
 NOT_OURS = "the VIP is not an address of the director, which leaves such packets to whom they belong"
 
@@ -184,39 +184,29 @@ def _place(maps: Maps, question: Question) -> tuple[int, Slot | None]:
 
 
 def find(maps: Maps, question: Question, client_port: int) -> Slot | None:
-    """The entry of a packet's flow, as ``conn_find()`` finds it (bpf/conn.h), if it has not expired."""
+    """The entry of a packet's flow (of its connection, where it is an answer), if it has not expired."""
     family = model.IPV4 if len(question.client) == 4 else model.IPV6
     flow = _FLOW.pack(
         padded(question.client), padded(question.virtual), swap_port(client_port), swap_port(question.port),
         question.protocol, family, 0,
     )  # fmt: skip
-    table, size = maps.connection_slots(), abi.SLOTS_PER_BUCKET * SLOT_BYTES
-    now = ticks_now()
-    for bucket in _buckets(flow, maps.limits):
-        for place in range(bucket * size, (bucket + 1) * size, SLOT_BYTES):
-            if table[place + 8 : place + 8 + _FLOW.size] == flow:
-                slot = Slot(table[place : place + SLOT_BYTES])
-                if slot.flags & abi.CONNECTION_REPLY:
-                    slot = _slot_at(maps, slot.link - 1)
-                if slot.seconds_left(now) is not None:
-                    return slot
+    table, now = maps.connection_slots(), ticks_now()
+    # Sought by its bytes through all of the table, which is quicker here than a hash is right.
+    place = table.find(flow)
+    while place >= 0:
+        start = place - _FLOW_PLACE
+        if start % SLOT_BYTES == 0:
+            slot = Slot(table[start : start + SLOT_BYTES])
+            if slot.flags & abi.CONNECTION_REPLY:
+                slot = _slot_at(maps, slot.link - 1)
+            if slot.seconds_left(now) is not None:
+                return slot
+        place = table.find(flow, place + 1)
     return None
 
 
 def _slot_at(maps: Maps, number: int) -> Slot:
     return Slot(maps.connection_slots()[number * SLOT_BYTES : (number + 1) * SLOT_BYTES])
-
-
-def _buckets(flow: bytes, limits: abi.Limits) -> list[int]:
-    """The buckets in which a flow may stand: ``flow_hash()`` and ``bucket_choice()`` of bpf/conn.h."""
-    value = int(limits.hash_seed)
-    for place in range(0, len(flow), 8):
-        value = (value ^ int.from_bytes(flow[place : place + 8], "little")) * 0x9E3779B97F4A7C15 & _WORD
-        value ^= value >> 32
-    value = value * 0xFF51AFD7ED558CCD & _WORD
-    value ^= value >> 32
-    step = value >> 32 | 1
-    return [(value + n * step) & (limits.buckets - 1) for n in range(abi.BUCKET_CHOICES)]
 
 
 class _Witness:

@@ -150,6 +150,10 @@ TUNNEL_NO_CHECKSUM = 0
 TUNNEL_CHECKSUM = 1
 TUNNEL_REMOTE_CHECKSUM = 2
 
+# enum interface_flag
+INTERFACE_KNOWN = 1
+INTERFACE_NATIVE = 2
+
 
 class Flow(LittleEndianStructure):
     """``struct flow``, 40 bytes."""

@@ -32,6 +32,7 @@ _MAP_UPDATE_BATCH = 26
 _MAP_DELETE_BATCH = 27
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
+_LINK_DETACH = 34
 
 # enum bpf_attach_type
 XDP = 37
@@ -40,6 +41,8 @@ TCX_EGRESS = 47
 
 XDP_FLAGS_SKB_MODE = 1 << 1
 """Generic XDP, run for an skb by the network stack."""
+XDP_FLAGS_DRV_MODE = 1 << 2
+"""Native XDP, run for a frame by the interface's driver."""
 
 BEFORE = 1 << 3
 """For `create_link` at TC: in front of the programs that are there (BPF_F_BEFORE); 0 is behind them."""
@@ -233,6 +236,11 @@ def update_link(link: int, program: int) -> None:
     Raises `OSError`: ENOLINK where its interface has gone.
     """
     _call(_LINK_UPDATE, Struct("=IIII").pack(link, program, 0, 0))
+
+
+def detach_link(link: int) -> None:
+    """Take an attachment off its interface at once; a pin alone goes some time after it is removed."""
+    _call(_LINK_DETACH, Struct("=I").pack(link))
 
 
 def _info(fd: int, size: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from struct import Struct
 
@@ -19,6 +20,8 @@ _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
+_IFLA_LINK_NETNSID, _IFLA_XDP, _IFLA_TARGET_NETNSID = 37, 43, 46
+_IFLA_XDP_ATTACHED = 2
 _IFLA_INFO_KIND = 1
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 
@@ -46,10 +49,15 @@ NO_ROUTE = 0
 class Link:
     """An interface: what attaching a program has to know of it.
 
-    ``lower`` is the index of the interface that a VLAN device is on.
+    ``lower`` is the index of the interface that a VLAN device is on, or of a veth's
+    peer; ``lower_namespace`` the number that this namespace has for that one's, -1
+    where it is this one.  ``xdp`` says whether any XDP program is there.
     """
 
-    __slots__ = ("ethernet", "index", "kind", "loopback", "lower", "mac", "master", "name", "up")
+    __slots__ = (
+        "ethernet", "index", "kind", "loopback", "lower", "lower_namespace", "mac", "master", "name", "up",
+        "xdp",
+    )  # fmt: skip
 
     def __init__(self, index: int, flags: int, hardware: int) -> None:
         self.index = index
@@ -59,6 +67,8 @@ class Link:
         self.name = ""
         self.mac = b""
         self.lower = 0
+        self.lower_namespace = -1
+        self.xdp = False
         self.master = 0
         self.kind = ""
 
@@ -123,27 +133,46 @@ def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
 
 def links() -> list[Link]:
     """Every interface of this network namespace, in order of index."""
-    found = []
-    for answer, payload in _ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0)):
-        if answer != _RTM_NEWLINK:
-            continue
-        _, hardware, index, flags, _ = _LINK.unpack_from(payload)
-        link = Link(index, flags, hardware)
-        for kind, value in _attributes(payload[_LINK.size :]):
-            if kind == _IFLA_IFNAME:
-                link.name = os.fsdecode(value.rstrip(b"\0"))
-            elif kind == _IFLA_ADDRESS:
-                link.mac = value
-            elif kind == _IFLA_LINK:
-                link.lower = int.from_bytes(value, "little")
-            elif kind == _IFLA_MASTER:
-                link.master = int.from_bytes(value, "little")
-            elif kind == _IFLA_LINKINFO:
-                for inner, text in _attributes(value):
-                    if inner == _IFLA_INFO_KIND:
-                        link.kind = text.rstrip(b"\0").decode()
-        found.append(link)
+    answers = _ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0))
+    found = [_link(payload) for answer, payload in answers if answer == _RTM_NEWLINK]
     return sorted(found, key=lambda link: link.index)
+
+
+def veth_peer(link: Link) -> Link | None:
+    """The other end of a veth, whose namespace may be another one; None where it is not to be seen."""
+    body = _LINK.pack(0, 0, link.lower, 0, 0)
+    if link.lower_namespace >= 0:
+        body += _attribute(_IFLA_TARGET_NETNSID, link.lower_namespace.to_bytes(4, sys.byteorder))
+    try:
+        for answer, payload in _ask(_RTM_GETLINK, 0, body):
+            if answer == _RTM_NEWLINK:
+                return _link(payload)
+    except OSError:
+        pass
+    return None
+
+
+def _link(payload: bytes) -> Link:
+    _, hardware, index, flags, _ = _LINK.unpack_from(payload)
+    link = Link(index, flags, hardware)
+    for kind, value in _attributes(payload[_LINK.size :]):
+        if kind == _IFLA_IFNAME:
+            link.name = os.fsdecode(value.rstrip(b"\0"))
+        elif kind == _IFLA_ADDRESS:
+            link.mac = value
+        elif kind == _IFLA_LINK:
+            link.lower = int.from_bytes(value, sys.byteorder)
+        elif kind == _IFLA_LINK_NETNSID:
+            link.lower_namespace = int.from_bytes(value, sys.byteorder, signed=True)
+        elif kind == _IFLA_MASTER:
+            link.master = int.from_bytes(value, sys.byteorder)
+        elif kind == _IFLA_XDP:
+            link.xdp = any(inner == _IFLA_XDP_ATTACHED and text[0] for inner, text in _attributes(value))
+        elif kind == _IFLA_LINKINFO:
+            for inner, text in _attributes(value):
+                if inner == _IFLA_INFO_KIND:
+                    link.kind = text.rstrip(b"\0").decode()
+    return link
 
 
 def has_clsact_filters(interface: int) -> bool:

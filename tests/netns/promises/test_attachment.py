@@ -137,12 +137,12 @@ def test_an_occupied_xdp_hook_is_left_alone(site: Site, foreign_xdp: Path, kind:
     before = director.state()
     for line in ("attach --mode xdp-generic", "attach --mode xdp-generic eth0"):
         said = director.xlvs(line, code=1)
-        assert "Another XDP program is there" in said
+        assert "another XDP program is there" in said
         assert "xlvs attach --mode tc eth0" in said
         assert director.state() == before
     site.plug_in("director", "eth1")
     said = director.xlvs("attach --mode xdp-generic")
-    assert "Another XDP program is there" in said, "one is refused, the other attached"
+    assert "another XDP program is there" in said, "one is refused, the other attached"
     assert XDP_GENERIC in director.hooks()["eth1"]
     assert "eth0" not in director.hooks()
     assert "xdp" in director.type("ip link show eth0")

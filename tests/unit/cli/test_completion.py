@@ -83,7 +83,7 @@ def complete(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         ("xlvs mark add --pro", ["--proto"]),
         ("xlvs mark add --proto t", ["tcp"]),
         ("xlvs mark add 5 --dst ", []),
-        ("xlvs attach --mode ", ["tc", "xdp-generic"]),
+        ("xlvs attach --mode ", ["auto", "tc", "xdp", "xdp-generic"]),
         ("xlvs attach l", ["lo"]),
         ("xlvs proc ip_vs_s", ["ip_vs_stats", "ip_vs_stats_percpu"]),
         ("xlvsadm --add", ["--add-server", "--add-service"]),
