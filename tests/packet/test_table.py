@@ -172,6 +172,23 @@ def test_adding_at_once_writes_what_adding_one_by_one_does(
     assert images[:2] == images[2:]
 
 
+def test_of_those_added_at_once_some_return_and_some_are_new(
+    make_director: Callable[[Capacity], Director],
+) -> None:
+    director = make_director(Capacity(64, services=8, destinations=32))
+    key = ServiceKey(2, UDP, VIP, 53)
+    before = [Destination(real_server(number), 53, weight=number) for number in (1, 2, 3)]
+    director.table.add_services([(Service(key, "rr"), before)])
+    director.table.delete_service(key)
+    director.another_command()
+    after = [Destination(real_server(number), 53, weight=10 * number) for number in (4, 5, 2)]
+    director.table.add_services([(Service(key, "rr"), after)])
+    listed = {
+        one.destination.address: one.destination.weight for one in director.table.service(key).destinations
+    }
+    assert listed == {real_server(number): 10 * number for number in (2, 4, 5)}
+
+
 def _image(director: Director) -> list[object]:
     """What the maps have of services and real servers, wherever their runs stand."""
     maps, image = director.maps, []

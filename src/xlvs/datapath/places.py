@@ -29,6 +29,7 @@ class Places:
         self._services: list[int] | None = None
         self._destinations: list[int] | None = None
         self._trash: dict[tuple[bytes, bytes, int], int] | None = None
+        self._returning: set[int] = set()  # out of the trash, and maybe not in use yet
 
     def run(self, size: int) -> int:
         """A place in the pool for a run of that many elements; raises `TableFull`."""
@@ -71,11 +72,11 @@ class Places:
         if self._destinations is None:
             top = self._maps.settings.destinations_top
             flags = self._maps.flags("destinations", abi.Destination, top)
-            remembered = set(self._remembered().values())
+            kept = self._returning.union(self._remembered().values())
             freed = [
                 index
                 for index, value in enumerate(flags)
-                if not value & abi.DESTINATION_AVAILABLE and index not in remembered
+                if not value & abi.DESTINATION_AVAILABLE and index not in kept
             ]
             unused = range(top, self._maps.limits.destinations)
             self._destinations = [*reversed(unused), *reversed(freed)]
@@ -98,10 +99,14 @@ class Places:
         ``owner`` is the packed key of its service.  It comes back with the
         connections that it still has (kernel: ``ip_vs_trash_get_dest``).
         """
-        return self._remembered().pop((owner, padded(address), port), None)
+        index = self._remembered().pop((owner, padded(address), port), None)
+        if index is not None:
+            self._returning.add(index)
+        return index
 
     def discard(self, index: int) -> None:
         """Take a destination out of use, and remember it while it has connections."""
+        self._returning.discard(index)
         record = self._maps.destination(index)
         record.removed = ticks_now()
         if not self._has_trash():
