@@ -105,35 +105,27 @@ static __always_inline __s32 passes_in_vain(const struct wrr_walk *walk)
 	return to_best < to_last ? to_best : to_last;
 }
 
-/* From the end of a pass to the beginning of another; 1 if it was in vain for good.  Global, so
- * that the verifier checks it once and not with all that each step may know. */
-__attribute__((noinline)) int begin_pass(struct wrr_walk *walk)
-{
-	if (!walk || walk->decrement <= 0)
-		return 1;
-	walk->position = 0;
-	walk->current -= passes_in_vain(walk) * walk->decrement;
-	walk->whole = 1;
-	walk->best = 0;
-	if (walk->current <= 0) {
-		walk->current = walk->highest;
-		if (walk->last_pass || walk->last == 0)
-			return 1;
-		walk->restarted = 1;
-	}
-	walk->last_pass = walk->current <= walk->decrement;
-	if (walk->last_pass && walk->restarted && walk->last != 0)
-		walk->stop = walk->last;
-	return 0;
-}
-
 static long wrr_step(__u32 i, void *data)
 {
 	struct wrr_walk *walk = data;
 	struct pick pick;
 
-	if (walk->position >= walk->count)
-		return begin_pass(walk) != 0;
+	if (walk->position >= walk->count) {
+		walk->position = 0;
+		walk->current -= passes_in_vain(walk) * walk->decrement;
+		walk->whole = 1;
+		walk->best = 0;
+		if (walk->current <= 0) {
+			walk->current = walk->highest;
+			if (walk->last_pass || walk->last == 0)
+				return 1;
+			walk->restarted = 1;
+		}
+		walk->last_pass = walk->current <= walk->decrement;
+		if (walk->last_pass && walk->restarted && walk->last != 0)
+			walk->stop = walk->last;
+		return 0;
+	}
 	walk->position++;
 	pick = pick_at(walk->start, walk->position);
 	if ((__s32)pick.weight >= walk->current) {
