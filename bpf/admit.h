@@ -221,8 +221,8 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		return found < 0 ? NO_ROOM : found;
 	}
 	if (found & SLOT_IS_REPLACED) {
-		release_template(new.replaced_link);
-		uncount(new.replaced_destination, new.replaces);
+		release_template(new.replaced.link);
+		uncount(new.replaced.destination, entrance->over);
 	}
 	found &= SLOT_MASK;
 	count_new(destination);

@@ -598,9 +598,13 @@ struct new_connection {
 	__be16 destination_port;
 	__u16 flags;
 	__u32 link;
-	__u32 replaced_destination; /* out: whose the replaced entry was, */
-	__u32 replaced_link;        /* and its link */
-	__u64 replaces; /* control word of an entry of this flow that is over, or 0 */
+	union {
+		__u64 replaces; /* in: control word of an entry of this flow that is over, or 0 */
+		struct {        /* out, where one was replaced: whose it was, and its link */
+			__u32 destination;
+			__u32 link;
+		} replaced;
+	};
 };
 
 static __always_inline void publish(struct connection_bucket *bucket, int slot,
@@ -634,8 +638,8 @@ static __always_inline int replace(struct connection_bucket *bucket, int slot,
 
 	if (!new->replaces || !swap_control(entry, new->replaces, claimed(new->replaces)))
 		return 0;
-	new->replaced_destination = entry->destination;
-	new->replaced_link = entry->link;
+	new->replaced.destination = entry->destination;
+	new->replaced.link = entry->link;
 	publish(bucket, slot, new, flags);
 	return 1;
 }

@@ -311,6 +311,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 	struct connection *controller = conn_at(slot), *entry;
 	struct destination *destination;
 	struct new_connection new = {};
+	__u64 over = 0;
 	__u32 now = ticks_now();
 	int found;
 
@@ -346,7 +347,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 		return 0;
 	}
 	if (entry)
-		new.replaces = load_control(entry);
+		new.replaces = over = load_control(entry);
 	if (!keep_alive(controller))
 		return -1;
 	found = conn_insert(&new);
@@ -355,8 +356,8 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 		return -1;
 	}
 	if (found & SLOT_IS_REPLACED) {
-		release_template(new.replaced_link);
-		uncount(new.replaced_destination, new.replaces);
+		release_template(new.replaced.link);
+		uncount(new.replaced.destination, over);
 	}
 	found &= SLOT_MASK;
 	count_new(destination);

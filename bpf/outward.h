@@ -81,16 +81,20 @@ static __always_inline void ask_service(struct packet *request, const struct pac
 
 /* The connection for a packet of a destination: the slot of its reply, ONE_PACKET and the
  * destination where it gets none, or NOT_A_SERVICE. */
-__attribute__((noinline)) int connect_outward(const struct packet *packet, __u32 index, int call)
+__attribute__((noinline)) int connect_outward(struct __sk_buff *skb, const struct packet *packet,
+					      __u32 index)
 {
 	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
 	struct entrance entrance = { .destination = index };
 	struct connection *template, *entry;
 	struct packet request = {};
 	struct service *service;
-	int found;
+	int found, call;
 
 	if (!packet || !destination)
+		return NOT_A_SERVICE;
+	call = read_call_id(skb, packet);
+	if (call == NO_CALL_ID)
 		return NOT_A_SERVICE;
 	entrance.service = destination->service;
 	service = bpf_map_lookup_elem(&services, &entrance.service);
@@ -140,10 +144,10 @@ static __always_inline int may_call(const struct destination *destination,
 	       service->flags & SERVICE_SIP && !service->key.fwmark && service->key.port;
 }
 
-/* A datagram that belongs to nothing: as connect_outward(), if a real server sent it; `reply`
- * is 1 + the slot of an entry that says which one, or 0. */
-__attribute__((noinline)) int call_out(struct __sk_buff *skb, const struct packet *packet,
-				       __u32 reply)
+/* The destination that sent a datagram which belongs to nothing, if it may begin a call by it; else
+ * NOT_A_SERVICE.  `reply` is 1 + the slot of an entry that says which one, or 0. */
+__attribute__((noinline)) int caller_of(struct __sk_buff *skb, const struct packet *packet,
+					__u32 reply)
 {
 	struct connection *entry = reply ? conn_at(reply - 1) : 0;
 	struct destination *destination;
@@ -159,8 +163,15 @@ __attribute__((noinline)) int call_out(struct __sk_buff *skb, const struct packe
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination || !may_call(destination, packet) || !leads_on(skb, packet))
 		return NOT_A_SERVICE;
-	found = read_call_id(skb, packet);
-	return found == NO_CALL_ID ? NOT_A_SERVICE : connect_outward(packet, index, found);
+	return index;
+}
+
+/* A datagram that belongs to nothing: as connect_outward(), if a real server sent it. */
+static __always_inline int call_out(struct __sk_buff *skb, const struct packet *packet, __u32 reply)
+{
+	int index = caller_of(skb, packet, reply);
+
+	return index < 0 ? NOT_A_SERVICE : connect_outward(skb, packet, index);
 }
 
 /* Send a datagram of a destination, which has no entry, on as its VIP's. */
