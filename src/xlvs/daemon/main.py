@@ -25,6 +25,7 @@ from xlvs.daemon.notify import Notifier
 from xlvs.daemon.service import CYCLE, Service
 from xlvs.daemon.state import Store
 from xlvs.daemon.status import status
+from xlvs.daemon.upkeep import Opener
 from xlvs.datapath import open_datapath
 from xlvs.datapath.interface import Datapath
 from xlvs.errors import Unavailable, XlvsError
@@ -48,16 +49,23 @@ DATA_FILES = {
 """What signals write, in the folder for temporary files; keepalived's numbers and names."""
 
 
+def open_ebpf(write: bool) -> contextlib.AbstractContextManager[Datapath]:
+    """Open xlvs's own data plane, which a change loads."""
+    return open_datapath(write=write, load=write)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to run.
 
     ``read`` reads the configuration; it raises `XlvsError` for one that cannot be run.
+    ``open_datapath`` opens the data plane whose table is kept.
     ``leave_services`` (-I) leaves the table as it is at the end.  ``pid_file`` is empty
     for none.
     """
 
     read: Callable[[], Configuration]
+    open_datapath: Opener = open_ebpf
     leave_services: bool = False
     pid_file: str = ""
 
@@ -121,10 +129,6 @@ def _raise_limits() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _open(write: bool) -> contextlib.AbstractContextManager[Datapath]:
-    return open_datapath(write=write, load=write)
-
-
 def _is_local(address: bytes) -> bool:
     from xlvs.kernel.rtnetlink import LOCAL_ROUTE, route_to
 
@@ -147,7 +151,7 @@ class _Process:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         configuration = self._options.read()
         notifier = Notifier()
-        self._service = service = Service(self._store, _open, notifier, _is_local)
+        self._service = service = Service(self._store, self._options.open_datapath, notifier, _is_local)
         control = Control(f"{self._store.folder}/control", service, lambda: status(service, self._started))
         if configuration.settings.startup_script is not None:
             await self._run_script(
