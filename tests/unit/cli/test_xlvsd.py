@@ -9,7 +9,7 @@ import pytest
 
 from xlvs.cli.xlvsd import main
 from xlvs.cli.xlvsd_options import OPTIONS, read_options, usage
-from xlvs.errors import UsageError
+from xlvs.errors import Unavailable, UsageError
 
 GOOD = """virtual_server 10.0.0.1 80 {
     lvs_sched rr
@@ -103,3 +103,17 @@ def test_the_help_has_every_option() -> None:
     for option in OPTIONS:
         assert f"--{option.long}" in text
     assert "examples:" in text
+
+
+def test_the_data_plane_is_chosen_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-n", "--datapath", "other"]) == 1
+    assert capsys.readouterr().err == "xlvsd: Unknown data plane 'other': ebpf or kernel\n"
+
+    def missing() -> None:
+        raise Unavailable("this kernel has no IPVS", "Load it: modprobe ip_vs")
+
+    monkeypatch.setattr("xlvs.datapath.kernel.load_kernel", missing)
+    assert main(["-n", "--datapath=kernel"]) == 2
+    assert capsys.readouterr().err == "xlvsd: this kernel has no IPVS\nLoad it: modprobe ip_vs\n"
