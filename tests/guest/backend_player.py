@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tests.guest.ipvsadm_transcript import format_answer
 from xlvs.cli import ipvsadm
+from xlvs.daemon import client
 from xlvs.datapath.kernel import KernelDatapath, load_kernel, open_kernel
 from xlvs.errors import TableError
 from xlvs.kernel.namespaces import CLONE_NEWNET
@@ -185,6 +186,7 @@ def xlvsd() -> Iterator[str]:
                 yield becomes(f"{RIP}:{PORT} Masq 7")
                 listening.close()
                 yield becomes("no real server")
+                yield status()
                 with socket.create_server((RIP, PORT)):
                     yield becomes(f"{RIP}:{PORT} Masq 7")
                     daemon.terminate()
@@ -193,6 +195,12 @@ def xlvsd() -> Iterator[str]:
                 daemon.kill()
                 log.seek(0)
                 sys.stderr.write(log.read())
+
+
+def status() -> str:
+    """What the daemon says of itself and of its real server."""
+    found = client.status()
+    return f"{found['datapath']}: up {found['virtual_servers'][0]['real_servers'][0]['up']}" if found else ""
 
 
 def becomes(wanted: str) -> str:

@@ -95,8 +95,8 @@ def test_kernel_ipvs_is_a_data_plane(guest: Guest) -> None:
         "80/wlc:3w3,1w9 82/rr:2w2",
         "NotSupported: kernel IPVS goes by the marks of netfilter, and has no rules of its own\n"
         "Mark packets there: nft add rule ... meta mark set MARK, or iptables -j MARK",
-        "NotSupported: kernel IPVS has no --idle-timeout: TCP 192.0.2.1:81 needs the eBPF data plane\n"
-        "Leave --idle-timeout out, or use xlvs without --datapath kernel",
+        "NotSupported: kernel IPVS has no idle_timeout: TCP 192.0.2.1:81 needs the eBPF data plane\n"
+        "Leave idle_timeout out, or run xlvsd without --datapath kernel",
         "InvalidOperation: the kernel does not take the timeouts 1073741824, 0, 0",
         "InvalidOperation: the kernel does not take '9' for drop_entry: Invalid argument\n"
         "What it has now: cat /proc/sys/net/ipv4/vs/drop_entry",
@@ -105,6 +105,7 @@ def test_kernel_ipvs_is_a_data_plane(guest: Guest) -> None:
         # xlvsd: the real server passes its check, fails, passes; then the daemon ends.
         f"{RIP}:{PORT} Masq 7",
         "no real server",
+        "kernel: up False",
         f"{RIP}:{PORT} Masq 7",
         "exit 0, no service",
         "IP Virtual Server version 1.2.1 (size=4096)",

@@ -16,7 +16,6 @@ from xlvs.cli.xlvsd_options import DEFAULT_FILE, CommandLine, read_options, usag
 from xlvs.errors import UsageError, XlvsError, shown
 
 if TYPE_CHECKING:
-    from xlvs.daemon.upkeep import Opener
     from xlvs.keepalived.configuration import Configuration
     from xlvs.keepalived.parse import Outcome
 
@@ -37,7 +36,6 @@ SIGNALS = {
 
 _FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
 _MOST_UMASK = 0o777
-_EBPF, _KERNEL = "ebpf", "kernel"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,7 +147,7 @@ def _read(line: CommandLine) -> Configuration:
 def _serve(line: CommandLine) -> int:
     from xlvs.daemon.main import Options, run
 
-    open_datapath = _opener(line)
+    datapath = _datapath(line)
     _start_log(line)
     # A reload reads it again, from a process that is elsewhere by then.
     line.values["use-file"] = os.path.abspath(line.values.get("use-file", DEFAULT_FILE))
@@ -160,7 +158,7 @@ def _serve(line: CommandLine) -> int:
         return 0
     options = Options(
         read=lambda: _read(line),
-        open_datapath=open_datapath,
+        datapath=datapath,
         leave_services=line.has("dont-release-ipvs"),
         pid_file=line.values.get("pid", ""),
     )
@@ -171,22 +169,18 @@ def _serve(line: CommandLine) -> int:
         raise
 
 
-def _opener(line: CommandLine) -> Opener:
-    """How to open the data plane that was asked for.  `Unavailable` where the kernel has none.
+def _datapath(line: CommandLine) -> str:
+    """The data plane that was asked for.  `Unavailable` where there is none: while a terminal is there."""
+    from xlvs.daemon.main import EBPF, KERNEL
 
-    That is found out while there is a terminal to say it to.
-    """
-    from xlvs.daemon.main import open_ebpf
+    name = line.values.get("datapath", EBPF)
+    if name not in (EBPF, KERNEL):
+        raise UsageError(f"Unknown data plane '{name}': {EBPF} or {KERNEL}")
+    if name == KERNEL:
+        from xlvs.datapath.kernel import load_kernel
 
-    name = line.values.get("datapath", _EBPF)
-    if name == _EBPF:
-        return open_ebpf
-    if name != _KERNEL:
-        raise UsageError(f"Unknown data plane '{name}': {_EBPF} or {_KERNEL}")
-    from xlvs.datapath.kernel import load_kernel, open_kernel
-
-    load_kernel()
-    return open_kernel
+        load_kernel()
+    return name
 
 
 def _start_log(line: CommandLine) -> None:

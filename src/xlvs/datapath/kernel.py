@@ -5,8 +5,7 @@ Netlink takes one change at a time.  What is to be whole or not at all (`add_ser
 `replace`) is undone where the kernel refuses a part of it; packets that come meanwhile
 see some of both.  What kernel IPVS does not have is refused before anything is changed.
 
-Not by a library: at 100 µs for each real server, that of pyroute2 would take four seconds
-to read a table that this reads in half of one, and keeping a table means reading it.
+Services are in the order of the kernel's hash, real servers newest first.
 """
 
 from __future__ import annotations

@@ -17,21 +17,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xlvs.datapath.rows import Table
 
-_ELSEWHERE = {
-    "idle_timeout": "--idle-timeout",
-    "reject_gone": "--reject-gone",
-    "rehome": "--rehome",
-}
-"""Fields of a service that only the eBPF data plane has, by what xlvsadm calls them."""
+_ELSEWHERE = ("idle_timeout", "reject_gone", "rehome")
+"""Fields of a service, and words of keepalived.conf, that only the eBPF data plane has."""
 
 
 def check_has(service: Service) -> None:
     """Raise `NotSupported` for what only the eBPF data plane has."""
-    for field, option in _ELSEWHERE.items():
-        if getattr(service, field):
+    for word in _ELSEWHERE:
+        if getattr(service, word):
             raise errors.NotSupported(
-                f"kernel IPVS has no {option}: {_name(service.key)} needs the eBPF data plane",
-                f"Leave {option} out, or use xlvs without --datapath kernel",
+                f"kernel IPVS has no {word}: {_name(service.key)} needs the eBPF data plane",
+                f"Leave {word} out, or run xlvsd without --datapath kernel",
             )
 
 

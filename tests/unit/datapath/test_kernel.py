@@ -387,8 +387,8 @@ def set_of(table: Datapath) -> set[tuple[Service, frozenset[Destination]]]:
         ),
         (
             lambda table: table.edit_service(Service(KEY, idle_timeout=5)),
-            "NotSupported: kernel IPVS has no --idle-timeout: TCP 192.0.2.1:80 needs the eBPF data plane\n"
-            "Leave --idle-timeout out, or use xlvs without --datapath kernel",
+            "NotSupported: kernel IPVS has no idle_timeout: TCP 192.0.2.1:80 needs the eBPF data plane\n"
+            "Leave idle_timeout out, or run xlvsd without --datapath kernel",
         ),
         (
             lambda table: table.set_mark_rules([model.MarkRule(1, model.Prefix(VIP, 32))]),
