@@ -51,6 +51,15 @@ virtual_server {VIP} 80 {{
         }}
     }}
 }}
+virtual_server {VIP} 81 {{
+    delay_loop 60
+    lb_algo rr
+    lb_kind NAT
+    protocol TCP
+    idle_timeout 30
+    real_server {RIP} {PORT} {{
+    }}
+}}
 """
 PATIENCE = 60.0
 LOOKS = 5
@@ -191,6 +200,7 @@ def xlvsd() -> Iterator[str]:
                     yield becomes(f"{RIP}:{PORT} Masq 7")
                     daemon.terminate()
                     yield f"exit {daemon.wait(PATIENCE)}, {table()}"
+                yield "\n".join(re.findall(r"The data plane.*", Path(folder, "log").read_text()))
             finally:
                 daemon.kill()
                 log.seek(0)

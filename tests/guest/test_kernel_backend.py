@@ -108,5 +108,7 @@ def test_kernel_ipvs_is_a_data_plane(guest: Guest) -> None:
         "kernel: up False",
         f"{RIP}:{PORT} Masq 7",
         "exit 0, no service",
+        "The data plane refuses a change of TCP 192.0.2.1:81: "
+        "kernel IPVS has no idle_timeout: TCP 192.0.2.1:81 needs the eBPF data plane",
         "IP Virtual Server version 1.2.1 (size=4096)",
     ], played.stderr  # fmt: skip

@@ -103,11 +103,16 @@ def _modprobe() -> str:
     try:
         with open("/proc/sys/kernel/modprobe", encoding="ascii") as file:
             program = file.read().strip() or "/sbin/modprobe"
+    except FileNotFoundError:
+        return "and this kernel loads no modules"
+    try:
         done = subprocess.run(
             [program, "ip_vs"], capture_output=True, text=True, timeout=_MODPROBE_SECONDS, check=False
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"modprobe: {error}"
+    except OSError as error:
+        return f"{program}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return f"{program} took longer than {_MODPROBE_SECONDS} seconds"
     return " ".join(done.stderr.split())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from xlvs.cli import daemon, status
 from xlvs.cli.xlvsd import main
 from xlvs.cli.xlvsd_options import OPTIONS, read_options, usage
 from xlvs.errors import Unavailable, UsageError
@@ -117,3 +118,11 @@ def test_the_data_plane_is_chosen_before_anything_runs(
     monkeypatch.setattr("xlvs.datapath.kernel.load_kernel", missing)
     assert main(["-n", "--datapath=kernel"]) == 2
     assert capsys.readouterr().err == "xlvsd: this kernel has no IPVS\nLoad it: modprobe ip_vs\n"
+
+
+def test_status_says_when_the_table_is_the_kernels() -> None:
+    daemon_says = {"datapath": "kernel", "pid": 7, "started": 0, "probes": 2, "virtual_servers": []}
+    report = {"xlvs": "1", "kernel": "6.1", "loaded": False, "daemon": daemon_says}
+    assert "kernel IPVS" in status._page(report)[1]
+    assert "xlvsadm -A" in status._page({**report, "daemon": None})[1]
+    assert daemon.page(daemon_says)[1].endswith("2 probes, on kernel IPVS")
