@@ -17,6 +17,7 @@ _HEADER = struct.Struct("=IHHII")
 _GENERIC = struct.Struct("=BBH")
 _ATTRIBUTE = struct.Struct("=HH")
 _ERROR = struct.Struct("=i")
+_FAMILY_ID = struct.Struct("=H")
 
 _NETLINK_GENERIC = 16
 _NLMSG_ERROR = 2
@@ -77,7 +78,7 @@ class Family:
             self._link.bind((0, 0))
             asked = attribute(_CTRL_ATTR_FAMILY_NAME, name.encode() + b"\0")
             answers = list(self._talk(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _NLM_F_ACK, asked))
-            self._id = int.from_bytes(answers[0][_CTRL_ATTR_FAMILY_ID], "little")
+            self._id = _FAMILY_ID.unpack(answers[0][_CTRL_ATTR_FAMILY_ID])[0]
         except BaseException:
             self._link.close()
             raise

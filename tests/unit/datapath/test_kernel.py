@@ -435,7 +435,7 @@ def test_generic_netlink_as_it_is_spoken() -> None:
         names = {found[2].rstrip(b"\0") for found in families.dump(3)}
         assert b"nlctrl" in names
         [alone] = families.ask(3, attribute(2, b"nlctrl\0"))
-        assert (alone[2], int.from_bytes(alone[1], "little")) == (b"nlctrl\0", 16)
+        assert (alone[2], struct.unpack("=H", alone[1])[0]) == (b"nlctrl\0", 16)
         with pytest.raises(FileNotFoundError):
             families.ask(3, attribute(2, b"nobody\0"))
     with pytest.raises(FileNotFoundError):
