@@ -177,7 +177,8 @@ def page(found: dict[str, Any]) -> list[str]:
     """What a daemon's status has, as lines for `xlvs status`."""
     lines = [
         "",
-        f"xlvsd: process {found['pid']}, since {_time(found['started'])}, {found['probes']} probes",
+        f"xlvsd: process {found['pid']}, since {_time(found['started'])}, {found['probes']} probes"
+        + (", on kernel IPVS" if found.get("datapath") == "kernel" else ""),
         "",
     ]
     for server in found["virtual_servers"]:

@@ -174,6 +174,8 @@ def _attachment(found: Attachment) -> dict[str, Any]:
 
 def _page(report: dict[str, Any]) -> list[str]:
     lines = [f"xlvs {report['xlvs']} on Linux {report['kernel']}"]
+    if not report["loaded"] and (report["daemon"] or {}).get("datapath") == "kernel":
+        return [*lines, "The packet path is not loaded here: xlvsd keeps the table of kernel IPVS."]
     if not report["loaded"]:
         return [*lines, "Nothing is loaded in this network namespace; the first xlvsadm -A does it."]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(report["loaded_at"]))

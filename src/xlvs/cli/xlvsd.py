@@ -147,6 +147,7 @@ def _read(line: CommandLine) -> Configuration:
 def _serve(line: CommandLine) -> int:
     from xlvs.daemon.main import Options, run
 
+    datapath = _datapath(line)
     _start_log(line)
     # A reload reads it again, from a process that is elsewhere by then.
     line.values["use-file"] = os.path.abspath(line.values.get("use-file", DEFAULT_FILE))
@@ -157,6 +158,7 @@ def _serve(line: CommandLine) -> int:
         return 0
     options = Options(
         read=lambda: _read(line),
+        datapath=datapath,
         leave_services=line.has("dont-release-ipvs"),
         pid_file=line.values.get("pid", ""),
     )
@@ -165,6 +167,20 @@ def _serve(line: CommandLine) -> int:
     except XlvsError as error:
         _log.error("%s", str(error).replace("\n", " "))
         raise
+
+
+def _datapath(line: CommandLine) -> str:
+    """The data plane that was asked for.  `Unavailable` where there is none: while a terminal is there."""
+    from xlvs.daemon.main import EBPF, KERNEL
+
+    name = line.values.get("datapath", EBPF)
+    if name not in (EBPF, KERNEL):
+        raise UsageError(f"Unknown data plane '{name}': {EBPF} or {KERNEL}")
+    if name == KERNEL:
+        from xlvs.datapath.kernel import load_kernel
+
+        load_kernel()
+    return name
 
 
 def _start_log(line: CommandLine) -> None:

@@ -56,6 +56,13 @@ OPTIONS = (
     Option("e", "all-config", "Each include must find what it names"),
     Option("p", "pid", "Write the process's number there", Argument.REQUIRED, "FILE"),
     Option("u", "umask", "The mask for files that are written", Argument.REQUIRED, "MASK"),
+    Option(
+        "",
+        "datapath",
+        "Keep the table of xlvs's packet path (the default), or that of kernel IPVS",
+        Argument.REQUIRED,
+        "ebpf|kernel",
+    ),
     Option("C", "check", "Health checks and the table only: all that xlvsd does"),
     Option("m", "core-dump", "Allow a core dump"),
     Option(
@@ -221,6 +228,7 @@ def usage() -> str:
         "  xlvsd -t                      test the configuration; 0: good, 5: faulty, 4: unusable",
         "  xlvsd -t -f new.conf          test another one",
         "  xlvsd -n -l                   run in the foreground, log to standard error",
+        "  xlvsd -n -l --datapath kernel the same, with kernel IPVS",
         "  kill -HUP $(pidof xlvsd)      reload",
     ]
     return "\n".join(lines) + "\n"

@@ -25,8 +25,8 @@ from xlvs.daemon.notify import Notifier
 from xlvs.daemon.service import CYCLE, Service
 from xlvs.daemon.state import Store
 from xlvs.daemon.status import status
+from xlvs.daemon.upkeep import Opener
 from xlvs.datapath import open_datapath
-from xlvs.datapath.interface import Datapath
 from xlvs.errors import Unavailable, XlvsError
 from xlvs.keepalived.configuration import Configuration
 
@@ -37,6 +37,9 @@ _STUCK = 60.0
 _FILES = 65536
 """Open files to ask for: each check under way is one."""
 _END_SCRIPTS = 5.0
+
+EBPF, KERNEL = "ebpf", "kernel"
+"""The data planes: xlvs's own, which a change loads, and kernel IPVS."""
 
 STATS_CLEAR = signal.SIGRTMAX - 1
 DATA_FILES = {
@@ -53,11 +56,13 @@ class Options:
     """How to run.
 
     ``read`` reads the configuration; it raises `XlvsError` for one that cannot be run.
+    ``datapath`` says whose table is kept: `EBPF` or `KERNEL`.
     ``leave_services`` (-I) leaves the table as it is at the end.  ``pid_file`` is empty
     for none.
     """
 
     read: Callable[[], Configuration]
+    datapath: str = EBPF
     leave_services: bool = False
     pid_file: str = ""
 
@@ -121,8 +126,18 @@ def _raise_limits() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _open(write: bool) -> contextlib.AbstractContextManager[Datapath]:
-    return open_datapath(write=write, load=write)
+def _opener(datapath: str) -> Opener:
+    """How to open a data plane of that name."""
+    if datapath == EBPF:
+        return lambda write: open_datapath(write=write, load=write)
+    from xlvs.datapath.kernel import open_kernel
+    from xlvs.kernel.bpffs import namespace_folder
+
+    if namespace_folder() is not None:
+        _log.warning(
+            "The packet path of xlvs is loaded here, and takes packets before kernel IPVS does: xlvs detach"
+        )
+    return open_kernel
 
 
 def _is_local(address: bytes) -> bool:
@@ -147,8 +162,8 @@ class _Process:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         configuration = self._options.read()
         notifier = Notifier()
-        self._service = service = Service(self._store, _open, notifier, _is_local)
-        control = Control(f"{self._store.folder}/control", service, lambda: status(service, self._started))
+        self._service = service = Service(self._store, _opener(self._options.datapath), notifier, _is_local)
+        control = Control(f"{self._store.folder}/control", service, self._status)
         if configuration.settings.startup_script is not None:
             await self._run_script(
                 configuration.settings.startup_script, configuration.settings.startup_script_timeout
@@ -173,6 +188,9 @@ class _Process:
                 await self._run_script(settings.shutdown_script, settings.shutdown_script_timeout)
             await notifier.close(_END_SCRIPTS)
         return 0
+
+    def _status(self) -> dict[str, Any]:
+        return status(self._service, self._started, self._options.datapath)
 
     async def _serve(self) -> None:
         while True:
@@ -206,7 +224,7 @@ class _Process:
         """Write what is known to the file of that signal, as JSON."""
         folder = self._service.keeper.configuration.settings.tmp_config_directory or tempfile.gettempdir()
         path = os.path.join(folder, DATA_FILES[number])
-        content = json.dumps(status(self._service, self._started), indent=2)
+        content = json.dumps(self._status(), indent=2)
         try:
             # Not through a link that somebody has put there.
             with contextlib.suppress(FileNotFoundError):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from xlvs.daemon.desired import Wanted
 from xlvs.daemon.health import RealServerKey
+from xlvs.datapath.comparing import destination_of, is_same
 from xlvs.datapath.interface import Datapath
 from xlvs.errors import TableError
-from xlvs.model import LOCAL, TUNNEL, Destination, Service, ServiceKey, Tunnel
+from xlvs.model import Destination, Service, ServiceKey
 
 if TYPE_CHECKING:
     from xlvs.datapath.rows import DestinationRow, ServiceRow
@@ -82,20 +83,6 @@ def differences(have: Present, wanted: Wanted, owned: Iterable[ServiceKey] = ())
             ]
     last += [Change(key, None, have[key][0], None) for key in owned if key not in wanted and key in have]
     return first + last
-
-
-def is_same(row: DestinationRow, wanted: Destination) -> bool:
-    """Whether a real server is what it should be; one on the director itself is ``local`` by any method."""
-    if row[3] != wanted.weight or (row[2] != wanted.method and row[2] != LOCAL):
-        return False
-    if row[7] != wanted.upper_threshold or row[8] != wanted.lower_threshold:
-        return False
-    return row[2] != TUNNEL or (row[9] or Tunnel()) == (wanted.tunnel or Tunnel())
-
-
-def destination_of(row: DestinationRow) -> Destination:
-    """A row as a value of the model."""
-    return Destination(row[0], row[1], row[2], row[3], row[7], row[8], row[9])
 
 
 def apply(datapath: Datapath, changes: list[Change], have: Present) -> list[Refusal]:

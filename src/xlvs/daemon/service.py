@@ -16,7 +16,7 @@ from xlvs.checkers.schedule import Probe, Question, Scheduler, probe_key, questi
 from xlvs.checkers.verdict import Verdict
 from xlvs.checkers.way import Way
 from xlvs.daemon import upkeep
-from xlvs.daemon.describe import change_text
+from xlvs.daemon.describe import change_text, place_name, service_name
 from xlvs.daemon.health import DOWN, QUORUM_LOST, UP, Event, ServerKey
 from xlvs.daemon.keeper import Keeper
 from xlvs.daemon.notify import Notifier
@@ -359,8 +359,13 @@ class Service:
             self.report("hand edit", change=text, then=fate)
         if kept:
             self._store.write_decisions(self.keeper.overrides)
+        missing = {
+            one.change.key for one in report.refused if one.change.place is None and one.change.have is None
+        }
         for refusal in report.refused:
-            self._say_refused(refusal)
+            # That a service which was refused takes no real servers goes without saying.
+            if refusal.change.place is None or refusal.change.key not in missing:
+                self._say_refused(refusal)
         if not report.refused:
             self._said.clear()  # whatever comes is news again
         overrides = self.keeper.overrides
@@ -377,8 +382,9 @@ class Service:
         return QUICK_CYCLE if slow or draining or self._unsaved else CYCLE
 
     def _say_refused(self, refusal: Refusal) -> None:
-        want = refusal.change.want if refusal.change.want is not None else refusal.change.have
-        self._say_once(f"The data plane refuses {want}: {refusal.error}")
+        key, place = refusal.change.key, refusal.change.place
+        name = service_name(key) if place is None else f"{place_name(place)} of {service_name(key)}"
+        self._say_once(f"The data plane refuses a change of {name}: {refusal.error}")
 
     def _save(self) -> None:
         try:

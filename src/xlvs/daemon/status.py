@@ -14,11 +14,12 @@ from xlvs.keepalived.checks import Checker
 from xlvs.keepalived.configuration import RealServer, VirtualServer
 
 
-def status(service: Service, started: float) -> dict[str, Any]:
+def status(service: Service, started: float, datapath: str) -> dict[str, Any]:
     """Everything as values for JSON; times are seconds since the epoch."""
     return {
         "pid": os.getpid(),
         "started": started,
+        "datapath": datapath,
         "configuration": list(service.keeper.configuration.files),
         "seconds_since_round": round(time.monotonic() - service.last_round, 1),
         "probes": len(service.scheduler.probes),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from xlvs.cli import daemon, status
 from xlvs.cli.xlvsd import main
 from xlvs.cli.xlvsd_options import OPTIONS, read_options, usage
-from xlvs.errors import UsageError
+from xlvs.errors import Unavailable, UsageError
 
 GOOD = """virtual_server 10.0.0.1 80 {
     lvs_sched rr
@@ -103,3 +104,25 @@ def test_the_help_has_every_option() -> None:
     for option in OPTIONS:
         assert f"--{option.long}" in text
     assert "examples:" in text
+
+
+def test_the_data_plane_is_chosen_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-n", "--datapath", "other"]) == 1
+    assert capsys.readouterr().err == "xlvsd: Unknown data plane 'other': ebpf or kernel\n"
+
+    def missing() -> None:
+        raise Unavailable("this kernel has no IPVS", "Load it: modprobe ip_vs")
+
+    monkeypatch.setattr("xlvs.datapath.kernel.load_kernel", missing)
+    assert main(["-n", "--datapath=kernel"]) == 2
+    assert capsys.readouterr().err == "xlvsd: this kernel has no IPVS\nLoad it: modprobe ip_vs\n"
+
+
+def test_status_says_when_the_table_is_the_kernels() -> None:
+    daemon_says = {"datapath": "kernel", "pid": 7, "started": 0, "probes": 2, "virtual_servers": []}
+    report = {"xlvs": "1", "kernel": "6.1", "loaded": False, "daemon": daemon_says}
+    assert "kernel IPVS" in status._page(report)[1]
+    assert "xlvsadm -A" in status._page({**report, "daemon": None})[1]
+    assert daemon.page(daemon_says)[1].endswith("2 probes, on kernel IPVS")
