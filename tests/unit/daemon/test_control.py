@@ -35,7 +35,7 @@ def with_daemon(folder: Path, story: Callable[[Ask, Service, MemoryDatapath], Aw
 
     async def run() -> None:
         service = Service(Store(str(folder)), opened, Notifier())
-        control = Control(f"{folder}/control", service, lambda: status(service, 1.0))
+        control = Control(f"{folder}/control", service, lambda: status(service, 1.0, "ebpf"))
         await control.open()
         assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o600
         unchecked = [real_server(number, checked=False) for number in (1, 2)]
