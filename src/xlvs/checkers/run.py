@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from xlvs.checkers import dns, file, http, misc, ping, smtp, tcp, udp
 from xlvs.checkers.result import Result
@@ -14,12 +15,16 @@ from xlvs.checkers.way import Way, way
 from xlvs.keepalived import checks
 from xlvs.keepalived.configuration import TlsClient
 
+if TYPE_CHECKING:
+    from xlvs.bfd.sessions import Sessions
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What checks need besides their own configuration: the client's certificate for TLS."""
+    """What checks need besides their own configuration: the client's certificate for TLS, BFD's sessions."""
 
     tls: TlsClient = field(default_factory=TlsClient)
+    bfd: Sessions | None = None
 
 
 def start(
@@ -91,7 +96,9 @@ async def check(checker: checks.Checker, surroundings: Surroundings) -> Result:
             finally:
                 end()
         case checks.BfdCheck():
-            return Result(False, "BFD sessions are not kept by xlvsd")
+            from xlvs.checkers import bfd
+
+            return await bfd.check(checker, surroundings.bfd)
 
 
 def _cancel(task: asyncio.Task[Result]) -> None:

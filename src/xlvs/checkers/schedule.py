@@ -140,6 +140,13 @@ class Scheduler:
                 probe.paused = False
                 self._plan(probe, 0.0)
 
+    def ask_again(self, concerned: Callable[[checks.Checker], bool]) -> None:
+        """Something is new: ask at once what waits for its turn and is ``concerned``."""
+        for probe in self.probes.values():
+            if probe.timer is not None and concerned(probe.checker):
+                probe.timer.cancel()
+                self._plan(probe, 0.0)
+
     def stop(self) -> None:
         """End all probes."""
         for probe in self.probes.values():

@@ -160,6 +160,7 @@ def _serve(line: CommandLine) -> int:
         read=lambda: _read(line),
         datapath=datapath,
         leave_services=line.has("dont-release-ipvs"),
+        bfd=not line.has("no_bfd"),
         pid_file=line.values.get("pid", ""),
     )
     try:

@@ -84,7 +84,7 @@ OPTIONS = (
         refusal="start it there: ip netns exec NAME xlvsd",
     ),
     Option("T", "genhash", "Print a page's digest", refusal="use: curl -s URL | md5sum"),
-    Option("B", "no_bfd", "No BFD", remark="xlvsd keeps no BFD sessions"),
+    Option("B", "no_bfd", "Keep no BFD sessions: each BFD_CHECK fails"),
     Option("", "all", "Run all processes", remark=_ONE_PROCESS),
     Option("R", "dont-respawn", "Do not restart processes", remark=f"{_ONE_PROCESS}; systemd restarts it"),
     Option("d", "dump-conf", "Dump the configuration", remark="send SIGUSR1 for what it has"),

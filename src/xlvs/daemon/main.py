@@ -58,13 +58,14 @@ class Options:
     ``read`` reads the configuration; it raises `XlvsError` for one that cannot be run.
     ``datapath`` says whose table is kept: `EBPF` or `KERNEL`.
     ``leave_services`` (-I) leaves the table as it is at the end.  ``pid_file`` is empty
-    for none.
+    for none.  Without ``bfd`` (-B) no BFD session is kept.
     """
 
     read: Callable[[], Configuration]
     datapath: str = EBPF
     leave_services: bool = False
     pid_file: str = ""
+    bfd: bool = True
 
 
 def run(options: Options) -> int:
@@ -162,7 +163,9 @@ class _Process:
             loop.add_signal_handler(number, self._signals.put_nowait, number)
         configuration = self._options.read()
         notifier = Notifier()
-        self._service = service = Service(self._store, _opener(self._options.datapath), notifier, _is_local)
+        self._service = service = Service(
+            self._store, _opener(self._options.datapath), notifier, _is_local, bfd=self._options.bfd
+        )
         control = Control(f"{self._store.folder}/control", service, self._status)
         if configuration.settings.startup_script is not None:
             await self._run_script(

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from xlvs.bfd.sessions import Sessions
 from xlvs.checkers.result import Result
 from xlvs.checkers.run import Surroundings
 from xlvs.checkers.schedule import Probe, Question, Scheduler, probe_key, question
@@ -25,7 +26,7 @@ from xlvs.daemon.reconcile import Present, Refusal, differences, present
 from xlvs.daemon.state import Store
 from xlvs.daemon.via_vip import ViaVip, is_via_vip, target_of
 from xlvs.errors import XlvsError
-from xlvs.keepalived.checks import Checker
+from xlvs.keepalived.checks import BfdCheck, Checker
 from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
 from xlvs.keepalived.settings import FlushOnStop
 from xlvs.model import ServiceKey, Timeouts
@@ -58,6 +59,8 @@ class Service:
         open_datapath: upkeep.Opener,
         notifier: Notifier,
         is_local: Callable[[bytes], bool] = lambda _: True,
+        *,
+        bfd: bool = True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._store = store
@@ -66,6 +69,7 @@ class Service:
         self._is_local = is_local
         saved, owned = store.read_health()
         self._via_vip = ViaVip()
+        self._bfd = Sessions(self._loop, self._bfd_changed) if bfd else None
         self.scheduler = Scheduler(self._loop, self._told, time.time, way_of=self._way_of)
         self.keeper = Keeper(self._verdict_of, store.read_decisions(), saved, owned)
         self._users: dict[Question, list[tuple[VirtualServer, RealServer]]] = {}
@@ -106,9 +110,10 @@ class Service:
                         asked = self.question_of(server, real_server, checker)
                         self._users.setdefault(asked, []).append((server, real_server))
             self._prepare_via_vip()
+            self._prepare_bfd(configuration)
             self.scheduler.configure(
                 self._users,
-                Surroundings(configuration.tls),
+                Surroundings(configuration.tls, self._bfd),
                 lambda asked: self.keeper.believed(asked.checker, self._users[asked]),
             )
             self._notifier.configure(configuration)
@@ -121,6 +126,8 @@ class Service:
         """End all checks, and remove the services unless they are to be left."""
         self.scheduler.stop()
         self._via_vip.close()
+        if self._bfd is not None:
+            self._bfd.stop()
         if self._settling is not None:
             self._settling.cancel()
             self._settling = None
@@ -194,6 +201,15 @@ class Service:
             self._via_vip.prepare()
         except (XlvsError, OSError) as error:
             self._say_once(f"Checks via vip fail: {error}")
+
+    def _prepare_bfd(self, configuration: Configuration) -> None:
+        """Keep the BFD sessions that checks ask for; the others are VRRP's."""
+        names = {asked.checker.name for asked in self._users if isinstance(asked.checker, BfdCheck)}
+        if self._bfd is not None:
+            self._bfd.configure(one for one in configuration.bfd_instances if one.name in names)
+
+    def _bfd_changed(self, name: str) -> None:
+        self.scheduler.ask_again(lambda checker: isinstance(checker, BfdCheck) and checker.name == name)
 
     def _told(self, probe: Probe, result: Result, changed: bool) -> None:
         """A check has a result: the path of thousands a second, unless something has changed."""

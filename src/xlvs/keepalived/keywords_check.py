@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xlvs.keepalived.addresses import format_address, is_link_local, read_address
 from xlvs.keepalived.checks import (
     DNS_TYPES,
@@ -540,7 +542,8 @@ class BfdDraft(CheckerDraft):
         self.name = ""
 
     def finish(self, schedule: Schedule, _connection: Connection) -> Checker:
-        return BfdCheck(schedule, self.name, position=self.position)
+        # A session that goes down has waited long enough: keepalived tries nothing again either.
+        return BfdCheck(replace(schedule, retry=0), self.name, position=self.position)
 
 
 def _bfd_name(checker: BfdDraft, at: Cursor) -> None:

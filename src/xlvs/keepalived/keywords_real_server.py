@@ -285,5 +285,4 @@ for _name, _open, _block, _meaning in (
     ("BFD_CHECK", BfdDraft, BFD, "A BFD session is up."),
     ("GRPC_CHECK", GrpcDraft, GRPC, "gRPC's health service answers SERVING. xlvs's own."),
 ):
-    _remark = "xlvsd keeps no BFD sessions, so the real server counts as failed" if _block is BFD else ""
-    REAL_SERVER.add(_name, _open, "", _meaning, block=_block, remark=_remark)
+    REAL_SERVER.add(_name, _open, "", _meaning, block=_block)

@@ -479,7 +479,9 @@ BFD_INSTANCE.add("multiplier", _bfd_multiplier, "N", "Missed messages before it 
 BFD_INSTANCE.add("passive", _bfd_passive, "", "Wait for the other end to begin.")
 BFD_INSTANCE.add("ttl", _bfd_ttl, "N", "Default 255 (IPv4), 64 (IPv6).", aliases=("hoplimit",))
 BFD_INSTANCE.add("max_hops", _bfd_max_hops, "N", "How far the other end may be; -1: any; default 0.")
-BFD_INSTANCE.add("weight", _bfd_weight, "N [reverse]", "For VRRP.")
+BFD_INSTANCE.add(
+    "weight", _bfd_weight, "N [reverse]", "For VRRP.", remark="it is for VRRP; BFD_CHECK knows no weight"
+)
 BFD_INSTANCE.add("vrrp", _bfd_audience("vrrp"), "", "Only VRRP hears of it.")
 BFD_INSTANCE.add("checker", _bfd_audience("checker"), "", "Only checkers hear of it.")
 
