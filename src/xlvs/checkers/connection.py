@@ -37,8 +37,6 @@ def prepare(connection: Connection, kind: int, protocol: int = 0) -> socket.sock
     """A non-blocking socket of ``kind`` (``SOCK_STREAM``…), bound as asked for; raises `OSError`."""
     address = connection.address
     family = IPV4 if len(address) == 4 else IPV6
-    if connection.via_vip:
-        raise OSError("via vip is for checks by TCP")
     made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
     try:
         if connection.fwmark:

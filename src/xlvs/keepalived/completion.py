@@ -35,6 +35,7 @@ from xlvs.model import (
     IPV4,
     IPV6,
     MASQUERADE,
+    TCP,
     TUNNEL,
     UDP,
     Destination,
@@ -423,6 +424,8 @@ class Completion:
         if schedule is None:
             schedule = self._schedules[fields] = Schedule(*fields)  # type: ignore[arg-type]
         connection = checker.connection
+        if connection.via_vip:
+            self._note_way(server, one, checker)
         timeout = connection.timeout
         if timeout is None:
             timeout = server.connect_timeout if one.connect_timeout is None else one.connect_timeout
@@ -439,6 +442,18 @@ class Completion:
                 connection.via_vip,
             ),
         )
+
+    def _note_way(self, server: VirtualServerDraft, one: RealServerDraft, checker: CheckerDraft) -> None:
+        """A check through a VIP that has none, or none by TCP, can only fail: say so beforehand."""
+        if server.fwmark:
+            wrong = "a virtual server by fwmark has no virtual address"
+        elif server.protocol != TCP:
+            wrong = "the virtual server is not one of TCP"
+        elif server.address and len(server.address) != len(one.address):
+            wrong = "the real server is not of the virtual address's family"
+        else:
+            return
+        self._note(checker.position, f"'via vip': {wrong}, so the check fails: remove 'via vip'")
 
 
 def _first(*values: float | None) -> float | None:

@@ -117,6 +117,13 @@ def _via(checker: CheckerDraft, at: Cursor) -> None:
         checker.connection.via_vip = True
 
 
+def _no_via(_checker: CheckerDraft, at: Cursor) -> None:
+    at.report(
+        "'via vip' is for checks by TCP - ignoring, the real server's own address is checked:"
+        " remove it, or add a TCP_CHECK with 'via vip'"
+    )
+
+
 # What every checker has.
 
 
@@ -168,8 +175,11 @@ def _log_all_failures(checker: CheckerDraft, at: Cursor) -> None:
         checker.log_all_failures = value
 
 
-def add_common(section: Section, *, connects: bool = True) -> None:
-    """Enter what every checker has, and with ``connects`` what those have that connect."""
+def add_common(section: Section, *, connects: bool = True, by_tcp: bool = True) -> None:
+    """Enter what every checker has, and with ``connects`` what those have that connect.
+
+    Only checks ``by_tcp`` can go through the VIP.
+    """
     if connects:
         section.add("connect_ip", _connect_ip, "ADDRESS", "Connect there, not to the real server.")
         section.add("connect_port", _connect_port, "PORT", "Connect to that port.")
@@ -178,10 +188,13 @@ def add_common(section: Section, *, connects: bool = True) -> None:
         section.add("bind_if", _bind_if, "INTERFACE", "Connect through that interface.")
         section.add("connect_timeout", _connect_timeout, "SECONDS", "How long to wait; default 5.")
         section.add("fwmark", _fwmark, "MARK", "The socket's firewall mark.")
-        section.add(
-            "via", _via, "vip",
-            "Check through the virtual server's own forwarding, at the virtual address. xlvs's own.",
-        )  # fmt: skip
+        if by_tcp:
+            meaning = (
+                "Check through the virtual server's own forwarding, at the virtual address. xlvs's own."
+            )
+        else:
+            meaning = "An error: only checks by TCP go through the VIP."
+        section.add("via", _via if by_tcp else _no_via, "vip", meaning)
     section.add("retry", _retry, "COUNT", "How many more tries before it counts as failed.")
     section.add("delay_before_retry", _delay_before_retry, "SECONDS", "Time before each of those tries.")
     section.add("warmup", _warmup, "SECONDS", "The first check comes within this time.")
@@ -624,7 +637,7 @@ TCP = Section("TCP_CHECK", end_of_connecting)
 add_common(TCP)
 
 PING = Section("PING_CHECK", end_of_connecting)
-add_common(PING)
+add_common(PING, by_tcp=False)
 
 MISC = Section("MISC_CHECK", _end_of_misc)
 add_common(MISC, connects=False)
@@ -641,12 +654,12 @@ add_common(SMTP_HOST)
 SMTP.add("host", _host, "", "Another address to check; use another SMTP_CHECK instead.", block=SMTP_HOST)
 
 DNS = Section("DNS_CHECK", end_of_connecting)
-add_common(DNS)
+add_common(DNS, by_tcp=False)
 DNS.add("type", _dns_type, "TYPE", f"{', '.join(DNS_TYPES)}; default SOA.")
 DNS.add("name", _dns_name, "NAME", "What to ask for; default: the root.")
 
 UDP = Section("UDP_CHECK", _end_of_udp)
-add_common(UDP)
+add_common(UDP, by_tcp=False)
 UDP.add("payload", _payload, "HEX", "What to send.")
 UDP.add("require_reply", _require_reply, "[HEX]", "A reply must come, and begin with this; x is any digit.")
 UDP.add("min_reply_length", _min_reply_length, "BYTES", "A reply's least length; default 0.")

@@ -481,25 +481,64 @@ def _other_rows() -> list[Row]:
     ]
 
 
+_NO_RELOAD_TIME = "xlvsd reloads when it is told to: systemctl reload xlvsd"
+_NO_NETLINK = "xlvsd needs no such socket: leave it out"
+_FOR_VRRP = "it is for VRRP, which xlvsd does not run: see `keepalived -P`"
+_WITHOUT_EFFECT = {
+    "lvs_sync_daemon": "connections are not synchronized: leave it out",
+    "lvs_netlink_cmd_rcv_bufs": _NO_NETLINK,
+    "lvs_netlink_cmd_rcv_bufs_force": _NO_NETLINK,
+    "lvs_netlink_monitor_rcv_bufs": _NO_NETLINK,
+    "lvs_netlink_monitor_rcv_bufs_force": _NO_NETLINK,
+    "process_monitor_rcv_bufs": _FOR_VRRP,
+    "process_monitor_rcv_bufs_force": _FOR_VRRP,
+    "vrrp_notify_fifo": _FOR_VRRP,
+    "vrrp_notify_fifo_script": _FOR_VRRP,
+    "smtp_alert_vrrp": _FOR_VRRP,
+    "no_email_faults": _FOR_VRRP,
+    "nftables": _FOR_VRRP,
+    "nftables_priority": _FOR_VRRP,
+    "nftables_ifindex": _FOR_VRRP,
+    "nftables_counters": _FOR_VRRP,
+    "reload_check_config": "xlvsd always does: a configuration that cannot be run changes nothing",
+    "reload_time_file": _NO_RELOAD_TIME,
+    "reload_repeat": _NO_RELOAD_TIME,
+    "reload_file": "no file says so: wait for `systemctl reload xlvsd`, or see `xlvs events`",
+    "config_save_dir": "nothing is saved there: leave it out",
+    "data_use_instance": "the files of SIGUSR1 and SIGUSR2 have no instance's name",
+}
+"""What is read, and changes nothing here: what to do instead."""
+
 GLOBAL_DEFS = Section("global_defs")
 for _rows in (_mail_rows, _script_rows, _lvs_rows, _vrrp_rows, _process_rows, _other_rows):
     for _name, _action, _arguments, _meaning, _remark in _rows():
-        GLOBAL_DEFS.add(_name, _action, _arguments, _meaning, remark=_remark)
+        _why = _remark or _WITHOUT_EFFECT.get(_name, "") or (_FOR_VRRP if _rows is _vrrp_rows else "")
+        GLOBAL_DEFS.add(_name, _action, _arguments, _meaning, remark=_why)
 
 
 def add_global_roots(root: Section) -> None:
     """Enter global_defs and what else is read before everything else."""
-    root.add("linkbeat_use_polling", flag("vrrp.linkbeat_use_polling"), "", "Poll links of all interfaces.")
+    root.add(
+        "linkbeat_use_polling", flag("vrrp.linkbeat_use_polling"), "", "Poll links of all interfaces.",
+        remark=_FOR_VRRP,
+    )  # fmt: skip
     root.add(
         "net_namespace", once("net_namespace", "net_namespace name missing - ignoring", "net_namespace"),
         "NAME", "Run in that network namespace.",
+        remark="xlvsd runs where it is started: ip netns exec NAME xlvsd",
     )  # fmt: skip
-    root.add("net_namespace_ipvs", net_namespace_ipvs, "[NAME]", "Keep the table in that one.")
+    root.add(
+        "net_namespace_ipvs", net_namespace_ipvs, "[NAME]", "Keep the table in that one.",
+        remark="xlvsd keeps the table where it is started: ip netns exec NAME xlvsd",
+    )  # fmt: skip
     root.add(
         "namespace_with_ipsets", flag("namespace_with_ipsets"), "", "",
         remark="no ipsets are used here",
     )  # fmt: skip
-    root.add("use_pid_dir", flag("use_pid_dir"), "", "Pid files in /run/keepalived.")
+    root.add(
+        "use_pid_dir", flag("use_pid_dir"), "", "Pid files in /run/keepalived.",
+        remark="xlvsd writes a pid file only where -p says",
+    )  # fmt: skip
     root.add(
         "instance", once("instance", "instance name missing - ignoring", "instance"),
         "NAME", "Names this of several instances.",

@@ -295,5 +295,11 @@ HTTP.add("http_protocol", _http_protocol, "1.0|1.0C|1.1|2", "Default 1.0. HTTP/2
 HTTP.add("enable_sni", _enable_sni, "[BOOL]", "Send the Host as SNI.")
 HTTP.add("sni_name", _sni_name, "NAME", "Send this name as SNI (keepalived 2.3).")
 HTTP.add("tls_verify", _tls_verify, "[AUTHORITIES]", "Verify the server's certificate. xlvs's own.")
-HTTP.add("fast_recovery", _fast_recovery, "[BOOL]", "Begin with the url that failed.")
+HTTP.add(
+    "fast_recovery",
+    _fast_recovery,
+    "[BOOL]",
+    "Begin with the url that failed.",
+    remark="each check asks every url, the first one first",
+)
 HTTP.add("url", _url, "", "A page that must answer; several are asked one after the other.", block=URL)

@@ -138,7 +138,8 @@ class Maker:
         known = bytes(byte & ~bits for byte, bits in zip(reply, mask, strict=True))
         low, high = sorted((self.number(0, 65535), self.number(0, 65535)))
         return UdpCheck(
-            self.schedule(), self.connection(family), self.random.randbytes(4), required,
+            self.schedule(), replace(self.connection(family), via_vip=False), self.random.randbytes(4),
+            required,
             known * required, bytes(mask) * (required and any(mask)), low, high,
         )  # fmt: skip
 
@@ -163,9 +164,9 @@ class Maker:
         script = Script(("/usr/bin/true", self.text()), user="root", group="root")
         makers = (
             lambda: TcpCheck(schedule, connection),
-            lambda: PingCheck(schedule, connection),
+            lambda: PingCheck(schedule, replace(connection, via_vip=False)),
             lambda: SmtpCheck(schedule, connection, self.word()),
-            lambda: DnsCheck(schedule, connection, name, self.word() * self.maybe()),
+            lambda: DnsCheck(schedule, replace(connection, via_vip=False), name, self.word() * self.maybe()),
             lambda: MiscCheck(schedule, script, float(self.number(1, 4000)), self.maybe()),
             lambda: FileCheck(inherited, "load", "/run/load", self.number(-5, 5), self.maybe()),
             lambda: self.udp_check(family),
@@ -187,7 +188,7 @@ class Maker:
         checkers = [self.checker(family, delay_loop) for _ in range(self.random.randint(0, 3))]
         alpha = self.maybe()
         if self.maybe():
-            checkers.append(BfdCheck(Schedule(delay_loop, delay_loop, 1, 1.0, self.maybe()), "session"))
+            checkers.append(BfdCheck(Schedule(delay_loop, delay_loop, 0, 1.0, self.maybe()), "session"))
         return RealServer(
             self.destination(family, port), tuple(checkers), self.maybe(), alpha, self.script(),
             self.script(), self.maybe(), self.word() * self.maybe(), "", self.duration() * self.maybe(),
