@@ -113,6 +113,7 @@ def two() -> Iterator[Two]:
             made.end(HERE, signal.SIGTERM)
         for name in list(made.running):
             made.end(name)
+        subprocess.run(["ip", "netns", "exec", HERE, str(BIN / "xlvs"), "detach"], check=False)
         for name in (HERE, THERE):
             subprocess.run(["ip", "netns", "del", name], check=False)
         shutil.rmtree(made.folder)

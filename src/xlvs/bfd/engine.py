@@ -71,7 +71,8 @@ class _Running:
         self.view = View()
         self.trouble = ""
         several = session.instance.max_hops != 0
-        self.ports = [MULTIHOP_PORT, SINGLE_HOP_PORT] if several else [SINGLE_HOP_PORT]
+        self.listens = (MULTIHOP_PORT, SINGLE_HOP_PORT) if several else (SINGLE_HOP_PORT,)
+        self.ports = list(self.listens)
 
 
 class Engine:
@@ -121,7 +122,7 @@ class Engine:
         wanted = {
             (_family(one.session.instance.neighbor), port)
             for one in self._running.values()
-            for port in one.ports
+            for port in one.listens
         }
         for key in list(self._receiving):
             if key not in wanted:
@@ -163,11 +164,10 @@ class Engine:
 
     def _receive(self, packet: Packet, source: bytes, hops_left: int, port: int) -> None:
         running = self._find(packet, source)
-        if running is None or port not in (SINGLE_HOP_PORT, MULTIHOP_PORT):
+        if running is None or port not in running.listens:
             return
         session = running.session
-        several = session.instance.max_hops != 0
-        if (port == MULTIHOP_PORT and not several) or not receivable(session.instance, hops_left):
+        if not receivable(session.instance, hops_left):
             return
         running.ports = [port]
         self._send(running, session.receive(packet, self._loop.time()))
