@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import time
 from collections.abc import Callable
@@ -164,6 +165,8 @@ def test_packets_never_see_some_of_one_table_and_some_of_another(own: Director) 
 
     own.table.replace(table(0))
     end = time.monotonic() + 1.5
+    shared = mmap.mmap(-1, 8)
+    begun = memoryview(shared).cast("Q")  # turns, for the senders too
 
     def send() -> None:
         port = 1024
@@ -183,6 +186,7 @@ def test_packets_never_see_some_of_one_table_and_some_of_another(own: Director) 
     rounds = 0
     while time.monotonic() < end:
         rounds += 1
+        begun[0] = rounds
         own.table.replace(table(rounds))
         os.sched_yield()
     assert [children.status_of(one) for one in senders] == [0, 0]

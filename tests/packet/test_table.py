@@ -17,7 +17,7 @@ from xlvs.datapath.load import Capacity
 from xlvs.datapath.memory import MemoryDatapath
 from xlvs.errors import TableError, TableFull
 from xlvs.kernel import abi
-from xlvs.model import Destination, Service, ServiceEntry, ServiceKey, Tunnel
+from xlvs.model import Destination, Rates, Service, ServiceEntry, ServiceKey, Tunnel
 
 KEYS = [
     ServiceKey(family, protocol, address, port)
@@ -70,8 +70,13 @@ def _run(table: Datapath, command: tuple[object, ...]) -> type[TableError] | Non
 
 
 def _listed(table: Datapath) -> dict[ServiceKey, ServiceEntry]:
+    """The table without its rates, which change by themselves."""
     found = table.services()
     assert len({entry.service.key for entry in found}) == len(found)
+    for entry in found:
+        entry.rates = Rates()
+        for destination in entry.destinations:
+            destination.rates = Rates()
     return {entry.service.key: entry for entry in found}
 
 
