@@ -176,11 +176,16 @@ def test_packets_never_see_some_of_one_table_and_some_of_another(own: Director) 
             assert verdict == SENT
             return frame[33] - real_server(1)[3]  # the last byte of the IPv4 destination
 
-        while time.monotonic() < end:
+        judged = 0
+        while time.monotonic() < end or not judged:
             port = port % 60000 + 1024
+            turn = begun[0]
             before, other, after = seen(first), seen(last), seen(first)
-            # Several turns may have passed, but none backwards.
-            assert (other - before) % turns <= (after - before) % turns
+            # Some turns may have passed, but none backwards. A sender that had to wait for
+            # its processor may have missed so many that they look like fewer.
+            if begun[0] - turn < turns - 1:
+                assert (other - before) % turns <= (after - before) % turns
+                judged += 1
 
     senders = [children.start(send) for _ in range(2)]
     rounds = 0

@@ -170,7 +170,9 @@ class Replacement:
         names = [self._maps.index_key(key, in_other_table=True) for key, _ in entries]
         bpf.update_many(index, names, [_INDEX.pack(place) for _, place in entries])
         settings.table ^= abi.OTHER_TABLE
-        # What packets see is the new table.  The rest makes it look like any other.
+        # What packets see is the new table, but for those that are under way in the old one.
+        bpf.wait_for_programs()
+        # The rest makes it look like any other.
         for planned in changed:
             for number, destination, route in planned.kept:
                 describe(self._maps.destination(number), destination, route)
@@ -185,6 +187,8 @@ class Replacement:
             [_INDEX.pack(planned.index) for planned in changed],
         )
         bpf.delete_many(index, old_names)
+        # Some may have the second records in hand, which the next replacement writes anew.
+        bpf.wait_for_programs()
 
     def clear_up(self) -> None:
         """Take real servers out of use that left services which are in both tables."""

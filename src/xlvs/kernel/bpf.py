@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from struct import Struct
 
 from xlvs.errors import Unavailable
 
 SYSCALL_NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}
+
+_MEMBARRIER_NUMBERS = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365}
+_MEMBARRIER_GLOBAL = 1
 
 # enum bpf_cmd (include/uapi/linux/bpf.h)
 _MAP_LOOKUP_ELEM = 1
@@ -228,6 +232,18 @@ def create_link(program: int, ifindex: int, attach_type: int, flags: int = 0) ->
     EBUSY where the interface has an XDP program already.
     """
     return _call(_LINK_CREATE, Struct("=IIII").pack(program, ifindex, attach_type, flags))
+
+
+def wait_for_programs() -> None:
+    """Return when every run of a program that has begun by now has ended; some milliseconds.
+
+    What these may still read can be changed then.  It is membarrier(2) for all
+    processes: an RCU grace period (kernel/sched/membarrier.c).  Where the kernel
+    or a sandbox refuses it, a fifth of a second has to do.
+    """
+    number = _MEMBARRIER_NUMBERS.get(os.uname().machine)
+    if number is None or _libc.syscall(number, _MEMBARRIER_GLOBAL, 0, 0) != 0:
+        time.sleep(0.2)
 
 
 def update_link(link: int, program: int) -> None:
