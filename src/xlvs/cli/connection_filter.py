@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 SERVICE = "only-service"
 SERVER = "only-server"
 CLIENT = "only-client"
-NAMES = (SERVICE, SERVER, CLIENT)
 
 _PROTOCOLS = {"tcp": TCP, "udp": UDP, "sctp": SCTP}
 

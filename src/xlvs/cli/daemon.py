@@ -8,6 +8,7 @@ import json
 import time
 from typing import Any
 
+from xlvs.cli.terminal import add_command
 from xlvs.errors import UsageError
 
 SCHEMA = 1
@@ -58,7 +59,7 @@ examples:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the four commands."""
-    drain = _parser(
+    drain = add_command(
         subparsers, "drain", "take a real server out, its connections first", _DRAIN_HELP, _DRAIN_EPILOG
     )
     _add_target(drain)
@@ -67,38 +68,21 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     drain.set_defaults(run=_drain)
 
-    undrain = _parser(subparsers, "undrain", "put a drained real server back", _TARGETS, _DRAIN_EPILOG)
+    undrain = add_command(subparsers, "undrain", "put a drained real server back", _TARGETS, _DRAIN_EPILOG)
     _add_target(undrain)
     undrain.set_defaults(run=_undrain)
 
-    weight = _parser(subparsers, "weight", "change a real server's weight", _WEIGHT_HELP, _WEIGHT_EPILOG)
+    weight = add_command(subparsers, "weight", "change a real server's weight", _WEIGHT_HELP, _WEIGHT_EPILOG)
     _add_target(weight)
     weight.add_argument("weight", nargs="?", type=int, metavar="WEIGHT", help="0 and more")
     weight.add_argument("--reset", action="store_true", help="take the configuration's weight again")
     weight.set_defaults(run=_weight)
 
-    events = _parser(subparsers, "events", "what xlvsd notices and does", _EVENTS_HELP, _EVENTS_EPILOG)
+    events = add_command(subparsers, "events", "what xlvsd notices and does", _EVENTS_HELP, _EVENTS_EPILOG)
     events.add_argument("--follow", action="store_true", help="go on with what happens from now on")
     events.add_argument("--last", type=int, metavar="COUNT", help="so many events of the past")
     events.add_argument("--json", action="store_true", help="print one JSON object (not with --follow)")
     events.set_defaults(run=_events)
-
-
-def _parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    description: str,
-    epilog: str,
-) -> argparse.ArgumentParser:
-    return subparsers.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

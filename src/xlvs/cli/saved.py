@@ -13,6 +13,7 @@ import sys
 
 from xlvs.cli import saved_file
 from xlvs.cli.attach import add_sizes, capacity_of
+from xlvs.cli.terminal import add_command
 from xlvs.datapath import open_datapath
 from xlvs.datapath.attach import CHOICES
 from xlvs.errors import NotLoaded, TableError, UsageError, XlvsError
@@ -62,38 +63,21 @@ examples:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the three commands."""
-    save = _parser(subparsers, "save", "write the table to a file", _SAVE_HELP, _SAVE_EPILOG)
+    save = add_command(subparsers, "save", "write the table to a file", _SAVE_HELP, _SAVE_EPILOG)
     save.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="- for standard output")
     save.add_argument("--if-loaded", action="store_true", help="no error where nothing is loaded")
     save.set_defaults(run=_save)
 
-    load = _parser(
+    load = add_command(
         subparsers, "load", "bring the table to what a file says, and attach", _LOAD_HELP, _LOAD_EPILOG
     )
     _add_load_arguments(load)
     load.set_defaults(run=_load)
 
-    run = _parser(subparsers, "run", "load, wait for a signal, save and detach", _RUN_HELP, _RUN_EPILOG)
+    run = add_command(subparsers, "run", "load, wait for a signal, save and detach", _RUN_HELP, _RUN_EPILOG)
     _add_load_arguments(run)
     run.add_argument("--no-save", action="store_true", help="leave the file as it is at the end")
     run.set_defaults(run=_run)
-
-
-def _parser(
-    subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    summary: str,
-    description: str,
-    epilog: str,
-) -> argparse.ArgumentParser:
-    return subparsers.add_parser(
-        name,
-        help=summary,
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
 
 
 def _add_load_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,8 +32,8 @@ _LEFT_EMPTY = frozenset((
     "destination_estimates", "events", "call_ids",
 ))  # fmt: skip
 
-INGRESS, EGRESS, ROUND = "xlvs_tc", "xlvs_tc_out", "xlvs_tc_lo"
-"""Where a packet is met: as it comes in; as the director sends it; on its way round by ``lo``."""
+INGRESS = "xlvs_tc"
+"""The program that a client's packet meets as it comes in."""
 
 
 class Rehearsal(Maps):

@@ -478,10 +478,6 @@ def _addresses(entry: GroupEntry) -> Iterator[bytes]:
     return (number.to_bytes(len(entry.first), "big") for number in range(first, last + 1))
 
 
-def _shown(one: ServerDraft, is_sorry: bool, protocol: int) -> str:
-    return "sorry server" if is_sorry else f"real server {trio(one.address, one.port, protocol)}"
-
-
 def name_of(server: VirtualServerDraft) -> str:
     """A virtual server as keepalived's messages have it."""
     if server.group:

@@ -8,7 +8,7 @@ from typing import Any
 
 from xlvs.keepalived.diagnostics import Findings, Severity
 from xlvs.keepalived.drafts import Draft
-from xlvs.keepalived.origin import NotifyFifo, Script
+from xlvs.keepalived.origin import NotifyFifo
 from xlvs.keepalived.settings import GlobalSettings, Nftables
 from xlvs.keepalived.surroundings import Surroundings
 
@@ -62,10 +62,3 @@ def _settle_nftables(said: dict[str, Any]) -> None:
         if f"{whole}.table" not in said:
             for name in [name for name in said if name.startswith(f"{whole}.")]:
                 del said[name]
-
-
-def script_with_fifo(fifo: NotifyFifo) -> Script | None:
-    """The script that reads a FIFO, with the FIFO's path as its last argument."""
-    if fifo.script is None or not fifo.path:
-        return None
-    return replace(fifo.script, arguments=(*fifo.script.arguments, fifo.path))

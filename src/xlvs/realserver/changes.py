@@ -98,8 +98,49 @@ class Setting:
         return f"sysctl -w {name if '.' in name else name.replace('/', '.')}={self.value}"
 
 
+class Addition:
+    """A change that is one thing, which is there or not: `ip` adds it, and deletes it again."""
+
+    __slots__ = ()
+
+    def look(self) -> str:
+        """Is it there already?  What is there without us stays."""
+        return THERE if self.is_made() else ABSENT
+
+    def make(self, before: str) -> None:
+        """Add it where it is missing."""
+        del before
+        if not self.is_made():
+            ip.change(*self._adding())
+
+    def undo(self, before: str) -> str:
+        """Remove it, unless it was there before."""
+        if before == ABSENT and self.is_made():
+            ip.change(*self._words("del"))
+        return ""
+
+    def is_made(self) -> bool:
+        """Is it there?"""
+        raise NotImplementedError
+
+    def without(self) -> str:
+        """Nothing of the kind."""
+        return ABSENT
+
+    def _words(self, verb: str) -> tuple[str, ...]:
+        """What `ip` is told to do with it."""
+        raise NotImplementedError
+
+    def _adding(self) -> tuple[str, ...]:
+        """What `ip` is told to add it."""
+        return self._words("add")
+
+    def __str__(self) -> str:
+        return " ".join(("ip", *self._adding()))
+
+
 @dataclass(frozen=True, slots=True)
-class Address:
+class Address(Addition):
     """An address of one device, ``prefix`` with its length.
 
     IPv6's is not looked for twice in the network (``nodad``), for the director has it,
@@ -110,22 +151,6 @@ class Address:
     device: str
     kind: ClassVar[str] = "address"
 
-    def look(self) -> str:
-        """Is the device's address there?"""
-        return THERE if self.is_made() else ABSENT
-
-    def make(self, before: str) -> None:
-        """Add it where it is missing."""
-        del before
-        if not self.is_made():
-            ip.change(*self._words("add"), *self._options())
-
-    def undo(self, before: str) -> str:
-        """Remove it, unless it was there before."""
-        if before == ABSENT and self.is_made():
-            ip.change(*self._words("del"))
-        return ""
-
     def is_made(self) -> bool:
         """Is it there, with this length?"""
         return any(
@@ -135,18 +160,12 @@ class Address:
             for each in link["addr_info"]
         )
 
-    def without(self) -> str:
-        """No such address."""
-        return ABSENT
-
     def _words(self, verb: str) -> tuple[str, ...]:
         return ("address", verb, self.prefix, "dev", self.device)
 
-    def _options(self) -> tuple[str, ...]:
-        return ("nodad", "preferred_lft", "0") if ":" in self.prefix else ()
-
-    def __str__(self) -> str:
-        return " ".join(("ip", *self._words("add"), *self._options()))
+    def _adding(self) -> tuple[str, ...]:
+        options = ("nodad", "preferred_lft", "0") if ":" in self.prefix else ()
+        return (*self._words("add"), *options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,28 +278,12 @@ class DefaultRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswersRule:
+class AnswersRule(Addition):
     """What this machine sends from a service's port goes by our own table."""
 
     service: str
     ipv6: bool
     kind: ClassVar[str] = "rule"
-
-    def look(self) -> str:
-        """Is the rule there?"""
-        return THERE if self.is_made() else ABSENT
-
-    def make(self, before: str) -> None:
-        """Add it."""
-        del before
-        if not self.is_made():
-            ip.change(*self._words("add"))
-
-    def undo(self, before: str) -> str:
-        """Remove it, unless it was there before."""
-        if before == ABSENT and self.is_made():
-            ip.change(*self._words("del"))
-        return ""
 
     def is_made(self) -> bool:
         """Is it there?"""
@@ -293,10 +296,6 @@ class AnswersRule:
             for rule in ip.show(self._family(), "rule", "show")
         )
 
-    def without(self) -> str:
-        """No such rule."""
-        return ABSENT
-
     def _family(self) -> str:
         return "-6" if self.ipv6 else "-4"
 
@@ -307,32 +306,13 @@ class AnswersRule:
         place = ("table", str(POLICY_TABLE), "priority", str(POLICY_TABLE))
         return (self._family(), "rule", verb, *selector, *place)
 
-    def __str__(self) -> str:
-        return " ".join(("ip", *self._words("add")))
-
 
 @dataclass(frozen=True, slots=True)
-class HostRoute:
+class HostRoute(Addition):
     """A route to the VIP by ``lo``: tutorials have it from when addresses had none of their own."""
 
     prefix: str
     kind: ClassVar[str] = "host route"
-
-    def look(self) -> str:
-        """Is it there?"""
-        return THERE if self.is_made() else ABSENT
-
-    def make(self, before: str) -> None:
-        """Add it."""
-        del before
-        if not self.is_made():
-            ip.change(*self._words("add"))
-
-    def undo(self, before: str) -> str:
-        """Remove it, unless it was there before."""
-        if before == ABSENT and self.is_made():
-            ip.change(*self._words("del"))
-        return ""
 
     def is_made(self) -> bool:
         """Is it there?"""
@@ -341,53 +321,26 @@ class HostRoute:
             for route in ip.show(self._family(), "route", "show", "exact", self.prefix)
         )
 
-    def without(self) -> str:
-        """No such route."""
-        return ABSENT
-
     def _family(self) -> str:
         return "-6" if ":" in self.prefix else "-4"
 
     def _words(self, verb: str) -> tuple[str, ...]:
         return (self._family(), "route", verb, self.prefix, "dev", "lo")
 
-    def __str__(self) -> str:
-        return " ".join(("ip", *self._words("add")))
-
 
 @dataclass(frozen=True, slots=True)
-class GuePort:
+class GuePort(Addition):
     """A UDP port at which the kernel's fou takes packets out of GUE."""
 
     port: int
     kind: ClassVar[str] = "gue port"
 
-    def look(self) -> str:
-        """Is it taken already?"""
-        return THERE if self.is_made() else ABSENT
-
-    def make(self, before: str) -> None:
-        """Open it."""
-        del before
-        if not self.is_made():
-            ip.change("fou", "add", "port", str(self.port), "gue")
-
-    def undo(self, before: str) -> str:
-        """Close it, unless it was open before."""
-        if before == ABSENT and self.is_made():
-            ip.change("fou", "del", "port", str(self.port))
-        return ""
-
     def is_made(self) -> bool:
         """Does fou listen there?"""
         return any(int(each.get("port", 0)) == self.port for each in ip.show("fou", "show"))
 
-    def without(self) -> str:
-        """A closed port."""
-        return ABSENT
-
-    def __str__(self) -> str:
-        return f"ip fou add port {self.port} gue"
+    def _words(self, verb: str) -> tuple[str, ...]:
+        return ("fou", verb, "port", str(self.port), *(("gue",) if verb == "add" else ()))
 
 
 def addresses() -> list[dict[str, Any]]:
