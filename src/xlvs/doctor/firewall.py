@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Netfilter rules as iptables-save prints them, and what becomes of a packet by them.
+"""Netfilter rules in the words of iptables-save, and what becomes of a packet by them.
 
 Only what the common matches say is understood (addresses, protocol, ports,
 interfaces, ICMP types, connection states of new packets); a rule with any
-other match counts as one that may not match, and decides nothing.
+other match counts as one that may not match, and decides nothing.  Rules of
+nft(8) are put into these words by `xlvs.doctor.nftables`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from struct import Struct
 
 Run = Callable[[list[str]], str | None]
 
-IPV4, ARP, NETDEV = 2, 3, 5
+INET, IPV4, ARP, NETDEV, IPV6 = 1, 2, 3, 5, 10
 """Families of nftables."""
+NOT_UNDERSTOOD = "nft"
+"""Behind ``-m`` in a rule's words: what nft asks there is not understood."""
+Tables = frozenset[tuple[int, str]]
+"""Tables of nftables by family and name."""
 _NETLINK_NETFILTER = 12
 _GET_TABLE = 10 << 8 | 1
 _REQUEST_DUMP = 0x301
 _ERROR, _DONE = 2, 3
 _HEADER = Struct("=IHHII")
 _GENERIC = Struct("=BBH")
+_ATTRIBUTE = Struct("=HH")
+_NFTA_TABLE_NAME = 1
 
 DROPS = ("DROP", "REJECT")
 _ENDS = (*DROPS, "ACCEPT")
@@ -43,7 +50,8 @@ _PROGRAMS = (
 class Rule:
     """A rule: its table, chain and words.  A chain's policy is a rule without matches, the last one.
 
-    ``program`` is the command that made it and can take it away.
+    ``program`` is the command that made it and can take it away.  Of nft's, ``place`` is the base
+    chain by which a packet comes to it (family, table, chain), ``shown`` what nft prints.
     """
 
     program: str
@@ -52,6 +60,13 @@ class Rule:
     words: tuple[str, ...]
     target: str
     policy: bool = False
+    place: str = ""
+    shown: str = ""
+
+    @property
+    def understood(self) -> bool:
+        """Whether all that the rule asks could be put into words."""
+        return NOT_UNDERSTOOD not in self.matches
 
     @property
     def matches(self) -> tuple[str, ...]:
@@ -67,6 +82,8 @@ class Rule:
         return shlex.join((self.chain, *self.words))
 
     def __str__(self) -> str:
+        if self.place:
+            return f"{self.program}: {self.shown}"
         if self.policy:
             return f"{self.program} -t {self.table} -P {self.chain} {self.target}"
         return f"{self.program} -t {self.table} -A {self.text}"
@@ -81,9 +98,9 @@ class Packet:
     """A packet that rules are asked about; empty is what nobody knows."""
 
     protocol: str
-    destination: IPv4Address | None
+    destination: IPv4Address | IPv6Address | None
     port: int = 0
-    source: IPv4Address | None = None
+    source: IPv4Address | IPv6Address | None = None
     source_port: int = 0
     interface: str = ""
     icmp: str = ""
@@ -99,12 +116,12 @@ class _Walk:
     seen: set[str] = field(default_factory=set)
 
 
-def families() -> frozenset[int]:
-    """The families of the tables that nftables has here (kernel: ``NFPROTO_*``); empty where it has none.
+def tables() -> Tables:
+    """The tables that nftables has here, by family (kernel: ``NFPROTO_*``); empty where it has none.
 
     iptables-nft keeps its rules in tables of `IPV4`, so without one there are none.
     """
-    found: set[int] = set()
+    found: set[tuple[int, str]] = set()
     with suppress(OSError), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as link:
         link.bind((0, 0))
         body = _GENERIC.pack(0, 0, 0)
@@ -115,16 +132,27 @@ def families() -> frozenset[int]:
                 length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
                 if kind in (_DONE, _ERROR) or length < _HEADER.size:
                     return frozenset(found)
-                found.add(data[offset + _HEADER.size])
+                attributes = offset + _HEADER.size + _GENERIC.size
+                found.add((data[offset + _HEADER.size], _name(data[attributes : offset + length])))
                 offset += (length + 3) & ~3
     return frozenset(found)
 
 
-def observe(run: Run, nftables: frozenset[int]) -> tuple[Rule, ...]:
-    """Every rule of IPv4 here, of both kinds of iptables where both are used; ``nftables``: `families`."""
+def _name(attributes: bytes) -> str:
+    """A table's name among its attributes."""
+    while len(attributes) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(attributes)
+        if kind == _NFTA_TABLE_NAME:
+            return attributes[_ATTRIBUTE.size : length].rstrip(b"\0").decode(errors="replace")
+        attributes = attributes[max(_ATTRIBUTE.size, (length + 3) & ~3) :]
+    return ""
+
+
+def observe(run: Run, there: Tables) -> tuple[Rule, ...]:
+    """Every rule for IPv4 here, of both kinds of iptables and of nft; ``there``: `tables`."""
     found: tuple[Rule, ...] = ()
     for program, needs in _PROGRAMS:
-        if program == "iptables-nft-save" and IPV4 not in nftables:
+        if program == "iptables-nft-save" and not any(family == IPV4 for family, _ in there):
             continue
         if needs:
             try:
@@ -138,7 +166,27 @@ def observe(run: Run, nftables: frozenset[int]) -> tuple[Rule, ...]:
         text = run([program])
         with suppress(ValueError):  # a quotation that shlex does not understand
             found += parse(text or "", program.removesuffix("-save"))
-    return found
+    return found + observe_nft(run, there, found)
+
+
+def observe_nft(
+    run: Run, there: Tables, of_iptables: tuple[Rule, ...], family: int = IPV4
+) -> tuple[Rule, ...]:
+    """The rules that nft has made for an address family (`IPV4`, `IPV6`), but not those of iptables."""
+    from xlvs.doctor import nftables
+
+    word = "ip" if family == IPV4 else "ip6"
+    taken = {rule.table for rule in of_iptables if "legacy" not in rule.program}
+    if not any(each == INET or (each == family and name not in taken) for each, name in there):
+        return ()
+    ruleset = run(["nft", "-j", "list", "ruleset"])
+    if not ruleset:
+        return ()
+    without = frozenset((word, name) for name in taken)
+    try:
+        return nftables.parse(ruleset, run(["nft", "-a", "list", "ruleset"]) or "", without=without)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ()  # a version of nft that says it otherwise
 
 
 def parse(text: str, program: str) -> tuple[Rule, ...]:
@@ -165,10 +213,12 @@ def parse(text: str, program: str) -> tuple[Rule, ...]:
 def fate(rules: tuple[Rule, ...], chain: str, packet: Packet) -> Rule | None:
     """The rule of the filter table that drops or rejects such a packet; None if none surely does.
 
-    Tables of one kind of iptables are asked by themselves: each may drop.
+    Each kind of iptables, and each base chain of nft, is asked by itself: any may drop.
     """
-    for program in dict.fromkeys(rule.program for rule in rules):
-        here = tuple(rule for rule in rules if rule.program == program and rule.table == "filter")
+    for firewall in dict.fromkeys((rule.program, rule.place) for rule in rules):
+        here = tuple(
+            rule for rule in rules if (rule.program, rule.place) == firewall and rule.table == "filter"
+        )
         try:
             decided = _ask(_Walk(here, packet), chain)
         except _Undecided:
@@ -243,13 +293,18 @@ def _within(text: str, address: IPv4Address | IPv6Address | None) -> bool | None
     if address is None:
         return None
     try:
-        return address in ip_network(text, strict=False)
+        return any(address in ip_network(each, strict=False) for each in text.split(","))
     except ValueError:
         return None  # a mask with holes
 
 
 def _protocol(text: str, packet: Packet) -> bool:
-    return text == "all" or _PROTOCOLS.get(text, text) == packet.protocol
+    return text == "all" or packet.protocol in [_PROTOCOLS.get(each, each) for each in text.split(",")]
+
+
+def _family(text: str, packet: Packet) -> bool | None:
+    address = packet.destination or packet.source
+    return text == f"ipv{address.version}" if address is not None else None
 
 
 def _interface(text: str, packet: Packet) -> bool | None:
@@ -287,6 +342,7 @@ _JUDGES: dict[str, Callable[[str, Packet], bool | None]] = {
     "-s": lambda text, packet: _within(text, packet.source),
     "-d": lambda text, packet: _within(text, packet.destination),
     "-p": _protocol,
+    "--family": _family,
     "-i": _interface,
     "--dport": lambda text, packet: _ports(text, packet.port),
     "--dports": lambda text, packet: _ports(text, packet.port),

@@ -245,7 +245,7 @@ def observe(name: str, role: str = "") -> Host:
         raise XlvsError("cannot ask ip(8) about interfaces and routes", "apt-get install iproute2")
     interfaces, routes, neighbours, _rules = _documents(shown)
     own = "/proc/thread-self/net"
-    nftables = firewall.families()
+    nftables = firewall.tables()
     links = tuple(_link(raw) for raw in interfaces if raw)
     return Host(
         name=name,
@@ -403,9 +403,10 @@ def _address_of_proc(text: str) -> Address:
     return mapped or address
 
 
-def _has_arp_rules(folder: str, nftables: frozenset[int]) -> bool:
+def _has_arp_rules(folder: str, nftables: firewall.Tables) -> bool:
     """Whether arptables or nftables say something of ARP; what, only asking tells."""
-    return bool(_read(f"{folder}/arp_tables_names").strip()) or not nftables.isdisjoint(_ARP_FAMILIES)
+    by_nftables = any(family in _ARP_FAMILIES for family, _ in nftables)
+    return by_nftables or bool(_read(f"{folder}/arp_tables_names").strip())
 
 
 def _set_up() -> dict[str, Any]:

@@ -8,10 +8,12 @@ whatever is not a number or an address is quoted.
 from __future__ import annotations
 
 import shlex
+from zlib import crc32
 
 from xlvs import model
 from xlvs.doctor.cluster import Served
 from xlvs.doctor.finding import Mend
+from xlvs.doctor.firewall import Rule
 from xlvs.doctor.host import Address, Assigned, Host, sysctl
 from xlvs.model import ServiceEntry, ServiceKey
 
@@ -133,3 +135,39 @@ def _mask(service: model.Service) -> str:
         return str(service.netmask)
     bits = (0xFFFFFFFF << (32 - service.netmask)) & 0xFFFFFFFF
     return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
+
+
+_NFT_WORDS = {"-s": "ip saddr", "-d": "ip daddr", "-p": "ip protocol"}
+_NFT_FRAGMENTATION_NEEDED = "icmp type destination-unreachable icmp code frag-needed"
+
+
+def accept_in_front(host: str, decided: Rule, chain: str, matches: tuple[tuple[str, str], ...]) -> Mend:
+    """Accept packets in front of the rule that drops them, by the program that made that rule.
+
+    ``matches`` are options of iptables with their values.
+    """
+    if not decided.place:
+        rule = " ".join((chain, *(f"{option} {value}" for option, value in matches), "-j ACCEPT"))
+        return Mend(host, f"{decided.program} -I {rule}", f"{decided.program} -D {rule}")
+    words = _as_nft(dict(matches))
+    base = shlex.join(decided.place.split(" "))
+    # nft removes a rule by its handle, which is not known before: it is found again by a comment.
+    mark = f"xlvs-doctor-{crc32(f'{decided.place} {words}'.encode()):08x}"
+    handle = f"nft -a list chain {base} | sed -n '/{mark}/s/.*# handle //p'"
+    return Mend(
+        host,
+        f"nft insert rule {base} {words} accept comment {mark}",
+        f"nft delete rule {base} handle $({handle})",
+    )
+
+
+def _as_nft(matches: dict[str, str]) -> str:
+    if "--icmp-type" in matches:
+        return _NFT_FRAGMENTATION_NEEDED
+    words = []
+    for option, value in matches.items():
+        if option in ("--dport", "--sport"):
+            words.append(f"{matches['-p']} {option.removeprefix('--')} {value}")
+        elif option != "-p" or not {"--dport", "--sport"} & set(matches):
+            words.append(f"{_NFT_WORDS[option]} {value}")
+    return " ".join(words)

@@ -4,7 +4,7 @@
 Rules are often written for a host's own address.  Clients' packets reach a real server
 with the VIP as their destination (under NAT with its own address, but the
 client's as their source); a router sees them on their way.  The doctor asks each rule of iptables
-what it would do with them, and mends by a rule in front.
+and nft what it would do with them, and mends by a rule in front.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from ipaddress import IPv4Address
 from xlvs import model
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster, Served
-from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.finding import Finding
 from xlvs.doctor.firewall import Packet, Rule, fate
 from xlvs.doctor.host import Host
+from xlvs.doctor.mends import accept_in_front
 
 RANK = 44
 SCENARIOS = (
@@ -44,6 +45,20 @@ SCENARIOS = (
         breaks=(("router", "iptables -A FORWARD -s {vip} -j DROP"),),
         restores=(("router", "iptables -D FORWARD -s {vip} -j DROP"),),
         hosts=("router",),
+    ),
+    Scenario(
+        "dr",
+        breaks=(
+            (
+                "rs2",
+                "nft 'add table inet fw; add chain inet fw input {{ type filter hook input priority 0; "
+                "policy drop; }}; add rule inet fw input ct state established,related accept; "
+                "add rule inet fw input iifname lo accept; add rule inet fw input ip protocol icmp accept; "
+                "add rule inet fw input ip daddr {rip2} tcp dport 80 accept'",
+            ),
+        ),
+        restores=(("rs2", "nft delete table inet fw"),),
+        hosts=("rs2",),
     ),
 )
 _PROTOCOLS = {number: name.lower() for number, name in model.PROTOCOL_NAMES.items()}
@@ -95,8 +110,11 @@ def _finding(host: Host, chain: str, packet: Packet, decided: Rule) -> Finding:
     answer = packet.destination is None
     address = packet.source if answer else packet.destination
     port = packet.source_port if answer else packet.port
-    side = f"-s {address}" if answer else f"-d {address}"
-    rule = f"{chain} {side} -p {packet.protocol} --{'s' if answer else 'd'}port {port} -j ACCEPT"
+    matches = (
+        ("-s" if answer else "-d", str(address)),
+        ("-p", packet.protocol),
+        ("--sport" if answer else "--dport", str(port)),
+    )
     what = "answers from" if answer else "packets to"
     return Finding(
         host.name,
@@ -104,5 +122,5 @@ def _finding(host: Host, chain: str, packet: Packet, decided: Rule) -> Finding:
         (f"{chain}: {decided}",),
         "Connections that go by this host time out"
         + (", or are refused." if decided.target == "REJECT" else "."),
-        (Mend(host.name, f"{decided.program} -I {rule}", f"{decided.program} -D {rule}"),),
+        (accept_in_front(host.name, decided, chain, matches),),
     )

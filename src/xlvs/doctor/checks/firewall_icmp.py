@@ -13,9 +13,10 @@ from ipaddress import IPv4Address
 
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
-from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.finding import Finding
 from xlvs.doctor.firewall import Packet, Rule, fate
 from xlvs.doctor.host import Host
+from xlvs.doctor.mends import accept_in_front
 
 RANK = 63
 SCENARIOS = (
@@ -53,12 +54,12 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _finding(host: Host, chain: str, decided: Rule) -> Finding:
-    rule = f"{chain} -p icmp --icmp-type fragmentation-needed -j ACCEPT"
+    matches = (("-p", "icmp"), ("--icmp-type", "fragmentation-needed"))
     return Finding(
         host.name,
         f'the firewall of {host.name} drops ICMP "fragmentation needed"',
         (f"{chain}: {decided}",),
         "Connections hang with their first large packet wherever the path is narrower than its ends, "
         "as it is with tunnels.",
-        (Mend(host.name, f"{decided.program} -I {rule}", f"{decided.program} -D {rule}"),),
+        (accept_in_front(host.name, decided, chain, matches),),
     )

@@ -13,8 +13,9 @@ from ipaddress import IPv4Address
 
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
-from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.finding import Finding
 from xlvs.doctor.firewall import Packet, fate
+from xlvs.doctor.mends import accept_in_front
 
 RANK = 64
 _SPEAKER = (
@@ -42,12 +43,11 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         decided = fate(host.rules, "INPUT", Packet("vrrp", _GROUP)) if host.speaks_vrrp else None
         if decided is None:
             continue
-        rule = "INPUT -p 112 -j ACCEPT"
         yield Finding(
             host.name,
             f"the firewall of {host.name} drops VRRP",
             (f"INPUT: {decided}", "a raw socket for protocol 112 is open"),
             "This director does not hear the other one, believes it dead and takes the VIP, too: "
             "clients are served by either, and connections break.",
-            (Mend(host.name, f"{decided.program} -I {rule}", f"{decided.program} -D {rule}"),),
+            (accept_in_front(host.name, decided, "INPUT", (("-p", "112"),)),),
         )

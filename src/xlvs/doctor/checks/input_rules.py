@@ -81,15 +81,15 @@ def _finding(director: Host, rule: Rule, served: Served, lacking: list[Host]) ->
     commands = tuple(
         Mend(host.name, f"{rule.program} -I INPUT {text}", f"{rule.program} -D INPUT {text}")
         for host in lacking
+        if not rule.place
     )
+    remedy = f"nft add rule {rule.shown}" if rule.place else f"{rule.program} -I INPUT {text}"
     return Finding(
         director.name,
         f"a rule of {director.name}'s INPUT no longer applies to the VIP {served.virtual}",
         (str(rule), "packets for virtual services leave before netfilter sees them"),
         "Clients that the rule is to keep away are served.",
         commands,
-        ""
-        if commands
-        else f"put it on each real server, which sees clients' addresses: {rule.program} -I INPUT {text}",
+        "" if commands else f"put it on each real server, which sees clients' addresses: {remedy}",
         severity=WARNING,
     )
