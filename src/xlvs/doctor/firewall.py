@@ -309,7 +309,7 @@ def _family(text: str, packet: Packet) -> bool | None:
 
 def _interface(text: str, packet: Packet) -> bool | None:
     if not packet.interface:
-        return None
+        return False if text == "lo" else None  # whoever is asked about comes from another host
     if text.endswith("+"):
         return packet.interface.startswith(text[:-1])
     return packet.interface == text

@@ -103,7 +103,7 @@ def _translated(
         words += ["--family", f"ipv{version}"]
     icmp: dict[str, Any] = {}
     for expression in expressions:
-        kind, content = next(iter(expression.items()), ("", {}))
+        kind, content = next(iter(expression.items()))
         if kind in _VERDICTS:
             return (*words, *_icmp_words(icmp)), _VERDICTS[kind]
         if kind in ("jump", "goto"):

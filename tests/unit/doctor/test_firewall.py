@@ -39,6 +39,7 @@ def dropped(rules: str, packet: Packet = TO_VIP, chain: str = "INPUT") -> bool:
         ("-A INPUT -j own\n-A own -p tcp -j DROP", True),
         ("-A INPUT -j own\n-A own -p tcp -j RETURN\n-A own -j DROP", False),
         ("-A INPUT -j LOG\n-A INPUT -j DROP", True),
+        ("-A INPUT -i lo -j ACCEPT\n-A INPUT -j DROP", True),
         # Nobody can say, so nothing is said.
         ("-A INPUT -m limit --limit 3/sec -j DROP", False),
         ("-A INPUT -m set --match-set good src -j ACCEPT\n-A INPUT -j DROP", False),
