@@ -175,7 +175,25 @@ class _Command:
         if failure is not None:
             return self._refuse(failure, request)
         self._print(lines)
+        if request.command == grammar.ADD_SERVICE and self._stderr.isatty():
+            self._warn(request)
         return 0
+
+    def _warn(self, request: Request) -> None:
+        """Say what is special here to whoever watches; scripts get what ipvsadm prints and nothing else.
+
+        The service is there already: whatever fails here must not look like a failure of the command.
+        """
+        from xlvs.cli import ipvsadm_warning
+
+        if os.environ.get(ipvsadm_warning.SILENCE):
+            return
+        try:
+            text = ipvsadm_warning.about_input_rules(request.service_key(), self._program)
+        except (OSError, ValueError, KeyboardInterrupt):
+            return
+        if text:
+            self.complain(text)
 
     def _restore_uncollected(self, at_once: bool) -> int:
         """Restore without the garbage collector, which would look through all lines again and again."""

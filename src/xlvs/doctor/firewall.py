@@ -15,7 +15,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from struct import Struct
 
 Run = Callable[[list[str]], str | None]
@@ -40,9 +40,9 @@ _ENDS = (*DROPS, "ACCEPT")
 _PROTOCOLS = {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "112": "vrrp"}
 _ICMP_TYPES = {"destination-unreachable": "3", "fragmentation-needed": "3/4"}
 _PROGRAMS = (
-    ("iptables-nft-save", ""),
-    ("iptables-legacy-save", "/proc/thread-self/net/ip_tables_names"),
-    ("iptables-save", ""),
+    ("tables-nft-save", ""),
+    ("tables-legacy-save", "/proc/thread-self/net/{}_tables_names"),
+    ("tables-save", ""),
 )
 
 
@@ -148,25 +148,30 @@ def _name(attributes: bytes) -> str:
     return ""
 
 
-def observe(run: Run, there: Tables) -> tuple[Rule, ...]:
-    """Every rule for IPv4 here, of both kinds of iptables and of nft; ``there``: `tables`."""
+def observe(run: Run, there: Tables, family: int = IPV4) -> tuple[Rule, ...]:
+    """Every rule for an address family here, of both kinds of iptables and of nft; ``there``: `tables`.
+
+    ``family`` is `IPV4` or `IPV6`.  ``run`` gives what a command prints, None where it fails.
+    """
+    word = "ip" if family == IPV4 else "ip6"
     found: tuple[Rule, ...] = ()
-    for program, needs in _PROGRAMS:
-        if program == "iptables-nft-save" and not any(family == IPV4 for family, _ in there):
+    for ending, needs in _PROGRAMS:
+        program = f"{word}{ending}"
+        if ending == "tables-nft-save" and not any(each == family for each, _ in there):
             continue
         if needs:
             try:
-                with open(needs) as names:
+                with open(needs.format(word)) as names:
                     if not names.read().strip():
                         continue
             except OSError:
                 continue
-        if program == "iptables-save" and (found or _has("iptables-nft-save")):
+        if ending == "tables-save" and (found or _has(f"{word}tables-nft-save")):
             continue
         text = run([program])
         with suppress(ValueError):  # a quotation that shlex does not understand
             found += parse(text or "", program.removesuffix("-save"))
-    return found + observe_nft(run, there, found)
+    return found + observe_nft(run, there, found, family)
 
 
 def observe_nft(
@@ -226,6 +231,22 @@ def fate(rules: tuple[Rule, ...], chain: str, packet: Packet) -> Rule | None:
         if decided is not None and decided.target in DROPS:
             return decided
     return None
+
+
+def keeps_out(rule: Rule, protocol: str, address: IPv4Address | IPv6Address, port: int) -> bool:
+    """Whether a rule of INPUT speaks of clients of such a service, and drops or rejects their packets.
+
+    What has other matches besides (a limit, a set) counts: some of them it keeps out.
+    """
+    if rule.policy or rule.table != "filter" or rule.chain != "INPUT" or rule.target not in DROPS:
+        return False
+    if not rule.understood or not {"-d", "--dport", "--dports", "-s"} & set(rule.matches):
+        return False  # of everything: the usual last rule, for the director's own ports
+    sources = [rule.matches[place + 1] for place, word in enumerate(rule.matches[:-1]) if word == "-s"]
+    client = None
+    with suppress(ValueError):
+        client = ip_address(sources[0].split(",")[0].partition("/")[0]) if sources else None
+    return covers(rule, Packet(protocol, address, port, source=client)) is not False
 
 
 class _Undecided(Exception):

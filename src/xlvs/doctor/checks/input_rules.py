@@ -4,6 +4,7 @@
 Packets for a virtual service leave the director before its netfilter rules see
 them.  A rule that keeps somebody from the service (a blocked network, a
 limit) has no effect there; real servers see the clients' addresses, so it works on them.
+`xlvsadm -A` says so, too, when it is typed at a terminal.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from xlvs import model
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster, Served
 from xlvs.doctor.finding import WARNING, Finding, Mend
-from xlvs.doctor.firewall import DROPS, Packet, Rule, covers
+from xlvs.doctor.firewall import Rule, keeps_out
 from xlvs.doctor.host import Host
 
 RANK = 57
@@ -46,19 +47,10 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _is_meant(rule: Rule, served: Served) -> bool:
-    """Whether a rule of INPUT speaks of a service's packets, and drops them."""
-    virtual = served.virtual
-    if rule.policy or rule.table != "filter" or rule.chain != "INPUT" or rule.target not in DROPS:
-        return False
+    virtual, key = served.virtual, served.service.key
     if not isinstance(virtual, IPv4Address):
         return False
-    protocol = model.PROTOCOL_NAMES.get(served.service.key.protocol, "").lower()
-    says = set(rule.matches)
-    if not says & {"-d", "--dport", "--dports", "-s"}:
-        return False  # of everything: the usual last rule, for the director's own ports
-    source = next((rule.matches[place + 1] for place, word in enumerate(rule.matches) if word == "-s"), "")
-    client = IPv4Address(source.partition("/")[0]) if source else None
-    return covers(rule, Packet(protocol, virtual, served.service.key.port, source=client)) is not False
+    return keeps_out(rule, model.PROTOCOL_NAMES.get(key.protocol, "").lower(), virtual, key.port)
 
 
 def _without_destination(rule: Rule) -> str:
