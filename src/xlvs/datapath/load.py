@@ -148,6 +148,15 @@ def load(capacity: Capacity | None = None) -> str:
     return folder
 
 
+def table_bytes(limits: abi.Limits) -> int:
+    """About the memory that the maps take at these sizes, full."""
+    with libbpf.BpfObject(OBJECT) as opened:
+        entries = map_entries(limits)
+        for name, count in entries.items():
+            opened.set_entries(name, count)
+        return sum(opened.map_bytes(name) for name in entries)
+
+
 def check_memory(needed: int) -> None:
     """Raise `Unavailable` for maps that the machine has no memory for.
 

@@ -52,6 +52,7 @@ class Director:
     lo_settings: dict[str, bool] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     fill: dict[str, tuple[int, int]] = field(default_factory=dict)
+    table_bytes: int = 0
     note: str = ""
 
 
@@ -83,7 +84,7 @@ def _observe_own(found: Director) -> None:
 def _observe_data_plane(found: Director) -> None:
     from xlvs.datapath import loopback
     from xlvs.datapath.attach import Attacher
-    from xlvs.datapath.load import fill
+    from xlvs.datapath.load import fill, table_bytes
     from xlvs.datapath.maps import Maps
     from xlvs.kernel import abi, bpffs
 
@@ -105,6 +106,7 @@ def _observe_data_plane(found: Director) -> None:
         found.lo_settings = loopback.wanted(settings)
         found.events = maps.events()
         found.fill["connections"] = fill(maps)
+        found.table_bytes = table_bytes(limits)
         services = sum(1 for flags in maps.flags("services", abi.Service, settings.services_top) if flags)
         found.fill["virtual services"] = (services, limits.services)
         destinations = sum(

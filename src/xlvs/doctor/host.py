@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
-from xlvs.doctor import firewall
+from xlvs.doctor import firewall, memory
 from xlvs.doctor.director import Director, Table, observe_director
 from xlvs.doctor.firewall import Rule
+from xlvs.doctor.memory import Memory
 from xlvs.errors import XlvsError
 
 Address = IPv4Address | IPv6Address
@@ -132,6 +133,7 @@ class Host:
     lacks: tuple[tuple[str, str], ...] = ()
     conntrack: tuple[int, int] | None = None
     clock: str = ""
+    memory: Memory | None = None
     director: Director = field(default_factory=Director)
 
     @property
@@ -262,6 +264,7 @@ def observe(name: str, role: str = "") -> Host:
         **_set_up(),
         conntrack=_conntrack(),
         clock=_read(_CLOCK).strip(),
+        memory=memory.observe(),
         director=observe_director(own),
     )
 

@@ -6,18 +6,20 @@ from __future__ import annotations
 import shlex
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
 from xlvs import model
-from xlvs.doctor import firewall, mends
+from xlvs.doctor import firewall, memory, mends
 from xlvs.doctor.arp import Sighting
 from xlvs.doctor.checks import judge
 from xlvs.doctor.checks.netfilter_marks import equivalent
 from xlvs.doctor.cluster import Asked, Cluster, Heard, key_of
 from xlvs.doctor.director import Director, Table
-from xlvs.doctor.finding import FAULT, NOTE
+from xlvs.doctor.finding import FAULT, NOTE, WARNING
 from xlvs.doctor.host import Assigned, Host, Link, Neighbour, Route, sysctl
+from xlvs.doctor.memory import Memory
 from xlvs.doctor.probe import CONNECTED, SILENT, STRANGE_SOURCE, Answer
 from xlvs.model import Destination, DestinationEntry, Service, ServiceEntry, ServiceKey
 
@@ -123,6 +125,37 @@ def test_limits(name: str) -> None:
     assert found(alone(host)) == []
     host.director.fill[name] = (90, 100)
     assert found(alone(host)) == [("limits", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("left", "severity"), [(130, ""), (129, NOTE), (70, NOTE), (69, WARNING), (0, WARNING)]
+)
+def test_memory(left: int, severity: str) -> None:
+    """In MiB: tables that take 130 may grow by 70."""
+    host = director(own=entry())
+    host.director.table_bytes = 130 << 20
+    host.memory = Memory(left << 20, "/proc/meminfo: MemAvailable")
+    findings = [each for each in judge(alone(host)) if each.check == "memory"]
+    assert [each.severity for each in findings] == ([severity] if severity else [])
+
+
+def test_the_narrowest_control_group_counts(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
+    (tmp_path / "own").write_text("0::/system/shell\n")
+    groups = tmp_path / "groups"
+    (groups / "system/shell").mkdir(parents=True)
+
+    def seen() -> Memory | None:
+        return memory.observe(tmp_path / "meminfo", tmp_path / "own", groups)
+
+    assert seen() == Memory(4000 << 10, f"{tmp_path}/meminfo: MemAvailable")
+    (groups / "system/shell/memory.max").write_text("max\n")
+    (groups / "system/shell/memory.current").write_text("900\n")
+    assert seen() == Memory(4000 << 10, f"{tmp_path}/meminfo: MemAvailable")
+    (groups / "system/memory.max").write_text("5000\n")
+    (groups / "system/memory.current").write_text("2000\n")
+    assert seen() == Memory(3000, f"{groups}/system/memory.max")
+    assert memory.observe(tmp_path / "none", tmp_path / "none", groups) is None
 
 
 def test_native_xdp_on_a_veth() -> None:
