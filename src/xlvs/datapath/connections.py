@@ -55,6 +55,8 @@ def _rows(window: mmap.mmap, phases: bytes, maps: Maps, start: int) -> list[Conn
         ) = unpack(window, first)  # fmt: skip
         left = expires - now & 0xFFFFFFFF
         flags = control >> abi.CONTROL_FLAGS_SHIFT
+        if control & 0xFF != abi.PHASE_LIVE:
+            continue  # it has ended since the phases were read, and its flags with it
         if left == 0 or left >= 0x80000000:
             continue  # it has expired; the sweeper will find it
         if flags & _ODD:
