@@ -28,7 +28,22 @@ from xlvs.keepalived.scripts import ScriptUser
 from xlvs.model import Tunnel
 
 
-class Draft:
+class Fields:
+    """What keywords set fields of, by name."""
+
+    __slots__ = ()
+
+    @property
+    def label(self) -> str:
+        """What keepalived's messages call it."""
+        return ""
+
+    def set(self, field: str, value: object) -> None:
+        """Note what was said."""
+        setattr(self, field, value)
+
+
+class Draft(Fields):
     """A configuration while it is read.
 
     ``settings`` are fields of `GlobalSettings` by name, those of the values
@@ -81,7 +96,7 @@ class GroupDraft:
         self.entries: list[GroupEntry] = []
 
 
-class ServerDraft:
+class ServerDraft(Fields):
     """What real servers and sorry servers have in common."""
 
     __slots__ = ("address", "method", "port", "position", "tunnel")
@@ -142,8 +157,12 @@ class RealServerDraft(ServerDraft):
         self.checkers: list[CheckerDraft] = []
         self.bfd_names: set[str] = set()
 
+    @property
+    def label(self) -> str:
+        return self.virtual_server.label
 
-class VirtualServerDraft:
+
+class VirtualServerDraft(Fields):
     """A virtual_server; ``family`` is 0 while it is not known."""
 
     __slots__ = (
@@ -196,8 +215,12 @@ class VirtualServerDraft:
         self.sorry_server: SorryServerDraft | None = None
         self.real_servers: list[RealServerDraft] = []
 
+    @property
+    def label(self) -> str:
+        return self.group or "(null)"
 
-class ConnectionDraft:
+
+class ConnectionDraft(Fields):
     """Where a checker connects to; an empty address is the real server's, port 0 its port."""
 
     __slots__ = (
@@ -228,7 +251,7 @@ class ConnectionDraft:
         )
 
 
-class CheckerDraft:
+class CheckerDraft(Fields):
     """A checker of any kind; subclasses make the value.
 
     ``default_delay_before_retry`` None is the checker's delay_loop.
@@ -274,7 +297,7 @@ class TrackingDraft:
         self.bfd: dict[str, Tracked] = {}
 
 
-class InstanceDraft:
+class InstanceDraft(Fields):
     """A vrrp_instance: fields of `VrrpInstance` by name, and what decides while it is read."""
 
     def __init__(self, draft: Draft, name: str, position: Position) -> None:
@@ -295,8 +318,15 @@ class InstanceDraft:
         self.rules: list[Rule] = []
         self.unicast_configured = False
 
+    @property
+    def label(self) -> str:
+        return self.name
 
-class SyncGroupDraft:
+    def set(self, field: str, value: object) -> None:
+        self.fields[field] = value
+
+
+class SyncGroupDraft(Fields):
     """A vrrp_sync_group."""
 
     def __init__(self, draft: Draft, name: str, position: Position) -> None:
@@ -310,3 +340,7 @@ class SyncGroupDraft:
         self.smtp_alert: bool | None = None
         self.notify_priority_changes: bool | None = None
         self.tracking_weight = False
+
+    @property
+    def label(self) -> str:
+        return self.name

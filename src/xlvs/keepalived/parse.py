@@ -19,11 +19,14 @@ from xlvs.keepalived.configuration import Configuration, TlsClient
 from xlvs.keepalived.diagnostics import Diagnostic, Findings, Verdict
 from xlvs.keepalived.drafts import Draft
 from xlvs.keepalived.global_settings import global_settings
-from xlvs.keepalived.keywords_global import add_global_roots
-from xlvs.keepalived.keywords_group import add_group_roots
-from xlvs.keepalived.keywords_server import add_server_roots
-from xlvs.keepalived.keywords_tracking import add_tracking_roots
-from xlvs.keepalived.keywords_vrrp import add_vrrp_roots
+from xlvs.keepalived.keywords.bfd import add_bfd_roots
+from xlvs.keepalived.keywords.global_defs import add_global_roots
+from xlvs.keepalived.keywords.group import add_group_roots
+from xlvs.keepalived.keywords.host_network import add_host_network_roots
+from xlvs.keepalived.keywords.instance import add_instance_roots
+from xlvs.keepalived.keywords.sync_group import add_sync_group_roots
+from xlvs.keepalived.keywords.tracking import add_tracking_roots
+from xlvs.keepalived.keywords.virtual_server import add_server_roots
 from xlvs.keepalived.reader import Reader, Statement
 from xlvs.keepalived.redundancy_completion import redundancy
 from xlvs.keepalived.script_review import review_scripts
@@ -38,7 +41,10 @@ add_global_roots(GLOBALS)
 add_group_roots(OTHERS)
 add_server_roots(OTHERS)
 add_tracking_roots(OTHERS)
-add_vrrp_roots(OTHERS)
+add_bfd_roots(OTHERS)
+add_host_network_roots(OTHERS)
+add_sync_group_roots(OTHERS)
+add_instance_roots(OTHERS)
 _GLOBAL_NAMES = tuple(GLOBALS.table)
 GLOBALS.ignore(tuple(OTHERS.table))
 OTHERS.ignore(_GLOBAL_NAMES)

@@ -12,18 +12,17 @@ from xlvs.keepalived.drafts import (
     SorryServerDraft,
     VirtualServerDraft,
 )
-from xlvs.keepalived.keywords_check import (
-    CONNECT_TIMEOUT_LIMIT,
-)
-from xlvs.keepalived.keywords_real_server import (
+from xlvs.keepalived.keywords.checker import CONNECT_TIMEOUT_LIMIT
+from xlvs.keepalived.keywords.real_server import (
+    NO_SNMP,
     REAL_SERVER,
     open_real_server,
     read_method,
     read_retry,
     read_slow_start,
 )
-from xlvs.keepalived.numbers import UINT_MAX, read_switch, read_timer, read_unsigned
-from xlvs.keepalived.scripts import read_script
+from xlvs.keepalived.keywords.shapes import flag, number, script, switch, timer, word
+from xlvs.keepalived.numbers import UINT_MAX, read_unsigned
 from xlvs.keepalived.statements import Cursor, Section
 from xlvs.model import IPV4, IPV6, MAX_WEIGHT, SCHEDULERS, SCTP, TUNNEL
 from xlvs.model import TCP as TCP_PROTOCOL
@@ -33,7 +32,6 @@ _PROTOCOLS = {"TCP": TCP_PROTOCOL, "UDP": UDP_PROTOCOL, "SCTP": SCTP}
 _FAMILIES = {"inet": IPV4, "inet6": IPV6}
 _LONGEST_PERSISTENCE = 86400 * 31
 _LONGEST_ENGINE = 16
-_NO_SNMP = "there is no SNMP agent here"
 _FALLBACK = 1
 _PORT = 2
 _LONGEST_IDLE = 86400 * 31
@@ -91,42 +89,6 @@ def _ip_family(server: VirtualServerDraft, at: Cursor) -> None:
         at.report(f"Virtual server specified family {at.words[1]} conflicts with server family")
     else:
         server.family = family
-
-
-def _vs_connect_timeout(server: VirtualServerDraft, at: Cursor) -> None:
-    timeout = read_timer(at, at.word(1), 1, CONNECT_TIMEOUT_LIMIT)
-    if timeout is None:
-        at.report(f"virtual server connect_timeout {at.words[1]} invalid - ignoring")
-    else:
-        server.connect_timeout = timeout
-
-
-def _vs_delay_loop(server: VirtualServerDraft, at: Cursor) -> None:
-    delay = read_timer(at, at.word(1), 1)
-    if delay is None:
-        at.report(f"virtual server delay loop '{at.words[1]}' invalid - ignoring")
-    else:
-        server.delay_loop = delay
-
-
-def _vs_delay_before_retry(server: VirtualServerDraft, at: Cursor) -> None:
-    delay = read_timer(at, at.word(1))
-    if delay is None:
-        at.report(f"virtual server delay before retry '{at.words[1]}' invalid - ignoring")
-    else:
-        server.delay_before_retry = delay
-
-
-def _vs_warmup(server: VirtualServerDraft, at: Cursor) -> None:
-    warmup = read_timer(at, at.word(1))
-    if warmup is None:
-        at.report(f"virtual server warmup '{at.words[1]}' invalid - ignoring")
-    else:
-        server.warmup = warmup
-
-
-def _vs_inhibit(server: VirtualServerDraft, _at: Cursor) -> None:
-    server.inhibit = True
 
 
 def _scheduler(server: VirtualServerDraft, at: Cursor) -> None:
@@ -205,95 +167,12 @@ def _protocol(server: VirtualServerDraft, at: Cursor) -> None:
         server.protocol = protocol
 
 
-def _ha_suspend(server: VirtualServerDraft, _at: Cursor) -> None:
-    server.ha_suspend = True
-
-
-def _vs_smtp_alert(server: VirtualServerDraft, at: Cursor) -> None:
-    value = read_switch(at)
-    if value is None:
-        at.report(f"Invalid virtual_server smtp_alert parameter {at.words[1]}")
-    else:
-        server.smtp_alert = value
-
-
-def _vs_virtualhost(server: VirtualServerDraft, at: Cursor) -> None:
-    if len(at.words) < 2:
-        at.report("virtual server virtualhost missing")
-    else:
-        server.virtualhost = at.words[1]
-
-
-def _vs_snmp_name(server: VirtualServerDraft, at: Cursor) -> None:
-    if len(at.words) != 2:
-        at.report("virtual server snmp_name missing or extra parameters")
-    else:
-        server.snmp_name = at.words[1]
-
-
-def _vs_alpha(server: VirtualServerDraft, _at: Cursor) -> None:
-    server.alpha = True
-
-
-def _omega(server: VirtualServerDraft, _at: Cursor) -> None:
-    server.omega = True
-
-
-def _quorum_up(server: VirtualServerDraft, at: Cursor) -> None:
-    if server.quorum_up:
-        group = server.group or "(null)"
-        at.report(f"({group}) quorum_up script already specified - ignoring {at.word(1)}")
-    else:
-        server.quorum_up = read_script(at, server.draft.script_user, "quorum")
-
-
-def _quorum_down(server: VirtualServerDraft, at: Cursor) -> None:
-    if server.quorum_down:
-        at.report(
-            f"({server.group or '(null)'}) quorum_down script already specified - ignoring {at.word(1)}"
-        )
-    else:
-        server.quorum_down = read_script(at, server.draft.script_user, "quorum")
-
-
 def _quorum(server: VirtualServerDraft, at: Cursor) -> None:
     quorum = read_unsigned(at, at.word(1), 1)
     if quorum is None:
         at.report(f"Quorum {at.words[1]} must be in [1, {UINT_MAX}]. Setting to 1.")
         quorum = 1
     server.quorum = quorum
-
-
-def _hysteresis(server: VirtualServerDraft, at: Cursor) -> None:
-    hysteresis = read_unsigned(at, at.word(1))
-    if hysteresis is None:
-        at.report(f"Hysteresis {at.words[1]} must be in [0, {UINT_MAX}] - ignoring")
-    else:
-        server.hysteresis = hysteresis
-
-
-def _vs_weight(server: VirtualServerDraft, at: Cursor) -> None:
-    weight = read_unsigned(at, at.word(1), 1, MAX_WEIGHT)
-    if weight is None:
-        at.report(f"Virtual server weight {at.words[1]} is outside range 1-{MAX_WEIGHT}")
-    else:
-        server.weight = weight
-
-
-def _idle_timeout(server: VirtualServerDraft, at: Cursor) -> None:
-    timeout = read_unsigned(at, at.word(1), 1, _LONGEST_IDLE)
-    if timeout is None:
-        at.report(f"idle_timeout '{at.words[1]}' must be in [1, {_LONGEST_IDLE}] seconds - ignoring")
-    else:
-        server.idle_timeout = timeout
-
-
-def _reject_gone(server: VirtualServerDraft, _at: Cursor) -> None:
-    server.reject_gone = True
-
-
-def _rehome(server: VirtualServerDraft, _at: Cursor) -> None:
-    server.rehome = True
 
 
 def _sorry_server(server: VirtualServerDraft, at: Cursor) -> None:
@@ -320,14 +199,31 @@ def _sorry_server_method(server: VirtualServerDraft, at: Cursor) -> None:
         at.report("sorry_server forwarding used without sorry_server")
 
 
+_INVALID = "virtual server %s '{}' invalid - ignoring"
 VIRTUAL_SERVER = Section("virtual_server", _end_of_virtual_server)
 VIRTUAL_SERVER.add("ip_family", _ip_family, "inet|inet6", "The family of a mark without addresses.")
 VIRTUAL_SERVER.add("retry", read_retry, "COUNT", "For all checkers of its real servers.")
-VIRTUAL_SERVER.add("delay_before_retry", _vs_delay_before_retry, "SECONDS", "For all checkers.")
-VIRTUAL_SERVER.add("warmup", _vs_warmup, "SECONDS", "For all checkers; default: the delay_loop.")
-VIRTUAL_SERVER.add("connect_timeout", _vs_connect_timeout, "SECONDS", "For all checkers; default 5.")
-VIRTUAL_SERVER.add("delay_loop", _vs_delay_loop, "SECONDS", "For all checkers; default 60.")
-VIRTUAL_SERVER.add("inhibit_on_failure", _vs_inhibit, "", "On failure weight 0, not removal.")
+VIRTUAL_SERVER.add(
+    "delay_before_retry",
+    timer("delay_before_retry", _INVALID % "delay before retry"),
+    "SECONDS",
+    "For all checkers.",
+)
+VIRTUAL_SERVER.add(
+    "warmup", timer("warmup", _INVALID % "warmup"), "SECONDS", "For all checkers; default: the delay_loop."
+)
+VIRTUAL_SERVER.add(
+    "connect_timeout",
+    timer(
+        "connect_timeout", "virtual server connect_timeout {} invalid - ignoring", 1, CONNECT_TIMEOUT_LIMIT
+    ),
+    "SECONDS",
+    "For all checkers; default 5.",
+)
+VIRTUAL_SERVER.add(
+    "delay_loop", timer("delay_loop", _INVALID % "delay loop", 1), "SECONDS", "For all checkers; default 60."
+)
+VIRTUAL_SERVER.add("inhibit_on_failure", flag("inhibit"), "", "On failure weight 0, not removal.")
 VIRTUAL_SERVER.add(
     "lvs_sched", _scheduler, "NAME", f"{', '.join(SCHEDULERS)}; default wlc.", aliases=("lb_algo",)
 )
@@ -346,24 +242,64 @@ VIRTUAL_SERVER.add("persistence_engine", _persistence_engine, "NAME", "sip.")
 VIRTUAL_SERVER.add("persistence_timeout", _persistence_timeout, "[SECONDS]", "Persistent; default 360.")
 VIRTUAL_SERVER.add("persistence_granularity", _persistence_granularity, "NETMASK", "Clients grouped by it.")
 VIRTUAL_SERVER.add("protocol", _protocol, "TCP|UDP|SCTP", "UDP if it is not said.")
-VIRTUAL_SERVER.add("ha_suspend", _ha_suspend, "", "Check only while the address is on this host.")
-VIRTUAL_SERVER.add("smtp_alert", _vs_smtp_alert, "[BOOL]", "Mail when the quorum is lost or gained.")
-VIRTUAL_SERVER.add("virtualhost", _vs_virtualhost, "NAME", "The Host that HTTP_GET and SSL_GET ask for.")
-VIRTUAL_SERVER.add("snmp_name", _vs_snmp_name, "NAME", "Its name in SNMP.", remark=_NO_SNMP)
-VIRTUAL_SERVER.add("alpha", _vs_alpha, "", "Real servers count as failed until their checks passed.")
-VIRTUAL_SERVER.add("omega", _omega, "", "On stop run the scripts for failure, and quorum_down.")
-VIRTUAL_SERVER.add("quorum_up", _quorum_up, "COMMAND [USER [GROUP]]", "Run when the quorum is gained.")
-VIRTUAL_SERVER.add("quorum_down", _quorum_down, "COMMAND [USER [GROUP]]", "Run when it is lost.")
+VIRTUAL_SERVER.add("ha_suspend", flag("ha_suspend"), "", "Check only while the address is on this host.")
+VIRTUAL_SERVER.add(
+    "smtp_alert",
+    switch("smtp_alert", "Invalid virtual_server smtp_alert parameter {}"),
+    "[BOOL]",
+    "Mail when the quorum is lost or gained.",
+)
+VIRTUAL_SERVER.add(
+    "virtualhost",
+    word("virtualhost", "virtual server virtualhost missing"),
+    "NAME",
+    "The Host that HTTP_GET and SSL_GET ask for.",
+)
+VIRTUAL_SERVER.add(
+    "snmp_name",
+    word("snmp_name", "virtual server snmp_name missing or extra parameters", alone=True),
+    "NAME",
+    "Its name in SNMP.",
+    remark=NO_SNMP,
+)
+VIRTUAL_SERVER.add("alpha", flag("alpha"), "", "Real servers count as failed until their checks passed.")
+VIRTUAL_SERVER.add("omega", flag("omega"), "", "On stop run the scripts for failure, and quorum_down.")
+VIRTUAL_SERVER.add(
+    "quorum_up", script("quorum_up", "quorum"), "COMMAND [USER [GROUP]]", "Run when the quorum is gained."
+)
+VIRTUAL_SERVER.add(
+    "quorum_down", script("quorum_down", "quorum"), "COMMAND [USER [GROUP]]", "Run when it is lost."
+)
 VIRTUAL_SERVER.add("quorum", _quorum, "N", "The weight that must be available; default 1.")
-VIRTUAL_SERVER.add("hysteresis", _hysteresis, "N", "How far from the quorum it changes; default 0.")
-VIRTUAL_SERVER.add("weight", _vs_weight, "N", "For real servers that say none; default 1.")
+VIRTUAL_SERVER.add(
+    "hysteresis",
+    number("hysteresis", f"Hysteresis {{}} must be in [0, {UINT_MAX}] - ignoring"),
+    "N",
+    "How far from the quorum it changes; default 0.",
+)
+VIRTUAL_SERVER.add(
+    "weight",
+    number("weight", f"Virtual server weight {{}} is outside range 1-{MAX_WEIGHT}", 1, MAX_WEIGHT),
+    "N",
+    "For real servers that say none; default 1.",
+)
 VIRTUAL_SERVER.add("sorry_server", _sorry_server, "ADDRESS [PORT]", "Serves when the quorum is lost.")
 VIRTUAL_SERVER.add("sorry_server_inhibit", _sorry_server_inhibit, "", "It stays in the table with weight 0.")
 VIRTUAL_SERVER.add("sorry_server_lvs_method", _sorry_server_method, "NAT|DR|TUN …", "Its own method.")
 VIRTUAL_SERVER.add("slow_start", read_slow_start, "SECONDS", "For its real servers. xlvs's own.")
-VIRTUAL_SERVER.add("idle_timeout", _idle_timeout, "SECONDS", "As `xlvsadm --idle-timeout`. xlvs's own.")
-VIRTUAL_SERVER.add("reject_gone", _reject_gone, "", "As `xlvsadm --reject-gone`. xlvs's own.")
-VIRTUAL_SERVER.add("rehome", _rehome, "", "As `xlvsadm --rehome`. xlvs's own.")
+VIRTUAL_SERVER.add(
+    "idle_timeout",
+    number(
+        "idle_timeout",
+        f"idle_timeout '{{}}' must be in [1, {_LONGEST_IDLE}] seconds - ignoring",
+        1,
+        _LONGEST_IDLE,
+    ),
+    "SECONDS",
+    "As `xlvsadm --idle-timeout`. xlvs's own.",
+)
+VIRTUAL_SERVER.add("reject_gone", flag("reject_gone"), "", "As `xlvsadm --reject-gone`. xlvs's own.")
+VIRTUAL_SERVER.add("rehome", flag("rehome"), "", "As `xlvsadm --rehome`. xlvs's own.")
 VIRTUAL_SERVER.add("real_server", open_real_server, "ADDRESS [PORT]", "A real server.", block=REAL_SERVER)
 
 

@@ -3,65 +3,67 @@
 
 from __future__ import annotations
 
-from xlvs.keepalived.global_keywords import (
-    MARKS_BY_ITSELF,
-    MOST_SECONDS,
-    NO_SNMP,
-    ONE_PROCESS,
+from xlvs.keepalived.keywords.global_process import (
     config_save_dir,
-    disable_local_igmp,
-    dynamic_interfaces,
-    enable_script_security,
     enable_snmp_rfc,
-    fifo_keywords,
-    flag,
-    garp_extra_if,
-    garp_refresh,
     global_defs,
-    hand_edits,
     include_check,
+    max_auto_priority,
+    min_auto_priority_delay,
+    net_namespace_ipvs,
+    process_names,
+    random_seed,
+    reload_check_config,
+    reload_file,
+    reload_time_file,
+    snmp_socket,
+    tmp_config_directory,
+    umask,
+)
+from xlvs.keepalived.keywords.global_services import (
+    MOST_SECONDS,
+    enable_script_security,
+    hand_edits,
     lvs_flush_on_stop,
     lvs_sync_daemon,
     lvs_timeouts,
-    max_auto_priority,
-    min_auto_priority_delay,
-    min_garp,
-    multicast,
-    net_namespace_ipvs,
-    nftables_keywords,
-    nftables_start_fwmark,
     notification_email,
-    number,
+    script_user,
+    smtp_connect_timeout,
+    smtp_helo_name,
+    smtp_server,
+)
+from xlvs.keepalived.keywords.global_shapes import (
+    fifo_keywords,
+    nftables_keywords,
     once,
     once_script,
     process,
     process_name,
-    process_names,
-    random_seed,
     receive_buffer,
-    reload_check_config,
-    reload_file,
-    reload_time_file,
+    seconds,
+)
+from xlvs.keepalived.keywords.global_vrrp import (
+    disable_local_igmp,
+    dynamic_interfaces,
+    garp_extra_if,
+    garp_refresh,
+    min_garp,
+    multicast,
+    nftables_start_fwmark,
     rx_bufs_multiplier,
     rx_bufs_policy,
-    script_user,
-    seconds,
-    smtp_connect_timeout,
-    smtp_helo_name,
-    smtp_server,
-    snmp_socket,
-    switch,
-    tmp_config_directory,
-    umask,
     vmac_prefix,
     vrrp_iptables,
     vrrp_version,
-    word,
 )
-from xlvs.keepalived.numbers import (
-    INT_MAX,
-)
+from xlvs.keepalived.keywords.shapes import flag, number, switch, word
+from xlvs.keepalived.numbers import INT_MAX
 from xlvs.keepalived.statements import Action, Section
+
+MARKS_BY_ITSELF = "groups are services of their own here, so no marks have to be made"
+NO_SNMP = "there is no SNMP agent here"
+ONE_PROCESS = "xlvsd is one process; set this for its unit (systemctl edit xlvsd)"
 
 Row = tuple[str, Action, str, str, str]
 """Name, action, arguments, meaning, remark."""

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The keywords of what can be tracked: files, scripts, processes, BFD sessions."""
+"""The keywords of what can be tracked: files, scripts, processes."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from xlvs.keepalived.addresses import family_of, format_address, read_address
 from xlvs.keepalived.drafts import Draft
+from xlvs.keepalived.keywords.block import BlockDraft, read_reverse
+from xlvs.keepalived.keywords.shapes import flag
 from xlvs.keepalived.numbers import (
     INT_MAX,
     SECOND,
@@ -15,36 +14,21 @@ from xlvs.keepalived.numbers import (
     read_int,
     read_unsigned,
 )
-from xlvs.keepalived.origin import Position, Script
-from xlvs.keepalived.redundancy import BfdInstance, ParameterMatch, TrackFile, TrackProcess, TrackScript
+from xlvs.keepalived.origin import Script
+from xlvs.keepalived.redundancy import ParameterMatch, TrackFile, TrackProcess, TrackScript
 from xlvs.keepalived.scripts import command, find_user, quoted
 from xlvs.keepalived.statements import Action, Cursor, Section
-from xlvs.model import IPV4
 
 _MOST_SECONDS = UINT_MAX // SECOND
-_LONGEST_BFD_NAME = 31
 
 
-class _Block:
-    """A block while it is read: fields of its value by name."""
-
-    def __init__(self, draft: Draft, name: str, position: Position) -> None:
-        self.draft = draft
-        self.name = name
-        self.position = position
-        self.fields: dict[str, Any] = {}
-
-
-# track_file.
-
-
-def _track_file(draft: Draft, at: Cursor) -> _Block:
+def _track_file(draft: Draft, at: Cursor) -> BlockDraft:
     if at.words[0] == "vrrp_track_file":
         at.note('"vrrp_track_file" is deprecated, please use "track_file"')
-    return _Block(draft, at.word(1), at.position)
+    return BlockDraft(draft, at.word(1), at.position)
 
 
-def _file_path(block: _Block, at: Cursor) -> None:
+def _file_path(block: BlockDraft, at: Cursor) -> None:
     if len(at.words) < 2:
         at.report("track file file name missing")
     elif "path" in block.fields:
@@ -53,7 +37,7 @@ def _file_path(block: _Block, at: Cursor) -> None:
         block.fields["path"] = at.words[1]
 
 
-def _file_weight(block: _Block, at: Cursor) -> None:
+def _file_weight(block: BlockDraft, at: Cursor) -> None:
     if len(at.words) < 2:
         at.report(f"No weight specified for track file {block.name} - ignoring")
         return
@@ -67,18 +51,10 @@ def _file_weight(block: _Block, at: Cursor) -> None:
             " [-254..254] inclusive. Ignoring..."
         )
     block.fields["weight"] = 1 if weight is None else weight
-    _read_reverse(block, at, f"track_file {block.name} unknown weight option")
+    read_reverse(block, at, f"track_file {block.name} unknown weight option")
 
 
-def _read_reverse(block: _Block, at: Cursor, complaint: str) -> None:
-    if len(at.words) > 2:
-        if at.words[2] == "reverse":
-            block.fields["reverse"] = True
-        else:
-            at.report(f"{complaint} {at.words[2]}")
-
-
-def _init_file(block: _Block, at: Cursor) -> None:
+def _init_file(block: BlockDraft, at: Cursor) -> None:
     block.fields["initialise"] = 0
     for word in at.words[1:]:
         text = word.lstrip(" \t\f\n\r\v")
@@ -97,26 +73,23 @@ def _init_file(block: _Block, at: Cursor) -> None:
             at.report(f"Unknown track file init option {text}")
 
 
-def _end_of_track_file(block: _Block, at: Cursor) -> None:
+def _end_of_track_file(block: BlockDraft, at: Cursor) -> None:
     if "path" not in block.fields:
         at.report(f"No file set for track_file {block.name} - ignoring")
     elif block.name not in block.draft.track_files:
         block.draft.track_files[block.name] = TrackFile(block.name, position=block.position, **block.fields)
 
 
-# vrrp_script.
+def _vrrp_script(draft: Draft, at: Cursor) -> BlockDraft:
+    return BlockDraft(draft, at.word(1), at.position)
 
 
-def _vrrp_script(draft: Draft, at: Cursor) -> _Block:
-    return _Block(draft, at.word(1), at.position)
-
-
-def _script(block: _Block, at: Cursor) -> None:
+def _script(block: BlockDraft, at: Cursor) -> None:
     block.fields["script"] = command(at, at.escaped_words())
 
 
 def _script_time(field: str, words: str) -> Action:
-    def action(block: _Block, at: Cursor) -> None:
+    def action(block: BlockDraft, at: Cursor) -> None:
         value = read_unsigned(at, at.word(1), 0, _MOST_SECONDS)
         if value is None:
             at.report(f"({block.name}): vrrp script {field} '{at.words[1]}' {words} - ignoring")
@@ -128,17 +101,17 @@ def _script_time(field: str, words: str) -> Action:
     return action
 
 
-def _script_weight(block: _Block, at: Cursor) -> None:
+def _script_weight(block: BlockDraft, at: Cursor) -> None:
     weight = read_int(at, at.word(1), -253, 253)
     if weight is None:
         at.report(f"vrrp_script {block.name} weight {at.words[1]} must be in [-253, 253]")
     else:
         block.fields["weight"] = weight
-    _read_reverse(block, at, f"vrrp_script {block.name} unknown weight option")
+    read_reverse(block, at, f"vrrp_script {block.name} unknown weight option")
 
 
 def _script_count(field: str) -> Action:
-    def action(block: _Block, at: Cursor) -> None:
+    def action(block: BlockDraft, at: Cursor) -> None:
         value = read_unsigned(at, at.word(1), 1, INT_MAX)
         if value is None:
             at.report(f"({block.name}): vrrp script {field} value '{at.words[1]}' invalid, defaulting to 1")
@@ -147,7 +120,7 @@ def _script_count(field: str) -> Action:
     return action
 
 
-def _script_run_as(block: _Block, at: Cursor) -> None:
+def _script_run_as(block: BlockDraft, at: Cursor) -> None:
     ids = find_user(at, at.word(1), at.words[2] if len(at.words) > 2 else "")
     if ids is None:
         shown = quoted(block.fields.get("script", ()))
@@ -156,11 +129,7 @@ def _script_run_as(block: _Block, at: Cursor) -> None:
     block.fields["user"] = at.words[1], at.words[2] if len(at.words) > 2 else ""
 
 
-def _init_fail(block: _Block, _at: Cursor) -> None:
-    block.fields["init_fail"] = True
-
-
-def _end_of_vrrp_script(block: _Block, at: Cursor) -> None:
+def _end_of_vrrp_script(block: BlockDraft, at: Cursor) -> None:
     fields = block.fields
     arguments = fields.pop("script", ())
     named = "ids" in fields
@@ -182,16 +151,13 @@ def _end_of_vrrp_script(block: _Block, at: Cursor) -> None:
         )
 
 
-# vrrp_track_process.
-
-
-def _vrrp_track_process(draft: Draft, at: Cursor) -> _Block:
-    block = _Block(draft, at.word(1), at.position)
+def _vrrp_track_process(draft: Draft, at: Cursor) -> BlockDraft:
+    block = BlockDraft(draft, at.word(1), at.position)
     block.fields.update(quorum=1, quorum_max=None)
     return block
 
 
-def _process(block: _Block, at: Cursor) -> None:
+def _process(block: BlockDraft, at: Cursor) -> None:
     if "path" in block.fields:
         at.report(f"Process already set for track process {block.name} - ignoring {at.word(1)}")
         return
@@ -202,7 +168,7 @@ def _process(block: _Block, at: Cursor) -> None:
         block.fields["full_command"] = True
 
 
-def _param_match(block: _Block, at: Cursor) -> None:
+def _param_match(block: BlockDraft, at: Cursor) -> None:
     kind = at.words[1] if len(at.words) > 1 else "exact"
     if kind not in ("initial", "partial") and len(at.words) > 1:
         at.report(f"Invalid param_match type {kind} - ignoring")
@@ -211,7 +177,7 @@ def _param_match(block: _Block, at: Cursor) -> None:
     block.fields["full_command"] = True
 
 
-def _process_weight(block: _Block, at: Cursor) -> None:
+def _process_weight(block: BlockDraft, at: Cursor) -> None:
     if len(at.words) < 2:
         at.report(f"No weight specified for track process {block.name} - ignoring")
         return
@@ -225,11 +191,11 @@ def _process_weight(block: _Block, at: Cursor) -> None:
             " [-254..254] inclusive. Ignoring..."
         )
         return
-    _read_reverse(block, at, f"vrrp_track_process {block.name} unknown weight option")
+    read_reverse(block, at, f"vrrp_track_process {block.name} unknown weight option")
     block.fields["weight"] = weight
 
 
-def _process_quorum(block: _Block, at: Cursor) -> None:
+def _process_quorum(block: BlockDraft, at: Cursor) -> None:
     value = read_unsigned(at, at.word(1), 1, 65535)
     most = block.fields["quorum_max"]
     if value is None:
@@ -243,7 +209,7 @@ def _process_quorum(block: _Block, at: Cursor) -> None:
         block.fields["quorum"] = value
 
 
-def _process_quorum_max(block: _Block, at: Cursor) -> None:
+def _process_quorum_max(block: BlockDraft, at: Cursor) -> None:
     value = read_unsigned(at, at.word(1), 0, 65535)
     quorum = block.fields["quorum"]
     if value is None:
@@ -259,7 +225,7 @@ def _process_quorum_max(block: _Block, at: Cursor) -> None:
 
 
 def _process_delay(*fields: str) -> Action:
-    def action(block: _Block, at: Cursor) -> None:
+    def action(block: BlockDraft, at: Cursor) -> None:
         value = read_decimal(at, at.word(1), 1, 3600 * SECOND, 6)
         if value is None:
             at.report(
@@ -273,11 +239,7 @@ def _process_delay(*fields: str) -> Action:
     return action
 
 
-def _full_command(block: _Block, _at: Cursor) -> None:
-    block.fields["full_command"] = True
-
-
-def _end_of_track_process(block: _Block, at: Cursor) -> None:
+def _end_of_track_process(block: BlockDraft, at: Cursor) -> None:
     if "path" not in block.fields:
         at.report(f"track process '{block.name}' process name not specified")
     elif block.name not in block.draft.track_processes:
@@ -285,161 +247,6 @@ def _end_of_track_process(block: _Block, at: Cursor) -> None:
             block.name, position=block.position, **block.fields
         )
 
-
-# bfd_instance.
-
-
-def _bfd_instance(draft: Draft, at: Cursor) -> _Block:
-    name = at.word(1)
-    block = _Block(draft, name, at.position)
-    if len(name) > _LONGEST_BFD_NAME:
-        at.report(
-            f"Configuration error: BFD instance {name} name too long"
-            f" (maximum length is {_LONGEST_BFD_NAME} characters), ignoring"
-        )
-        at.skip_block()
-    elif name in draft.bfd_instances:
-        at.report(f"Configuration error: BFD instance {name} already configured, ignoring")
-        at.skip_block()
-    return block
-
-
-def _bfd_neighbor(block: _Block, at: Cursor) -> None:
-    address = read_address(at.word(1))
-    if not address:
-        at.report(
-            f"Configuration error: BFD instance {block.name} has malformed neighbor address"
-            f" {at.words[1]}, ignoring instance"
-        )
-        at.skip_block(opened=True)
-        return
-    block.fields["neighbor"] = address
-
-
-def _bfd_source(block: _Block, at: Cursor) -> None:
-    address = read_address(at.word(1))
-    if not address:
-        at.report(
-            f"Configuration error: BFD instance {block.name} has malformed source address"
-            f" {at.words[1]}, ignoring"
-        )
-        return
-    block.fields["source"] = address
-
-
-def _bfd_interval(field: str, low: int) -> Action:
-    high, sensible = UINT_MAX // 1000, 10000
-
-    def action(block: _Block, at: Cursor) -> None:
-        value = read_decimal(at, at.word(1), low * 1000, high * 1000, 3, lenient=False)
-        if value is None:
-            at.report(
-                f"Configuration error: BFD instance {block.name} {field} value {at.words[1]} is not valid"
-                f" (must be in range [{low}-{high}]), ignoring"
-            )
-            return
-        block.fields[field] = value / 1000
-        if value > sensible * 1000:
-            at.note(
-                f"Configuration warning: BFD instance {block.name} {field} value {at.words[1]} is larger"
-                f" than max sensible ({sensible})"
-            )
-
-    return action
-
-
-def _bfd_multiplier(block: _Block, at: Cursor) -> None:
-    value = read_unsigned(at, at.word(1), 1, 255, lenient=False)
-    if value is None:
-        at.report(
-            f"Configuration error: BFD instance {block.name} multiplier value {at.words[1]} not valid"
-            " (must be in range [1-255]), ignoring"
-        )
-    else:
-        block.fields["multiplier"] = value
-
-
-def _bfd_passive(block: _Block, _at: Cursor) -> None:
-    block.fields["passive"] = True
-
-
-def _bfd_ttl(block: _Block, at: Cursor) -> None:
-    value = read_unsigned(at, at.word(1), 1, 255, lenient=False)
-    if value is None:
-        at.report(
-            f"Configuration error: BFD instance {block.name} ttl/hoplimit value {at.words[1]} not valid"
-            " (must be in range [1-255]), ignoring"
-        )
-    else:
-        block.fields["ttl"] = value
-
-
-def _bfd_max_hops(block: _Block, at: Cursor) -> None:
-    value = read_int(at, at.word(1), -1, 255, lenient=False)
-    if value is None:
-        at.report(
-            f"Configuration error: BFD instance {block.name} max_hops value {at.words[1]} not valid"
-            " (must be in range [-1-255]), ignoring"
-        )
-    else:
-        block.fields["max_hops"] = value
-
-
-def _bfd_weight(block: _Block, at: Cursor) -> None:
-    value = read_int(at, at.word(1), -253, 253)
-    if value is None:
-        at.report(
-            f"Configuration error: BFD instance {block.name} weight value {at.words[1]} not valid"
-            " (must be in range [-253-253]), ignoring"
-        )
-    else:
-        block.fields["weight"] = value
-    _read_reverse(block, at, f"Configuration error: BFD instance {block.name} unknown weight option")
-
-
-def _bfd_audience(field: str) -> Action:
-    def action(block: _Block, _at: Cursor) -> None:
-        block.fields[field] = True
-
-    return action
-
-
-def _end_of_bfd_instance(block: _Block, at: Cursor) -> None:
-    fields = block.fields
-    neighbor, source = fields.get("neighbor", b""), fields.get("source", b"")
-    if not neighbor:
-        wrong = "no neighbor address set, disabling instance"
-    elif source and family_of(source) != family_of(neighbor):
-        at.report(
-            f"Configuration error: BFD instance {block.name} source address {format_address(source)} and"
-            f" neighbor address {format_address(neighbor)} are not of the same family, disabling instance"
-        )
-        return
-    elif any(
-        one.neighbor == neighbor and one.source == source for one in block.draft.bfd_instances.values()
-    ):
-        what = "source/neighbor address " if source else "neighbor address "
-        shown = f"{format_address(source)}/" if source else ""
-        wrong = f"duplicate {what}{shown}{format_address(neighbor)}, ignoring instance"
-    else:
-        wrong = ""
-    if wrong:
-        at.report(f"Configuration error: BFD instance {block.name} has {wrong}")
-        return
-    ttl = fields.setdefault("ttl", 255 if family_of(neighbor) == IPV4 else 64)
-    if fields.get("max_hops", 0) > ttl:
-        at.report(f"BFD instance {block.name}: max_hops exceeds ttl/hoplimit - setting to ttl/hoplimit")
-        fields["max_hops"] = ttl
-    if "vrrp" in fields or "checker" in fields:
-        fields.setdefault("vrrp", False)
-        fields.setdefault("checker", False)
-    instance = BfdInstance(block.name, position=block.position, **fields)
-    block.draft.bfd_instances[block.name] = instance
-    if instance.checker:
-        block.draft.bfd_names.add(block.name)
-
-
-# The tables.
 
 TRACK_FILE = Section("track_file", _end_of_track_file)
 TRACK_FILE.add("file", _file_path, "PATH", "The file with the number.")
@@ -456,7 +263,7 @@ VRRP_SCRIPT.add("weight", _script_weight, "N [reverse]", "Default 0: a failure i
 VRRP_SCRIPT.add("rise", _script_count("rise"), "N", "Successes before it counts; default 1.")
 VRRP_SCRIPT.add("fall", _script_count("fall"), "N", "Failures before it counts; default 1.")
 VRRP_SCRIPT.add("user", _script_run_as, "USER [GROUP]", "Who runs it.")
-VRRP_SCRIPT.add("init_fail", _init_fail, "", "It counts as failed at first.")
+VRRP_SCRIPT.add("init_fail", flag("init_fail"), "", "It counts as failed at first.")
 
 TRACK_PROCESS = Section("vrrp_track_process", _end_of_track_process)
 TRACK_PROCESS.add("process", _process, "COMMAND [ARGUMENT …]", "The process to look for.")
@@ -467,23 +274,7 @@ TRACK_PROCESS.add("quorum_max", _process_quorum_max, "N", "How many there may be
 TRACK_PROCESS.add("delay", _process_delay("terminate_delay", "fork_delay"), "SECONDS", "Both delays.")
 TRACK_PROCESS.add("terminate_delay", _process_delay("terminate_delay"), "SECONDS", "Before an end counts.")
 TRACK_PROCESS.add("fork_delay", _process_delay("fork_delay"), "SECONDS", "Before a start counts.")
-TRACK_PROCESS.add("full_command", _full_command, "", "Compare the whole command line.")
-
-BFD_INSTANCE = Section("bfd_instance", _end_of_bfd_instance)
-BFD_INSTANCE.add("source_ip", _bfd_source, "ADDRESS", "Our end.")
-BFD_INSTANCE.add("neighbor_ip", _bfd_neighbor, "ADDRESS", "The other end.", aliases=("neighbour_ip",))
-BFD_INSTANCE.add("min_rx", _bfd_interval("min_rx", 1), "MILLISECONDS", "Default 10.")
-BFD_INSTANCE.add("min_tx", _bfd_interval("min_tx", 1), "MILLISECONDS", "Default 10.")
-BFD_INSTANCE.add("idle_tx", _bfd_interval("idle_tx", 1000), "MILLISECONDS", "Default 1000.")
-BFD_INSTANCE.add("multiplier", _bfd_multiplier, "N", "Missed messages before it is down; default 5.")
-BFD_INSTANCE.add("passive", _bfd_passive, "", "Wait for the other end to begin.")
-BFD_INSTANCE.add("ttl", _bfd_ttl, "N", "Default 255 (IPv4), 64 (IPv6).", aliases=("hoplimit",))
-BFD_INSTANCE.add("max_hops", _bfd_max_hops, "N", "How far the other end may be; -1: any; default 0.")
-BFD_INSTANCE.add(
-    "weight", _bfd_weight, "N [reverse]", "For VRRP.", remark="it is for VRRP; BFD_CHECK knows no weight"
-)
-BFD_INSTANCE.add("vrrp", _bfd_audience("vrrp"), "", "Only VRRP hears of it.")
-BFD_INSTANCE.add("checker", _bfd_audience("checker"), "", "Only checkers hear of it.")
+TRACK_PROCESS.add("full_command", flag("full_command"), "", "Compare the whole command line.")
 
 
 def add_tracking_roots(root: Section) -> None:
@@ -492,4 +283,3 @@ def add_tracking_roots(root: Section) -> None:
     root.add("vrrp_track_file", _track_file, "NAME", "Its old name.", block=TRACK_FILE)
     root.add("vrrp_script", _vrrp_script, "NAME", "A script that VRRP instances track.", block=VRRP_SCRIPT)
     root.add("vrrp_track_process", _vrrp_track_process, "NAME", "A process to track.", block=TRACK_PROCESS)
-    root.add("bfd_instance", _bfd_instance, "NAME", "A BFD session.", block=BFD_INSTANCE)

@@ -15,9 +15,9 @@ from xlvs.keepalived.checks import (
     TlsVerification,
     Url,
 )
-from xlvs.keepalived.drafts import CheckerDraft, RealServerDraft
-from xlvs.keepalived.keywords_check import add_common, connection_is_complete
-from xlvs.keepalived.numbers import read_switch, read_unsigned
+from xlvs.keepalived.drafts import CheckerDraft, Fields, RealServerDraft
+from xlvs.keepalived.keywords.checker import add_common, connection_is_complete
+from xlvs.keepalived.keywords.shapes import flag, number, switch, word
 from xlvs.keepalived.origin import Position
 from xlvs.keepalived.statements import Cursor, Section
 
@@ -44,7 +44,7 @@ SUPPORTED_REGEX_OPTIONS = frozenset(
 """Those with a meaning for Python's regular expressions, or that change no match."""
 
 
-class UrlDraft:
+class UrlDraft(Fields):
     """A url block."""
 
     __slots__ = (
@@ -97,20 +97,12 @@ class HttpDraft(CheckerDraft):
         )  # fmt: skip
 
 
+_retry = number("retry", "Invalid nb_get_retry value '{}'")
+
+
 def _nb_get_retry(checker: HttpDraft, at: Cursor) -> None:
     at.report("nb_get_retry is deprecated - please use 'retry'")
-    retry = read_unsigned(at, at.word(1))
-    if retry is None:
-        at.report(f"Invalid nb_get_retry value '{at.words[1]}'")
-    else:
-        checker.retry = retry
-
-
-def _virtualhost(checker: HttpDraft, at: Cursor) -> None:
-    if len(at.words) < 2:
-        at.report("HTTP_GET virtualhost name missing")
-    else:
-        checker.virtualhost = at.words[1]
+    _retry(checker, at)
 
 
 def _http_protocol(checker: HttpDraft, at: Cursor) -> None:
@@ -120,14 +112,6 @@ def _http_protocol(checker: HttpDraft, at: Cursor) -> None:
         at.report(f"Invalid http_protocol version {at.words[1]}")
     else:
         checker.version = _VERSIONS[at.words[1]]
-
-
-def _enable_sni(checker: HttpDraft, at: Cursor) -> None:
-    value = read_switch(at)
-    if value is None:
-        at.report(f"Invalid enable_sni parameter {at.words[1]}")
-    else:
-        checker.sni = value
 
 
 def _sni_name(checker: HttpDraft, at: Cursor) -> None:
@@ -142,14 +126,6 @@ def _tls_verify(checker: HttpDraft, at: Cursor) -> None:
     checker.verification = TlsVerification(at.words[1] if len(at.words) > 1 else "")
 
 
-def _fast_recovery(checker: HttpDraft, at: Cursor) -> None:
-    value = read_switch(at)
-    if value is None:
-        at.report(f"Invalid fast_recovery parameter {at.words[1]}")
-    else:
-        checker.fast_recovery = value
-
-
 def _end_of_http(checker: HttpDraft, at: Cursor) -> None:
     if not checker.urls:
         at.report("HTTP/SSL_GET checker has no urls specified - ignoring")
@@ -162,10 +138,6 @@ def _end_of_http(checker: HttpDraft, at: Cursor) -> None:
 
 def _url(checker: HttpDraft, at: Cursor) -> UrlDraft:
     return UrlDraft(checker, at.position)
-
-
-def _path(url: UrlDraft, at: Cursor) -> None:
-    url.path = at.word(1)
 
 
 def _digest(url: UrlDraft, at: Cursor) -> None:
@@ -186,21 +158,14 @@ def _digest(url: UrlDraft, at: Cursor) -> None:
 
 
 def _status_code(url: UrlDraft, at: Cursor) -> None:
-    for word in at.words[1:]:
-        found = re.fullmatch(r"\s*\+?([0-9]{1,9})(?:-\s*\+?([0-9]{1,9}))?", word, re.ASCII)
+    for text in at.words[1:]:
+        found = re.fullmatch(r"\s*\+?([0-9]{1,9})(?:-\s*\+?([0-9]{1,9}))?", text, re.ASCII)
         low = int(found[1]) if found else 0
         high = int(found[2]) if found and found[2] else low
         if not _LOWEST_STATUS <= low <= high <= _HIGHEST_STATUS:
-            at.report(f"Invalid HTTP_GET status code '{word}'")
+            at.report(f"Invalid HTTP_GET status code '{text}'")
         else:
             url.status.append((low, high))
-
-
-def _url_virtualhost(url: UrlDraft, at: Cursor) -> None:
-    if len(at.words) < 2:
-        at.report("Missing HTTP_GET virtualhost name")
-    else:
-        url.virtualhost = at.words[1]
 
 
 def _regex(url: UrlDraft, at: Cursor) -> None:
@@ -216,18 +181,14 @@ def _regex(url: UrlDraft, at: Cursor) -> None:
         url.expression = None
 
 
-def _regex_no_match(url: UrlDraft, _at: Cursor) -> None:
-    url.no_match = True
-
-
 def _regex_options(url: UrlDraft, at: Cursor) -> None:
-    for word in at.words[1:]:
-        if word not in REGEX_OPTIONS:
-            at.note(f"regex_options '{word}' is unknown: one of {', '.join(REGEX_OPTIONS)}")
-        elif word not in SUPPORTED_REGEX_OPTIONS:
-            at.note(f"regex_options '{word}' has no effect here: write it into the expression")
+    for name in at.words[1:]:
+        if name not in REGEX_OPTIONS:
+            at.note(f"regex_options '{name}' is unknown: one of {', '.join(REGEX_OPTIONS)}")
+        elif name not in SUPPORTED_REGEX_OPTIONS:
+            at.note(f"regex_options '{name}' has no effect here: write it into the expression")
         else:
-            url.options.append(word)
+            url.options.append(name)
 
 
 def _offset(at: Cursor, which: str) -> int:
@@ -246,10 +207,6 @@ def _regex_min_offset(url: UrlDraft, at: Cursor) -> None:
 
 def _regex_max_offset(url: UrlDraft, at: Cursor) -> None:
     url.last = _offset(at, "max")
-
-
-def _regex_stack(url: UrlDraft, _at: Cursor) -> None:
-    url.stack = True
 
 
 def _end_of_url(url: UrlDraft, at: Cursor) -> None:
@@ -271,33 +228,40 @@ def _end_of_url(url: UrlDraft, at: Cursor) -> None:
 
 
 URL = Section("url", _end_of_url)
-URL.add("path", _path, "PATH", "What to ask for.")
+URL.add("path", word("path"), "PATH", "What to ask for.")
 URL.add("digest", _digest, "MD5", "The body's MD5, 32 hexadecimal digits: `curl -s URL | md5sum`.")
 URL.add("status_code", _status_code, "CODE|LOW-HIGH …", "Which answers are good; default 200-299.")
-URL.add("virtualhost", _url_virtualhost, "NAME", "The Host to ask for.")
+URL.add(
+    "virtualhost", word("virtualhost", "Missing HTTP_GET virtualhost name"), "NAME", "The Host to ask for."
+)
 URL.add(
     "regex", _regex, "EXPRESSION",
     "The body must match. Python's regular expressions, not PCRE2's: one that Python cannot read is noted.",
 )  # fmt: skip
-URL.add("regex_no_match", _regex_no_match, "", "The body must not match.")
+URL.add("regex_no_match", flag("no_match"), "", "The body must not match.")
 URL.add(
     "regex_options", _regex_options, "OPTION …", "PCRE2's names; those that mean nothing here are noted."
 )
 URL.add("regex_min_offset", _regex_min_offset, "BYTES", "The match begins there at the earliest.")
 URL.add("regex_max_offset", _regex_max_offset, "BYTES", "The match begins there at the latest.")
-URL.add("regex_stack", _regex_stack, "START MAX", "Memory for PCRE2.", remark="there is no PCRE2 here")
+URL.add("regex_stack", flag("stack"), "START MAX", "Memory for PCRE2.", remark="there is no PCRE2 here")
 
 HTTP = Section("HTTP_GET", _end_of_http)
 add_common(HTTP)
 HTTP.add("nb_get_retry", _nb_get_retry, "COUNT", "The old name of retry.")
-HTTP.add("virtualhost", _virtualhost, "NAME", "The Host of every url that names none.")
+HTTP.add(
+    "virtualhost",
+    word("virtualhost", "HTTP_GET virtualhost name missing"),
+    "NAME",
+    "The Host of every url that names none.",
+)
 HTTP.add("http_protocol", _http_protocol, "1.0|1.0C|1.1|2", "Default 1.0. HTTP/2 is xlvs's own.")
-HTTP.add("enable_sni", _enable_sni, "[BOOL]", "Send the Host as SNI.")
+HTTP.add("enable_sni", switch("sni", "Invalid enable_sni parameter {}"), "[BOOL]", "Send the Host as SNI.")
 HTTP.add("sni_name", _sni_name, "NAME", "Send this name as SNI (keepalived 2.3).")
 HTTP.add("tls_verify", _tls_verify, "[AUTHORITIES]", "Verify the server's certificate. xlvs's own.")
 HTTP.add(
     "fast_recovery",
-    _fast_recovery,
+    switch("fast_recovery", "Invalid fast_recovery parameter {}"),
     "[BOOL]",
     "Begin with the url that failed.",
     remark="each check asks every url, the first one first",

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What instances and sync groups of VRRP have in common: what they track, and whom they tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xlvs.keepalived.drafts import Draft, InstanceDraft, SyncGroupDraft
+from xlvs.keepalived.keywords.lines import known_interface
+from xlvs.keepalived.numbers import read_int
+from xlvs.keepalived.redundancy import Tracked
+from xlvs.keepalived.scripts import read_script
+from xlvs.keepalived.statements import Action, Cursor, Section
+
+NO_VRRP = "xlvsd runs no VRRP; run `keepalived -P` with the same file beside it"
+
+
+def _read_weight(
+    at: Cursor, name: str, kind: str, weight: int, reverse: bool, most: int
+) -> tuple[int, bool] | None:
+    """``[weight N [reverse|noreverse]]`` after what is tracked; None, reported, for what cannot be used."""
+    words = at.words
+    tracked = words[0]
+    if len(words) < 2:
+        return weight, reverse
+    if words[1] != "weight":
+        at.report(f"({name}) unknown {kind} {tracked} option {words[1]} - ignoring")
+        return None
+    if len(words) == 2:
+        at.report(f"({name}) weight without value specified for {kind} {tracked} - ignoring")
+        return None
+    value = read_int(at, words[2], -most, most)
+    if value is None:
+        at.report(f"({name}) weight for {kind} {tracked} must be between [-253..253] inclusive. Ignoring...")
+    elif kind in ("track_interface", "track script") and abs(value) == 254:
+        at.report(f"({name}) weight for {tracked} cannot be +/-254. Setting to +/-253")
+        weight = 253 if value > 0 else -253
+    else:
+        weight = value
+    if len(words) > 3:
+        if words[3] == "reverse":
+            reverse = True
+        elif words[3] == "noreverse" and kind != "track_interface":
+            reverse = False
+        else:
+            at.report(f"({name}) unknown {kind} {tracked} weight option {words[3]} - ignoring")
+            if kind in ("track file", "track bfd"):
+                return None
+    return weight, reverse
+
+
+def _track_lines(
+    field: str,
+    kind: str,
+    find: Callable[[Draft, Cursor, str, str], tuple[int, bool] | None],
+    most: int = 254,
+) -> Action:
+    """A track_* block; ``find`` says what weight is the default, or reports that there is no such thing."""
+
+    def action(owner: InstanceDraft | SyncGroupDraft, at: Cursor) -> None:
+        standing: dict[str, Tracked] = getattr(owner.tracking, field)
+        for words in at.value_lines():
+            name = words[0]
+            default = find(owner.draft, at, owner.name, name)
+            if default is None:
+                continue
+            if name in standing:
+                at.report(f"({owner.name}) duplicate {kind.replace(' ', '_')} {name} - ignoring")
+                continue
+            weight = _read_weight(at, owner.name, kind, *default, most)
+            if weight is not None:
+                standing[name] = Tracked(name, *weight, position=at.position)
+
+    return action
+
+
+def _find_interface(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
+    if known_interface(draft, at, name):
+        return 0, False
+    at.report(f"({owner}) tracked interface {name} doesn't exist")
+    return None
+
+
+def _find_script(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
+    found = draft.track_scripts.get(name)
+    if found is None:
+        at.report(f"({owner}) track script {name} not found, ignoring...")
+        return None
+    return found.weight, found.reverse
+
+
+def _find_file(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
+    found = draft.track_files.get(name)
+    if found is None:
+        at.report(f"({owner}) track file {name} not found, ignoring...")
+        return None
+    return found.weight, found.reverse
+
+
+def _find_process(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
+    found = draft.track_processes.get(name)
+    if found is None:
+        at.report(f"({owner}) track process {name} not found, ignoring...")
+        return None
+    return found.weight, found.reverse
+
+
+def _find_bfd(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
+    found = draft.bfd_instances.get(name)
+    if found is None or not found.vrrp:
+        at.report(f"({owner}) track bfd {name} not found, ignoring...")
+        return None
+    return found.weight, found.reverse
+
+
+def add_tracking(section: Section) -> None:
+    """Enter the track_* blocks."""
+    section.add(
+        "track_interface",
+        _track_lines("interfaces", "track_interface", _find_interface),
+        "{ IF [weight N [reverse]] … }",
+        "Interfaces that must be up.",
+    )
+    section.add(
+        "track_script",
+        _track_lines("scripts", "track script", _find_script),
+        "{ NAME [weight N [reverse]] … }",
+        "vrrp_scripts.",
+    )
+    section.add(
+        "track_file",
+        _track_lines("files", "track file", _find_file),
+        "{ NAME [weight N [reverse]] … }",
+        "track_files.",
+    )
+    section.add(
+        "track_process",
+        _track_lines("processes", "track process", _find_process),
+        "{ NAME [weight N [reverse]] … }",
+        "vrrp_track_processes.",
+    )
+    section.add(
+        "track_bfd",
+        _track_lines("bfd", "track bfd", _find_bfd, 253),
+        "{ NAME [weight N [reverse]] … }",
+        "bfd_instances.",
+    )
+
+
+def notify_script(event: str) -> Action:
+    """``KEYWORD COMMAND [USER [GROUP]]`` for an event; the first one stands."""
+
+    def action(owner: InstanceDraft | SyncGroupDraft, at: Cursor) -> None:
+        what = f"({owner.name})" if isinstance(owner, InstanceDraft) else f"vrrp group {owner.name}:"
+        if event in owner.notifies:
+            at.report(f"{what} {at.words[0]} script already specified - ignoring {at.word(1)}")
+            return
+        script = read_script(at, owner.draft.script_user, "notify")
+        if script is not None:
+            owner.notifies.add(event)
+            owner.scripts[event] = script
+
+    return action
+
+
+def add_notification(section: Section) -> None:
+    """Enter the scripts for changes of state."""
+    run = "COMMAND [USER [GROUP]]"
+    section.add("notify_backup", notify_script("backup"), run, "Run when it becomes BACKUP.")
+    section.add("notify_master", notify_script("master"), run, "Run when it becomes MASTER.")
+    section.add("notify_fault", notify_script("fault"), run, "Run when it goes to FAULT.")
+    section.add("notify_stop", notify_script("stop"), run, "Run when VRRP stops.")
+    section.add(
+        "notify", notify_script("any_state"), run, "Run at each change, with what changed as arguments."
+    )
