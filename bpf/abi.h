@@ -174,7 +174,8 @@ struct service {
 	__u32 netmask;            /* prefix length */
 	__u32 binding;            /* how often a scheduler was bound to this record, whosever it was */
 	__u32 idle_timeout;       /* seconds; 0: as for all */
-	__u32 config_pad[4];
+	__u32 begun;              /* how often a service began in this record */
+	__u32 config_pad[3];
 	/* live */
 	__u32 virtual_checked;    /* tick of the last look whether the VIP is ours */
 	__u32 virtual_local;
@@ -291,7 +292,8 @@ struct destination {
 	/* Configuration: tick at which it left its service; then live: the last at which
 	 * something of its ended, so that of an idle one it is since when that is so. */
 	__u32 removed;
-	__u32 destination_pad[6];
+	__u32 begun;              /* configuration: `begun` of the service that it left */
+	__u32 destination_pad[5];
 };
 
 enum tunnel_kind {

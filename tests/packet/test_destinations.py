@@ -209,6 +209,29 @@ def test_a_deleted_service(director: Director) -> None:
     assert director.listing(key).stats == Stats(in_packets=1, in_bytes=40)
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+def test_a_real_server_that_left_before_its_service_was_deleted(director: Director, at_once: bool) -> None:
+    """It, too, comes back to another service, though that has the old one's record and key."""
+    key = director.service(1)
+    port = director.open(key, ACK)
+    place = director.record(key).service
+    director.table.delete_destination(key, real_server(1), key.port)
+    director.table.delete_service(key)
+
+    director.another_command()
+    service, destination = Service(key, "rr"), Destination(real_server(1), key.port)
+    if at_once:
+        director.table.add_services([(service, [destination])])
+    else:
+        director.table.add_service(service)
+        director.table.add_destination(key, destination)
+    assert director.record(key).service == place
+    entry = director.entry(key, real_server(1))
+    assert (entry.active, entry.inactive, entry.stats) == (1, 0, Stats())
+    assert director.tc(director.segment(key, port, ACK))[0] == SENT
+    assert director.entry(key, real_server(1)).stats == Stats(in_packets=1, in_bytes=40)
+
+
 def test_flush_forgets_every_service_and_no_connection(director: Director) -> None:
     key = director.service(1)
     port = director.open(key, ACK)

@@ -48,6 +48,7 @@ _DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
 _KEY_BYTES = ctypes.sizeof(abi.ServiceKey)
 _RUN = offset_of(abi.Service, "run")
 _BINDING = offset_of(abi.Service, "binding")
+_BEGUN = offset_of(abi.Service, "begun")
 _ITS_SERVICE = offset_of(abi.Destination, "service")
 _OWNER = offset_of(abi.Destination, "owner")
 
@@ -55,7 +56,7 @@ _OWNER = offset_of(abi.Destination, "owner")
 class _Planned:
     """A service that can be added: its places, and the image that its record is copied from."""
 
-    __slots__ = ("added", "image", "index", "key", "returning", "run", "service", "start")
+    __slots__ = ("added", "begun", "image", "index", "key", "returning", "run", "service", "start")
 
     def __init__(self, service: model.Service, key: bytes, index: int) -> None:
         self.service = service
@@ -64,6 +65,7 @@ class _Planned:
         self.image = b""
         self.run: runs.Run
         self.start = 0
+        self.begun = 0
         self.added: list[tuple[int, tuple[bytes, bytes, bytes]]] = []
         self.returning: list[tuple[int, model.Destination]] = []
 
@@ -112,8 +114,9 @@ class Addition:
             index = self._places.service()
             planned = _Planned(service, key, index)
             self.indices[key] = index
-            start = index * _SERVICE_BYTES + _BINDING
-            bound = _INDEX.unpack_from(services_memory, start)[0] + 1 & 0xFFFFFFFF
+            start = index * _SERVICE_BYTES
+            bound = _INDEX.unpack_from(services_memory, start + _BINDING)[0] + 1 & 0xFFFFFFFF
+            planned.begun = _INDEX.unpack_from(services_memory, start + _BEGUN)[0] + 1 & 0xFFFFFFFF
             picks = [(self._place(planned, one), one.weight) for one in reversed(destinations)][::-1]
             planned.run = runs.joined(runs.SCHEDULERS[service.scheduler], picks, bound)
             planned.start = self._scheduling.place_new(
@@ -181,7 +184,8 @@ class Addition:
             start = planned.index * _SERVICE_BYTES
             services[start : start + _SERVICE_BYTES] = b"".join((
                 planned.key, image[_KEY_BYTES:_RUN], _INDEX.pack(planned.start), image[_RUN + 4 : _BINDING],
-                _INDEX.pack(planned.run.binding), image[_BINDING + 4 :],
+                _INDEX.pack(planned.run.binding), image[_BINDING + 4 : _BEGUN],
+                _INDEX.pack(planned.begun), image[_BEGUN + 4 :],
             ))  # fmt: skip
             if planned.index < self._first_unused_service:
                 self._records.reset_base("service", planned.index)
@@ -204,7 +208,7 @@ class Addition:
         hand_down(self._maps.service(planned.index), record)
 
     def _service_image(self, service: model.Service) -> bytes:
-        """The record of a service that is like this one, but for its key, run and binding."""
+        """The record of a service that is like this one, but for its key, run, binding and beginning."""
         key = service.key
         kind = (
             key.fwmark != 0, key.protocol, key.port, service.scheduler_flags, service.persistence,

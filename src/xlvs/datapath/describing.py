@@ -162,8 +162,10 @@ class Records:
         """Write which service a free record is for, and no more; returns its scheduler's binding."""
         record = self._maps.service(index)
         binding = record.binding + 1 & 0xFFFFFFFF
+        begun = record.begun + 1 & 0xFFFFFFFF
         ctypes.memset(ctypes.addressof(record), 0, ctypes.sizeof(record))
         record.binding = binding
+        record.begun = begun
         record.virtual_local = is_local
         store_address(record.key.address, service.key.address)
         record.key.fwmark = service.key.fwmark
@@ -196,7 +198,8 @@ class Records:
     def begin_again(self, index: int, service: int, route: rtnetlink.Route) -> None:
         """Let a real server that was removed join that service with the record that it had."""
         record = self._maps.destination(index)
-        if record.service != service:
+        if (record.service, record.begun) != (service, self._maps.service(service).begun):
+            # It was of another service, if one of the same key (kernel: __ip_vs_update_dest).
             self.reset_base("destination", index)
         record.service = service
         if record.refreshed == 0:

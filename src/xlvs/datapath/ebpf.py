@@ -360,9 +360,6 @@ class EbpfDatapath:
         record.run = 0
         for destination, _ in run.picks:
             self._places.discard(destination)
-            # If it comes back, then to another service, whose counts begin at 0
-            # (kernel: __ip_vs_update_dest).
-            self._records.reset_base("destination", destination)
         old_flags, record.flags = record.flags, 0
         self._note_senders(old_flags)
         self._places.free_service(index)

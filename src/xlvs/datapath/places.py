@@ -109,6 +109,7 @@ class Places:
         self._returning.discard(index)
         record = self._maps.destination(index)
         record.removed = ticks_now()
+        record.begun = self._maps.service(record.service).begun
         if not self._has_trash():
             self._maps.settings.trash_started = record.removed
         record.flags &= ~abi.DESTINATION_AVAILABLE

@@ -237,6 +237,7 @@ class Service(LittleEndianStructure):
     netmask: int
     binding: int
     idle_timeout: int
+    begun: int
     config_pad: Array[c_uint32]
     virtual_checked: int
     virtual_local: int
@@ -249,7 +250,8 @@ class Service(LittleEndianStructure):
         ("netmask", c_uint32),
         ("binding", c_uint32),
         ("idle_timeout", c_uint32),
-        ("config_pad", c_uint32 * 4),
+        ("begun", c_uint32),
+        ("config_pad", c_uint32 * 3),
         ("virtual_checked", c_uint32),
         ("virtual_local", c_uint32),
         ("live_pad", c_uint32 * 14),
@@ -301,6 +303,7 @@ class Destination(LittleEndianStructure):
     last_weight: int
     cached: int
     removed: int
+    begun: int
     destination_pad: Array[c_uint32]
     _fields_ = [
         ("flags", c_uint32),
@@ -334,7 +337,8 @@ class Destination(LittleEndianStructure):
         ("last_weight", c_uint32),
         ("cached", c_int32),
         ("removed", c_uint32),
-        ("destination_pad", c_uint32 * 6),
+        ("begun", c_uint32),
+        ("destination_pad", c_uint32 * 5),
     ]
 
 
