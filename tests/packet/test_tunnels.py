@@ -27,7 +27,7 @@ from tests.packet.packets import ACK, DONT_FRAGMENT, ETHERNET_SIZE, SYN, TCP, UD
 from tests.packet.spaces import ip
 from tests.packet.translated import End, whole_packet
 from xlvs.errors import InvalidOperation
-from xlvs.model import TUNNEL, Destination, ServiceKey, Stats, Tunnel
+from xlvs.model import ROUTE, TUNNEL, Destination, ServiceKey, Stats, Tunnel
 
 KINDS = [
     Tunnel("ipip"),
@@ -200,6 +200,15 @@ def test_another_kind_is_used_at_once(director: Director) -> None:
         assert director.entry(key, FAR_SERVER).destination.tunnel == tunnel
         _wrapped(director, packet, FAR_SERVER, tunnel)
     assert director.listing(key).stats.connections == 1
+
+
+def test_connections_of_a_real_server_that_is_tunnelled_no_more(director: Director) -> None:
+    """They go on in a tunnel, of the kind that its new description leaves: IPIP (kernel: the same)."""
+    key = director.service(1, servers=(FAR_SERVER,), method=TUNNEL, tunnel=KINDS[1])
+    packet = whole_packet(TCP, _client(key, director.unused_port()), (VIP, key.port), b"", SYN)
+    _wrapped(director, packet, FAR_SERVER, KINDS[1])
+    director.table.edit_destination(key, Destination(FAR_SERVER, key.port, ROUTE))
+    _wrapped(director, packet, FAR_SERVER, KINDS[0])
 
 
 LATE = {

@@ -87,11 +87,11 @@ def describe(record: abi.Destination, destination: model.Destination, route: rtn
     _set_thresholds(record, destination)
     record.last_weight = destination.weight or record.last_weight
     store_address(record.own_address, route.source)
-    if destination.method == model.TUNNEL:
-        tunnel = destination.tunnel or model.Tunnel()
-        record.tunnel_kind = TUNNELS[tunnel.kind]
-        record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
-        record.tunnel_port = swap_port(tunnel.port)
+    # Without a tunnel, too: connections go on by the method with which they began.
+    tunnel = destination.tunnel or model.Tunnel()
+    record.tunnel_kind = TUNNELS[tunnel.kind]
+    record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
+    record.tunnel_port = swap_port(tunnel.port)
     local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
     record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
 
