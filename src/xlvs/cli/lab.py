@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 
+from xlvs.datapath.attach import CHOICES
 from xlvs.errors import UsageError, shown
 
 TYPE_CHECKING = False
@@ -24,6 +25,7 @@ examples:
   xlvs lab up dr --bare --name mine     addresses and web servers only: the rest is yours to type
   xlvs lab up nat                       real servers in a network of their own, behind the director
   xlvs lab up tun                       real servers behind a router, reached by a tunnel
+  xlvs lab up dr --mode xdp             the director's packet path at native XDP, too
   xlvs lab down --all
 """
 
@@ -73,6 +75,13 @@ def _register_up(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--bare",
         action="store_true",
         help="only addresses, gateways and web servers: no VIP, no ARP setting, no ip_forward, no table",
+    )
+    up.add_argument(
+        "--mode",
+        choices=CHOICES,
+        default="",
+        help="how the director attaches its data plane, as `xlvs attach --mode`; with xdp the lab also "
+        "has what native XDP needs of its wires (tc, by the first `ipvsadm -A`)",
     )
     up.add_argument(
         "--network",
@@ -160,7 +169,7 @@ def _up(arguments: argparse.Namespace) -> int:
     from xlvs.lab import lifecycle
 
     record = lifecycle.new_record(
-        arguments.topology, arguments.name, _request(arguments), bare=arguments.bare
+        arguments.topology, arguments.name, _request(arguments), bare=arguments.bare, mode=arguments.mode
     )
     changed = lifecycle.up(record, _silence if arguments.quiet else _progress)
     addresses = record.addresses
@@ -221,6 +230,8 @@ def _status(arguments: argparse.Namespace) -> int:
     print(f"  VIP      {lab['vip']}  {lab['vip6'] or ''}".rstrip())
     inside = f", inside {lab['inside_network']}" if lab["inside_network"] else ""
     print(f"  network  {lab['network']}{inside}")
+    if lab["mode"]:
+        print(f"  mode     {lab['mode']}")
     if lab["gue_ports"]:
         ports = ", ".join(map(str, lab["gue_ports"]))
         print(f"  tunl0    on real servers; it takes IPIP, GRE, and GUE on UDP port {ports}")

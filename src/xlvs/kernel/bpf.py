@@ -27,6 +27,7 @@ _MAP_LOOKUP_ELEM = 1
 _MAP_UPDATE_ELEM = 2
 _MAP_DELETE_ELEM = 3
 _MAP_GET_NEXT_KEY = 4
+_PROG_LOAD = 5
 _OBJ_PIN = 6
 _OBJ_GET = 7
 _PROG_TEST_RUN = 10
@@ -37,6 +38,9 @@ _MAP_DELETE_BATCH = 27
 _LINK_CREATE = 28
 _LINK_UPDATE = 29
 _LINK_DETACH = 34
+
+# enum bpf_prog_type
+XDP_PROGRAM = 6
 
 # enum bpf_attach_type
 XDP = 37
@@ -196,6 +200,17 @@ def elements(fd: int, key_size: int, value_size: int) -> list[tuple[bytes, bytes
             for i in range(count)
         ]
     return found
+
+
+def load_program(kind: int, instructions: bytes) -> int:
+    """Load a program without maps and return its descriptor.
+
+    ``kind`` is one of ``enum bpf_prog_type``, ``instructions`` an array of ``struct bpf_insn``.
+    """
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attributes = (kind, len(instructions) // 8, ctypes.addressof(code), ctypes.addressof(licence))
+    return _call(_PROG_LOAD, Struct("=IIQQ").pack(*attributes))
 
 
 def run_program(

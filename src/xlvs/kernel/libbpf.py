@@ -13,6 +13,7 @@ import os
 from types import TracebackType
 
 from xlvs.errors import NotPermitted, Unavailable
+from xlvs.kernel import bpf
 
 SMALLER_TABLE = (
     "There is not enough memory for the table. Choose a smaller one: "
@@ -239,6 +240,16 @@ class BpfObject:
         result = self._library.bpf_program__pin(self._program(name), os.fsencode(path))
         if result:
             raise _failure(f"cannot pin the program {name} at {path}", -result)
+
+
+def attach_xdp(ifindex: int, program: int) -> None:
+    """Attach a program at native XDP, in the place of any, for as long as the interface lives.
+
+    Raises `OSError` with the driver's reason.
+    """
+    result = _library().bpf_xdp_attach(ifindex, program, bpf.XDP_FLAGS_DRV_MODE, None)
+    if result:
+        raise OSError(-result, os.strerror(-result))
 
 
 def _tc_hook(ifindex: int, direction: str) -> _TcHook:

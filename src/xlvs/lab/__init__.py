@@ -7,6 +7,7 @@
     namespaces   named network namespaces and the processes in them
     wiring       bridges, veth pairs, addresses and routes, by ``ip -batch``
     node         a node's private files, and running a command as if logged in there
+    native       what native XDP in the director needs of the switch
     nginx        the web server of a node
     decapsulator what stands in for tunnel devices on real servers
     traces       what labs need on the machine itself, taken back with the last one

@@ -21,6 +21,7 @@ from xlvs.lab import (
     decapsulator,
     interruption,
     namespaces,
+    native,
     nginx,
     node,
     state,
@@ -55,22 +56,34 @@ class Damage:
         return ", ".join(lost) or "wires out of place"
 
 
-def new_record(topology_name: str, name: str | None, request: addresses.Request, *, bare: bool) -> Record:
+def new_record(
+    topology_name: str, name: str | None, request: addresses.Request, *, bare: bool, mode: str = ""
+) -> Record:
     """Check what was asked for, changing nothing.  Raises `UsageError`."""
     shape = topology.topology(topology_name)
+    if bare and mode:
+        raise UsageError(
+            "--bare and --mode contradict each other: a bare lab attaches nothing",
+            "leave one out; by hand it is: xlvs lab exec director -- xlvs attach --mode MODE",
+        )
     return Record(
         state.check_name(shape.name if name is None else name),
         shape.name,
         addresses.choose(request, shape.layout),
         bare,
         wiring.ipv6_here(),
+        mode,
     )
 
 
 def plan_of(record: Record) -> Plan:
     """The lab's nodes and commands, filled in."""
     return topology.plan(
-        topology.topology(record.topology), record.addresses, bare=record.bare, ipv6=record.ipv6
+        topology.topology(record.topology),
+        record.addresses,
+        bare=record.bare,
+        ipv6=record.ipv6,
+        mode=record.mode,
     )
 
 
@@ -158,7 +171,7 @@ def inspect(record: Record, plan: Plan) -> Damage:
         and each not in broken
         and not nginx.is_running(record.node_folder(each.name), record.namespace(each.name))
     ]
-    return Damage(False, tuple(broken), tuple(silent), unplugged)
+    return Damage(False, tuple(broken), tuple(silent), unplugged or not native.is_prepared(plan, ports))
 
 
 def _build(record: Record, plan: Plan, report: Report) -> None:
@@ -194,6 +207,7 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
             decapsulator.install(record.namespace(each.name), each, record.addresses.gue_ports)
             decapsulator.configure(record.node_folder(each.name))
     wiring.plug_in(switch, plan)
+    native.prepare(switch, plan)
     for each in damage.web:
         nginx.end_leftovers(record.namespace(each.name))
     for each in (*damage.nodes, *damage.web):
@@ -203,6 +217,7 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
         _type(record, each.name, each.setup, report)
         _set_up_real_server(record, each, report)
         if each.role == topology.DIRECTOR:
+            _type(record, each.name, plan.attaching, report)
             _type(record, each.name, plan.table, report)
     record.save(state.READY)
 
@@ -220,6 +235,8 @@ def _type(record: Record, name: str, commands: tuple[str, ...], report: Report) 
         raise XlvsError(
             f"in the node {name}, one of these commands failed: {'; '.join(commands)}", f"it said: {said}"
         )
+    for line in ran.stdout.splitlines():
+        report(f"  {line}")
 
 
 def _set_up_real_server(record: Record, each: Node, report: Report) -> None:

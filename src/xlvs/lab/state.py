@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from xlvs.datapath.attach import CHOICES
 from xlvs.errors import NotPermitted, UsageError, XlvsError
 from xlvs.kernel import bpffs
 from xlvs.lab import addresses, topology
@@ -42,6 +43,7 @@ class Record:
     addresses: Addresses
     bare: bool
     ipv6: bool
+    mode: str = ""
     phase: str = STARTING
 
     @property
@@ -119,12 +121,14 @@ def parse_record(text: str) -> Record | None:
 
 def _check(record: Record) -> None:
     """Raise `UsageError` or `ValueError` for a record that no command has written."""
-    if not all(type(text) is str for text in (record.name, record.topology, record.phase)):
+    if not all(type(text) is str for text in (record.name, record.topology, record.mode, record.phase)):
         raise ValueError("a name is no text")
     if not all(type(choice) is bool for choice in (record.bare, record.ipv6)):
         raise ValueError("a choice is neither true nor false")
     if record.phase not in (STARTING, READY):
         raise ValueError(f"there is no phase {record.phase!r}")
+    if record.mode not in ("", *CHOICES):
+        raise ValueError(f"there is no mode {record.mode!r}")
     check_name(record.name)
     addresses.check(record.addresses)
     topology.plan(topology.topology(record.topology), record.addresses, bare=record.bare, ipv6=record.ipv6)

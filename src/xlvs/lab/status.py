@@ -44,6 +44,7 @@ def details(record: Record) -> dict[str, Any]:
         "state": condition,
         "lacks": lacks,
         "bare": record.bare,
+        "mode": record.mode or None,
         "interface": addresses.interface,
         "network": addresses.network,
         "vip": addresses.vip,

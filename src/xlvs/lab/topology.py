@@ -20,6 +20,8 @@ from xlvs.realserver.wanted import TUNNELLING as TUNNELLING_METHOD
 
 SWITCH = "switch"
 """The namespace that holds the bridges: one for each segment."""
+NATIVE = "xdp"
+"""The mode of ``xlvs attach`` that needs something of the switch."""
 DIRECTOR = "director"
 CLIENT = "client"
 ROUTER = "router"
@@ -111,11 +113,20 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A lab to be: nodes in the order in which they are plugged in, and the director's table."""
+    """A lab to be: nodes in the order in which they are plugged in, and the director's table.
+
+    ``mode`` is where its data plane is attached, empty where the first ``ipvsadm -A`` does it.
+    """
 
     nodes: tuple[Node, ...]
     table: tuple[str, ...]
     segments: tuple[str, ...] = field(default=())
+    mode: str = ""
+
+    @property
+    def attaching(self) -> tuple[str, ...]:
+        """What an operator would type in the director before its table."""
+        return (f"xlvs attach --mode {self.mode}",) if self.mode else ()
 
     def node(self, name: str) -> Node:
         """The node of that name; raises `UsageError` naming those there are."""
@@ -279,8 +290,12 @@ def topology(name: str) -> Topology:
     return TOPOLOGIES[name]
 
 
-def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool) -> Plan:
-    """Fill a topology with addresses.  ``bare`` leaves out all setup; ``ipv6`` follows the machine."""
+def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool, mode: str = "") -> Plan:
+    """Fill a topology with addresses.
+
+    ``bare`` leaves out all setup; ``ipv6`` follows the machine; ``mode`` is one
+    of ``xlvs attach``, empty for none.
+    """
     values = _placeholders(addresses)
     kinds = shape.nodes_with_router if addresses.gateway else shape.nodes
     nodes: list[Node] = []
@@ -294,7 +309,7 @@ def plan(shape: Topology, addresses: Addresses, *, bare: bool, ipv6: bool) -> Pl
             nodes.append(_node(kind, its_values, bare, ipv6))
             table.append(shape.table_entry.format_map(its_values))
     segments = dict.fromkeys(interface.segment for node in nodes for interface in node.interfaces)
-    return Plan(tuple(nodes), () if bare else tuple(table), tuple(segments))
+    return Plan(tuple(nodes), () if bare else tuple(table), tuple(segments), mode)
 
 
 def _placeholders(addresses: Addresses) -> dict[str, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ def test_record_of_tunnels_comes_back_as_it_was(root: Path) -> None:
     saved = Record("three", "tun", addresses, bare=False, ipv6=True).save(state.READY)
     assert state.load("three") == saved
     assert root.is_dir()
+
+
+def test_record_keeps_the_mode(root: Path) -> None:
+    saved = replace(record("one"), bare=False, mode="xdp").save(state.READY)
+    assert state.load("one") == saved
+    assert not saved.same_lab(replace(saved, mode="tc"))
+    text = (root / "one/record.json").read_text()
+    assert state.parse_record(text.replace('"xdp"', '"warp"')) is None
+    before_modes = text.replace(' "mode": "xdp",\n', "")
+    assert before_modes != text and state.parse_record(before_modes) == replace(saved, mode="")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from xlvs.errors import UsageError
 from xlvs.lab.addresses import Request, choose
+from xlvs.lab.native import is_prepared
 from xlvs.lab.topology import (
     CLIENT,
     DIRECT_ROUTING,
@@ -155,3 +156,21 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         topology("star")
     with pytest.raises(UsageError, match="director client rs1"):
         plan(DIRECT_ROUTING, choose(Request(real_servers=1)), bare=True, ipv6=True).node("rs2")
+
+
+@pytest.mark.parametrize("shape", TOPOLOGIES.values(), ids=TOPOLOGIES)
+def test_the_mode_is_typed_before_the_table(shape: Topology) -> None:
+    addresses = choose(Request(), shape.layout)
+    filled = plan(shape, addresses, bare=False, ipv6=True, mode="xdp")
+    assert filled.attaching == ("xlvs attach --mode xdp",)
+    assert plan(shape, addresses, bare=False, ipv6=True).attaching == ()
+
+
+def test_native_xdp_needs_something_of_the_directors_ports_only() -> None:
+    addresses = choose(Request(), NAT.layout)
+    ports = [{"ifname": "director"}, {"ifname": "director-inside"}, {"ifname": "rs1"}]
+    for mode, prepared in (("", True), ("tc", True), ("xdp-generic", True), ("xdp", False)):
+        assert is_prepared(plan(NAT, addresses, bare=False, ipv6=True, mode=mode), ports) == prepared
+    native = plan(NAT, addresses, bare=False, ipv6=True, mode="xdp")
+    assert not is_prepared(native, [{"ifname": "director", "xdp": {}}, ports[1]])
+    assert is_prepared(native, [{**port, "xdp": {}} for port in ports[:2]])
