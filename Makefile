@@ -16,8 +16,8 @@ OBJECTS := $(patsubst bpf/%.bpf.c,src/xlvs/bpf/%.bpf.o,$(wildcard bpf/*.bpf.c))
 T ?=
 # How many random histories or command lines the oracles play, and which: any number is a seed.
 COUNT ?= 2000
-# Which part of the benchmark: bench/packet.py is the only one.
-BENCH ?= packet
+# Which parts of the benchmark: each is a module of bench/.
+BENCH ?= packet guest
 # How many frames `make fuzz` mutates, unless COUNT is given.
 FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
 SEED ?= $(shell date +%s)
@@ -28,7 +28,7 @@ BINDIR ?= $(CURDIR)/$(VENV)/bin
 DESTDIR ?=
 
 .PHONY: help build demo test oracle oracle-commands fuzz flood bench bench-cli bench-xlvsd check format abi doctor-page install clean packages
-.PHONY: test-packages
+.PHONY: test-packages bench-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -47,8 +47,8 @@ oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=
 oracle-commands: build test-packages ## random command lines, ipvsadm beside xlvsadm; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.command_oracle --count $(COUNT) --seed $(SEED)
 
-bench: build ## what a packet costs, beside floors of the same run (docs/performance.md); BENCH=packet
-	$(VENV)/bin/python -m bench.$(BENCH)
+bench: build bench-packages ## how fast it is, by parts (docs/performance.md); BENCH=packet, BENCH=guest
+	@for part in $(BENCH); do $(VENV)/bin/python -m bench.$$part; done
 
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
 	$(VENV)/bin/python -m tests.guest.bench_cli
@@ -89,6 +89,9 @@ packages:
 
 test-packages:
 	@scripts/packages test
+
+bench-packages:
+	@scripts/packages bench
 
 src/xlvs/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h) scripts/compile-bpf | packages
 	@echo "==> compiling $<"

@@ -8,8 +8,9 @@ the rounds of one run, and their ratios, repeat; medians do not.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 FEWEST = 9
 """Rounds; fewer do not meet the machine's better moments often enough."""
@@ -17,19 +18,21 @@ FEWEST = 9
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The rounds of one measurement, nanoseconds for a packet."""
+    """The rounds of one measurement, in whatever unit."""
 
     minimum: float
     median: float
     maximum: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """What these rounds, one at least, come to."""
+        return cls(min(values), statistics.median(values), max(values))
+
     def as_json(self) -> dict[str, float]:
-        """For the file of results, to a tenth of a nanosecond."""
-        return {
-            "minimum": round(self.minimum, 1),
-            "median": round(self.median, 1),
-            "maximum": round(self.maximum, 1),
-        }
+        """For the file of results, to six digits that count."""
+        values = {"minimum": self.minimum, "median": self.median, "maximum": self.maximum}
+        return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
 def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Figure]:
@@ -40,6 +43,4 @@ def interleaved(measures: Mapping[str, Callable[[], float]], rounds: int) -> dic
             value = measure()
             if turn:
                 taken[name].append(value)
-    return {
-        name: Figure(min(values), statistics.median(values), max(values)) for name, values in taken.items()
-    }
+    return {name: Figure.of(values) for name, values in taken.items()}
