@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""End to end in labs: requests, latency and processor time, beside balancers in user space.
+
+    python -m bench.lab --rounds 9 --seconds 2
+
+A client, a director and two real servers with nginx, in namespaces on one bridge.  What
+is compared takes turns in every round: no balancer at all, xlvs at native XDP and at
+TC (Direct Routing), HAProxy in TCP mode, nginx stream.  Short connections ask one page
+each, kept ones many; a bulk is one stream to the real server.  See docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from bench import lab_goals, proxies, report
+from bench.lab_goals import BULK, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
+from bench.loads import Load, iperf3, serve_iperf3, wrk
+from bench.proxies import HAPROXY, NGINX
+from bench.rounds import Figure
+from xlvs.lab import lifecycle, node
+from xlvs.lab.addresses import Request
+from xlvs.lab.state import Record
+
+_BULK_PORT = 5201
+
+
+@contextmanager
+def _lab(mode: str) -> Iterator[Record]:
+    """A lab with iperf3's server on its first real server; in a mode, or with proxies instead."""
+    name = f"bench-{os.getpid()}-{mode or 'none'}"
+    record = lifecycle.new_record("dr", name, Request(real_servers=2), bare=not mode, mode=mode)
+    try:
+        lifecycle.up(record, lambda _line: None)
+        serve_iperf3(record, "rs1", _BULK_PORT)
+        if mode:
+            vip, first = record.addresses.vip, record.addresses.rips[0]
+            for line in (f"-A -t {vip}:{_BULK_PORT} -s rr", f"-a -t {vip}:{_BULK_PORT} -r {first} -g"):
+                node.run(record, "director", ["ipvsadm", *line.split()]).check_returncode()
+        else:
+            proxies.start(record, _BULK_PORT)
+        yield record
+    finally:
+        lifecycle.down(name, lambda _line: None)
+
+
+class Way:
+    """One way from the client to the real servers."""
+
+    def __init__(
+        self, record: Record, addresses: tuple[str, ...], web: int = 80, bulk: int = _BULK_PORT
+    ) -> None:
+        self._record = record
+        self._addresses = addresses
+        self._web = web
+        self._bulk = bulk
+
+    def ask(self, seconds: int, *, short: bool) -> Load:
+        """Requests for that long."""
+        return wrk(self._record, self._addresses, self._web, seconds, short=short)
+
+    def push(self, seconds: int) -> float:
+        """A bulk for that long; bits a second."""
+        return iperf3(self._record, self._addresses[0], self._bulk, seconds)
+
+
+def _ways(stack: ExitStack) -> dict[str, Way]:
+    plain, tc, xdp = (stack.enter_context(_lab(mode)) for mode in ("", "tc", "xdp"))
+    own = (plain.addresses.dip,)
+    return {
+        DIRECT: Way(plain, plain.addresses.rips),
+        XLVS_TC: Way(tc, (tc.addresses.vip,)),
+        XLVS_XDP: Way(xdp, (xdp.addresses.vip,)),
+        HAPROXY: Way(plain, own, proxies.WEB[HAPROXY], proxies.BULK[HAPROXY]),
+        NGINX: Way(plain, own, proxies.WEB[NGINX], proxies.BULK[NGINX]),
+    }
+
+
+def _rounds(ways: dict[str, Way], rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
+    """By group of figures and way, a figure of each round.  A short round before does not count."""
+    taken: dict[str, dict[str, list[float]]] = {}
+
+    def note(group: str, name: str, value: float) -> None:
+        taken.setdefault(group, {}).setdefault(name, []).append(value)
+
+    # A real server's MAC is known to XDP a second after its first packets.
+    for warming in (lambda way: way.ask(2, short=True), lambda way: way.push(1)):
+        _each(ways, warming)
+    for turn in range(1, rounds + 1):
+        for kind, short in ((SHORT, True), (KEPT, False)):
+            for name, way in ways.items():
+                load = way.ask(seconds, short=short)
+                note(lab_goals.rate(kind), name, load.rate)
+                note(lab_goals.p99(kind), name, load.p99 * 1000)
+                note(lab_goals.cpu(kind), name, load.cpu)
+                if load.balancer_cpu and name in proxies.WEB:
+                    note(lab_goals.own_cpu(kind), name, load.balancer_cpu)
+        for name, way in ways.items():
+            note(BULK, name, way.push(seconds) / 1e9)
+        print(f"round {turn} of {rounds}", flush=True)
+    return taken
+
+
+def _each(ways: dict[str, Way], do: Callable[[Way], object]) -> None:
+    for way in ways.values():
+        do(way)
+
+
+def main() -> int:
+    """Measure, print tables, write ``bench/results/lab.*``."""
+    parser = argparse.ArgumentParser(prog="python -m bench.lab", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=int, default=2, help="of each load")
+    options = parser.parse_args()
+    if options.rounds < 1 or not 1 <= options.seconds <= 60:
+        parser.error("at least one round; 1 to 60 seconds")
+    with ExitStack() as stack:
+        taken = _rounds(_ways(stack), options.rounds, options.seconds)
+    figures = {
+        group: {name: Figure.of(values) for name, values in of_group.items()}
+        for group, of_group in taken.items()
+    }
+    units = lab_goals.UNITS
+    asked = lab_goals.goals(figures)
+    lines = [line for group in figures for line in report.table(group, units[group], figures[group])]
+    lines += report.goals_table(asked)
+    print(*lines, sep="\n")
+    report.write(
+        "lab",
+        figures,
+        units={group: units[group] for group in figures},
+        rounds=options.rounds,
+        goals=asked,
+        lines=lines,
+        charts=[report.chart(group, units[group], figures[group]) for group in figures],
+        more={"ratios": lab_goals.ratios(figures)},
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

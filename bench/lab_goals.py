@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is measured in labs, by name, and what follows from it: pure values.
+
+Of rates the best round of each way is compared, of processor time the cheapest: on a
+machine that others use these are what repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bench.proxies import HAPROXY
+from bench.report import Figures, Goal, significant
+
+DIRECT, XLVS_TC, XLVS_XDP = "direct, no balancer", "xlvs TC", "xlvs XDP"
+SHORT, KEPT = "Short connections", "Kept connections"
+BULK = "Bulk, one stream"
+
+
+def rate(kind: str) -> str:
+    """The name of the group of rates of a kind of connections."""
+    return f"{kind}: requests"
+
+
+def p99(kind: str) -> str:
+    """The name of the group of latencies."""
+    return f"{kind}: 99th percentile"
+
+
+def cpu(kind: str) -> str:
+    """The name of the group of processor times of all that takes part."""
+    return f"{kind}: processor time of all"
+
+
+def own_cpu(kind: str) -> str:
+    """The name of the group of processor times of balancers' own processes."""
+    return f"{kind}: processor time of the balancer's processes"
+
+
+UNITS = {
+    **{rate(kind): "requests a second" for kind in (SHORT, KEPT)},
+    **{p99(kind): "milliseconds" for kind in (SHORT, KEPT)},
+    **{cpu(kind): "seconds for 100,000 requests" for kind in (SHORT, KEPT)},
+    **{own_cpu(kind): "seconds for 100,000 requests" for kind in (SHORT, KEPT)},
+    BULK: "gigabits a second",
+}
+
+
+def extra_cpu(figures: Mapping[str, Figures], kind: str, name: str) -> float:
+    """Processor seconds for 100,000 requests above those without a balancer."""
+    of_kind = figures[cpu(kind)]
+    return of_kind[name].minimum - of_kind[DIRECT].minimum
+
+
+def ratios(figures: Mapping[str, Figures]) -> dict[str, float]:
+    """xlvs beside HAProxy and beside no balancer, by words."""
+    found = {}
+    for name in (XLVS_TC, XLVS_XDP):
+        for kind in (SHORT, KEPT):
+            rates = figures[rate(kind)]
+            found[f"{name}, {kind.lower()}: requests / HAProxy's"] = (
+                rates[name].maximum / rates[HAPROXY].maximum
+            )
+            found[f"{name}, {kind.lower()}: extra processor time / HAProxy's"] = extra_cpu(
+                figures, kind, name
+            ) / extra_cpu(figures, kind, HAPROXY)
+        bulk = figures[BULK]
+        found[f"{name}, bulk / direct"] = bulk[name].maximum / bulk[DIRECT].maximum
+    return {name: significant(value) for name, value in found.items()}
+
+
+def goals(figures: Mapping[str, Figures]) -> list[Goal]:
+    """What the budget asks of the mode that suits a lab's veth, TC."""
+    by_words = ratios(figures)
+    return [
+        Goal(what, by_words[what], bound, at_least)
+        for what, bound, at_least in (
+            (f"{XLVS_TC}, {SHORT.lower()}: requests / HAProxy's", 1.9, True),
+            (f"{XLVS_TC}, {KEPT.lower()}: requests / HAProxy's", 1.7, True),
+            (f"{XLVS_TC}, {SHORT.lower()}: extra processor time / HAProxy's", 0.28, False),
+            (f"{XLVS_TC}, {KEPT.lower()}: extra processor time / HAProxy's", 0.35, False),
+            (f"{XLVS_TC}, bulk / direct", 0.97, True),
+        )
+    ]
