@@ -17,7 +17,7 @@ T ?=
 # How many random histories or command lines the oracles play, and which: any number is a seed.
 COUNT ?= 2000
 # Which parts of the benchmark: each is a module of bench/.
-BENCH ?= packet guest lab
+BENCH ?= packet guest lab scale
 # How many frames `make fuzz` mutates, unless COUNT is given.
 FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
 SEED ?= $(shell date +%s)
@@ -47,7 +47,7 @@ oracle: build test-packages ## random histories, kernel IPVS beside xlvs; COUNT=
 oracle-commands: build test-packages ## random command lines, ipvsadm beside xlvsadm; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.guest.command_oracle --count $(COUNT) --seed $(SEED)
 
-bench: build bench-packages ## how fast it is, by parts (docs/performance.md); BENCH=packet, guest or lab
+bench: build bench-packages ## how fast it is, in four parts (docs/performance.md); BENCH=packet, guest, lab or scale
 	@for part in $(BENCH); do $(VENV)/bin/python -m bench.$$part; done
 
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench import lab_goals, proxies, report
-from bench.lab_goals import BULK, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
+from bench.lab_goals import BULK, BULK_CPU, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
 from bench.loads import Load, iperf3, serve_iperf3, wrk
 from bench.proxies import HAPROXY, NGINX
 from bench.rounds import Figure
@@ -62,8 +62,8 @@ class Way:
         """Requests for that long."""
         return wrk(self._record, self._addresses, self._web, seconds, short=short)
 
-    def push(self, seconds: int) -> float:
-        """A bulk for that long; bits a second."""
+    def push(self, seconds: int) -> tuple[float, float]:
+        """A bulk for that long; bits a second, processor seconds for 10^9 bytes."""
         return iperf3(self._record, self._addresses[0], self._bulk, seconds)
 
 
@@ -99,7 +99,9 @@ def _rounds(ways: dict[str, Way], rounds: int, seconds: int) -> dict[str, dict[s
                 if load.balancer_cpu and name in proxies.WEB:
                     note(lab_goals.own_cpu(kind), name, load.balancer_cpu)
         for name, way in ways.items():
-            note(BULK, name, way.push(seconds) / 1e9)
+            bits, cpu = way.push(seconds)
+            note(BULK, name, bits / 1e9)
+            note(BULK_CPU, name, cpu)
         print(f"round {turn} of {rounds}", flush=True)
     return taken
 

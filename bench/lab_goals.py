@@ -14,7 +14,7 @@ from bench.report import Figures, Goal, significant
 
 DIRECT, XLVS_TC, XLVS_XDP = "direct, no balancer", "xlvs TC", "xlvs XDP"
 SHORT, KEPT = "Short connections", "Kept connections"
-BULK = "Bulk, one stream"
+BULK, BULK_CPU = "Bulk, one stream", "Bulk, one stream: processor time of all"
 
 
 def rate(kind: str) -> str:
@@ -43,6 +43,7 @@ UNITS = {
     **{cpu(kind): "seconds for 100,000 requests" for kind in (SHORT, KEPT)},
     **{own_cpu(kind): "seconds for 100,000 requests" for kind in (SHORT, KEPT)},
     BULK: "gigabits a second",
+    BULK_CPU: "seconds for 10^9 bytes",
 }
 
 

@@ -84,16 +84,23 @@ def parsed(said: str) -> dict[str, float]:
     return found
 
 
-def iperf3(record: Record, address: str, port: int, seconds: int) -> float:
-    """Bits a second of one stream from a lab's client; raises `Failed`."""
+def iperf3(record: Record, address: str, port: int, seconds: int) -> tuple[float, float]:
+    """One stream from a lab's client: bits a second, and processor seconds for 10^9 bytes.
+
+    Raises `Failed`.
+    """
+    before = _taken(record)
     said = _run(record, ["iperf3", "-c", address, "-p", str(port), "-t", str(seconds), "-J"])
-    return received_bits(said)
+    cpu = _taken(record) - before
+    rate, received = what_was_received(said)
+    return rate, cpu / received * 1e9
 
 
-def received_bits(said: str) -> float:
-    """Bits a second of what ``iperf3 -J`` says of a client; raises `Failed`."""
+def what_was_received(said: str) -> tuple[float, float]:
+    """Bits a second and bytes of what ``iperf3 -J`` says of a client; raises `Failed`."""
     try:
-        return float(json.loads(said)["end"]["sum_received"]["bits_per_second"])
+        received = json.loads(said)["end"]["sum_received"]
+        return float(received["bits_per_second"]), float(received["bytes"])
     except (ValueError, KeyError, TypeError):
         raise Failed(f"iperf3 has not measured:\n{said}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +68,24 @@ def goals_table(goals: Sequence[Goal]) -> list[str]:
     return ["", "Budget", *map(str, goals)] if goals else []
 
 
-def chart(title: str, unit: str, figures: Figures, *, best: str = "median") -> Chart:
-    """Bars of figures, medians unless ``best`` names another; rows of xlvs have a colour of their own."""
+def chart(
+    title: str, unit: str, figures: Figures, *, best: str = "median", others: Container[str] | None = None
+) -> Chart:
+    """Bars of figures, medians unless ``best`` names another.
+
+    Rows of xlvs have a colour of their own: those with that word, or all but ``others``.
+    """
     return Chart(
         title,
         unit,
         [
-            Bar(name, float(getattr(one, best)), one.minimum, one.maximum, "xlvs" in name)
+            Bar(
+                name,
+                float(getattr(one, best)),
+                one.minimum,
+                one.maximum,
+                "xlvs" in name if others is None else name not in others,
+            )
             for name, one in figures.items()
         ],
     )

@@ -10,7 +10,7 @@ import pytest
 
 from bench import lab_goals, proxies
 from bench.lab_goals import BULK, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP, cpu, rate
-from bench.loads import Failed, parsed, received_bits
+from bench.loads import Failed, parsed, what_was_received
 from bench.proxies import HAPROXY, NGINX
 from bench.rounds import Figure
 
@@ -32,13 +32,14 @@ def test_requests_that_failed_are_no_measurement(said: str) -> None:
 
 
 def test_what_iperf3_says() -> None:
-    assert received_bits('{"end": {"sum_received": {"bits_per_second": 1.5e10}}}') == 1.5e10
+    said = '{"end": {"sum_received": {"bits_per_second": 1.5e10, "bytes": 3e9}}}'
+    assert what_was_received(said) == (1.5e10, 3e9)
 
 
 @pytest.mark.parametrize("said", ["", "{", '{"error": "unable to connect"}', '{"end": {}}', "[]"])
 def test_a_bulk_that_failed_is_no_measurement(said: str) -> None:
     with pytest.raises(Failed, match="iperf3 has not measured"):
-        received_bits(said)
+        what_was_received(said)
 
 
 def test_proxies_balance_over_all_real_servers() -> None:
