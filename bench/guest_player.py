@@ -15,8 +15,6 @@ receiver and row, and the part of each row's packets that XDP forwarded.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import fcntl
 import json
 import socket
 import subprocess
@@ -25,7 +23,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from struct import Struct
 
 from bench import pktgen
 from bench.guest_rows import (
@@ -46,6 +43,7 @@ from bench.guest_rows import (
     row,
 )
 from bench.pktgen import Packets
+from bench.programs import SCHED_CLS, TC_ACT_SHOT, XDP_DROP, redirecting, returning, take_frames
 from tests.packet.offloads import leave_nothing_to_the_card
 from tests.packet.spaces import ip, new_namespace
 from xlvs.datapath.maps import Maps
@@ -67,27 +65,6 @@ _FORWARD = {
 }
 _ANSWERS = Packets("wire", "02:00:00:00:00:02", "10.0.1.11", CLIENT, 81, FLOWS, answers=True)
 
-# struct bpf_insn, and what these programs need of bpf.h
-_INSTRUCTION = Struct("=BBhi")
-_CALL, _EXIT, _SET, _HELPER_REDIRECT = 0x85, 0x95, 0xB7, 23
-_XDP_DROP, _TC_ACT_SHOT = 1, 2
-_SCHED_CLS = 3
-_SIOCETHTOOL, _ETHTOOL_SGRO = 0x8946, 0x2C
-
-
-def _program(kind: int, *instructions: tuple[int, int, int, int]) -> int:
-    return bpf.load_program(kind, b"".join(_INSTRUCTION.pack(*each) for each in instructions))
-
-
-def _returning(kind: int, verdict: int) -> int:
-    return _program(kind, (_SET, 0, 0, verdict), (_EXIT, 0, 0, 0))
-
-
-def _redirecting(kind: int, index: int) -> int:
-    """``return bpf_redirect(index, 0)``."""
-    to, flags = (_SET, 1, 0, index), (_SET, 2, 0, 0)
-    return _program(kind, to, flags, (_CALL, 0, 0, _HELPER_REDIRECT), (_EXIT, 0, 0, 0))
-
 
 def _at_tc(interface: str, program: int) -> None:
     libbpf.attach_clsact(socket.if_nametoindex(interface), "ingress", program, 1, 1)
@@ -95,14 +72,6 @@ def _at_tc(interface: str, program: int) -> None:
 
 def _at_xdp(interface: str, program: int) -> None:
     libbpf.attach_xdp(socket.if_nametoindex(interface), program)
-
-
-def _take_frames_together(interface: str) -> None:
-    """``ethtool -K INTERFACE gro on``: a veth that takes frames without an XDP program of its own."""
-    value = ctypes.create_string_buffer(Struct("=II").pack(_ETHTOOL_SGRO, 1))
-    request = Struct("=16sQ8x").pack(interface.encode(), ctypes.addressof(value))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
 
 
 class Network:
@@ -128,9 +97,9 @@ class Network:
         for end in (self.generator, self.server):
             with network_namespace(end):
                 leave_nothing_to_the_card("wire")
-                _take_frames_together("wire")
-                _at_xdp("wire", _returning(bpf.XDP_PROGRAM, _XDP_DROP))
-                _at_tc("wire", _returning(_SCHED_CLS, _TC_ACT_SHOT))
+                take_frames("wire")
+                _at_xdp("wire", returning(bpf.XDP_PROGRAM, XDP_DROP))
+                _at_tc("wire", returning(SCHED_CLS, TC_ACT_SHOT))
                 ip("link set wire up")
 
     def receive_as_skbs(self) -> None:
@@ -195,16 +164,16 @@ def _directors(stack: ExitStack) -> dict[str, Network]:
 
         return run
 
-    xdp, tc = bpf.XDP_PROGRAM, _SCHED_CLS
-    add(DROPPED_XDP, lambda: _at_xdp("eth0", _returning(xdp, _XDP_DROP)))
-    add(DROPPED_TC, lambda: _at_tc("eth0", _returning(tc, _TC_ACT_SHOT)))
+    xdp, tc = bpf.XDP_PROGRAM, SCHED_CLS
+    add(DROPPED_XDP, lambda: _at_xdp("eth0", returning(xdp, XDP_DROP)))
+    add(DROPPED_TC, lambda: _at_tc("eth0", returning(tc, TC_ACT_SHOT)))
     add(
         REDIRECT_XDP,
-        lambda: _at_xdp("eth0", _redirecting(xdp, 12)),
+        lambda: _at_xdp("eth0", redirecting(xdp, 12)),
         # Without a program there the driver does not take frames for sending.
-        lambda: _at_xdp("eth1", _returning(xdp, _XDP_DROP)),
+        lambda: _at_xdp("eth1", returning(xdp, XDP_DROP)),
     )
-    add(REDIRECT_TC, lambda: _at_tc("eth0", _redirecting(tc, 12)))
+    add(REDIRECT_TC, lambda: _at_tc("eth0", redirecting(tc, 12)))
     add(IPVS, fill("ipvsadm"))
     for name, mode in ((XLVS_TC, "tc"), (XLVS_XDP, "xdp")):
         attach = (_BIN / "xlvs", "attach", "--mode", mode, "eth0", "eth1")

@@ -12,11 +12,12 @@ each, kept ones many; a bulk is one stream to the real server.  See docs/perform
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from bench import lab_goals, proxies, report
+from bench import lab_goals, live, proxies, report
 from bench.lab_goals import BULK, BULK_CPU, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
 from bench.loads import Load, iperf3, serve_iperf3, wrk
 from bench.proxies import HAPROXY, NGINX
@@ -61,6 +62,17 @@ class Way:
     def ask(self, seconds: int, *, short: bool) -> Load:
         """Requests for that long."""
         return wrk(self._record, self._addresses, self._web, seconds, short=short)
+
+    def packets_a_request(self, seconds: int) -> float:
+        """How many packets the director forwards for a short request."""
+        before = self._forwarded()
+        requests = self.ask(seconds, short=True).requests
+        return (self._forwarded() - before) / requests
+
+    def _forwarded(self) -> int:
+        said = node.run(self._record, "director", ["xlvs", "status", "--json"])
+        events = json.loads(said.stdout)["events"]
+        return int(events["forwarded"]) + int(events["xdp_forwarded"])
 
     def push(self, seconds: int) -> tuple[float, float]:
         """A bulk for that long; bits a second, processor seconds for 10^9 bytes."""
@@ -120,13 +132,16 @@ def main() -> int:
     if options.rounds < 1 or not 1 <= options.seconds <= 60:
         parser.error("at least one round; 1 to 60 seconds")
     with ExitStack() as stack:
-        taken = _rounds(_ways(stack), options.rounds, options.seconds)
+        ways = _ways(stack)
+        taken = _rounds(ways, options.rounds, options.seconds)
+        packets = ways[XLVS_TC].packets_a_request(options.seconds)
     figures = {
         group: {name: Figure.of(values) for name, values in of_group.items()}
         for group, of_group in taken.items()
     }
+    figures[lab_goals.FRAMES] = live.measured(options.rounds)
     units = lab_goals.UNITS
-    asked = lab_goals.goals(figures)
+    asked = lab_goals.goals(figures, packets)
     lines = [line for group in figures for line in report.table(group, units[group], figures[group])]
     lines += report.goals_table(asked)
     print(*lines, sep="\n")
@@ -138,7 +153,10 @@ def main() -> int:
         goals=asked,
         lines=lines,
         charts=[report.chart(group, units[group], figures[group]) for group in figures],
-        more={"ratios": lab_goals.ratios(figures)},
+        more={
+            "ratios": lab_goals.ratios(figures),
+            "packets_of_a_short_request": report.significant(packets),
+        },
     )
     return 0
 

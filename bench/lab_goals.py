@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from bench import live
 from bench.proxies import HAPROXY
 from bench.report import Figures, Goal, significant
 
 DIRECT, XLVS_TC, XLVS_XDP = "direct, no balancer", "xlvs TC", "xlvs XDP"
 SHORT, KEPT = "Short connections", "Kept connections"
 BULK, BULK_CPU = "Bulk, one stream", "Bulk, one stream: processor time of all"
+
+
+FRAMES = "Frames, made and dropped on the same CPU"
+"""What `live` measures."""
 
 
 def rate(kind: str) -> str:
@@ -44,6 +49,7 @@ UNITS = {
     **{own_cpu(kind): "seconds for 100,000 requests" for kind in (SHORT, KEPT)},
     BULK: "gigabits a second",
     BULK_CPU: "seconds for 10^9 bytes",
+    FRAMES: "nanoseconds of processor time for a frame",
 }
 
 
@@ -70,10 +76,36 @@ def ratios(figures: Mapping[str, Figures]) -> dict[str, float]:
     return {name: significant(value) for name, value in found.items()}
 
 
-def goals(figures: Mapping[str, Figures]) -> list[Goal]:
-    """What the budget asks of the mode that suits a lab's veth, TC."""
+def packet_work(figures: Mapping[str, Figures], packets: float) -> dict[str, float]:
+    """What a director's packet work takes of what HAProxy's process takes for a short request.
+
+    ``packets`` come for one from a client.  A frame's figure has its making and dropping in it.
+    """
+    haproxy = figures[own_cpu(SHORT)][HAPROXY].minimum
+    return {
+        row: figures[FRAMES][live.name_of(row, 1024)].minimum * packets * 100_000 / 1e9 / haproxy
+        for row in (live.XLVS_XDP, live.XLVS_TC)
+    }
+
+
+def goals(figures: Mapping[str, Figures], packets: float) -> list[Goal]:
+    """What the budget asks: in labs of the mode that suits a veth, TC; of frames of both."""
     by_words = ratios(figures)
-    return [
+    frames = {name: one.minimum for name, one in figures[FRAMES].items()}
+    bare = {row: frames[live.name_of(row, 1)] for row in (live.BARE_XDP, live.BARE_TC)}
+    found = []
+    for row, beside, flows, bound in (
+        (live.XLVS_XDP, live.BARE_XDP, 1, 0.75),
+        (live.XLVS_XDP, live.BARE_XDP, 131_072, 0.6),
+        (live.XLVS_TC, live.BARE_TC, 1, 0.95),
+    ):
+        name = live.name_of(row, flows)
+        found.append(Goal(f"{name}: frames / a bare program's", bare[beside] / frames[name], bound, True))
+    found += [
+        Goal(f"{row}: packet work of a short request / HAProxy's process", part, 1 / 30)
+        for row, part in packet_work(figures, packets).items()
+    ]
+    return found + [
         Goal(what, by_words[what], bound, at_least)
         for what, bound, at_least in (
             (f"{XLVS_TC}, {SHORT.lower()}: requests / HAProxy's", 1.9, True),

@@ -32,6 +32,7 @@ class Failed(Exception):
 class Load:
     """What one run of wrk came to."""
 
+    requests: int
     rate: float
     """Requests a second."""
     p99: float
@@ -66,6 +67,7 @@ def wrk(record: Record, addresses: Sequence[str], port: int, seconds: int, *, sh
     cpu, balancer_cpu = _taken(record) - before, _taken_in(record, "director") - of_balancer
     found = parsed(said)
     return Load(
+        int(found["requests"]),
         found["requests"] / found["seconds"],
         found["p99"],
         cpu / found["requests"] * 100_000,

@@ -109,6 +109,14 @@ class Walk:
         verdict, _, _ = bpf.run_program(self._entry[hook], frame, repeat=packets, context=context)
         return (time.thread_time_ns() - began) / packets, verdict
 
+    def send(self, traffic: Traffic, flows: int, frames: int, interface: int) -> None:
+        """Send frames of flows in turn out of an interface of this namespace, live."""
+        self._prepare(traffic, flows, TX, 0, SCATTERED)
+        context = pack("=IIIIII", 0, len(traffic.frame), 0, interface, 0, 0)
+        bpf.run_program(
+            self._entry[XDP], traffic.frame, repeat=frames, context=context, flags=bpf.LIVE_FRAMES
+        )
+
     def _prepare(
         self, traffic: Traffic, flows: int, floor: str | None, first: int, order: tuple[int, int]
     ) -> None:

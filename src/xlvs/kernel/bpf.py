@@ -62,6 +62,10 @@ SUMMED_UP = 4
 the sum is still the packet's; `OSError` with EBADMSG where it is not (BPF_F_TEST_SKB_CHECKSUM_COMPLETE,
 since Linux 6.16)."""
 
+LIVE_FRAMES = 2
+"""For `run_program` at XDP: each run's verdict is carried out, with a frame of its own; none comes back
+(BPF_F_TEST_XDP_LIVE_FRAMES, since Linux 5.18)."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -220,18 +224,18 @@ def run_program(
 
     ``context`` is the beginning of the program's context (``struct __sk_buff``
     or ``struct xdp_md``); without one the packet comes in by ``lo``.  ``flags``
-    are the kernel's, such as `SUMMED_UP`.  Returns
+    are the kernel's, such as `SUMMED_UP` or `LIVE_FRAMES`.  Returns
     the verdict, the packet as the program left it, and the mean run time in
     nanoseconds.
     """
     data_in = ctypes.create_string_buffer(packet, len(packet))
-    data_out = ctypes.create_string_buffer(len(packet) + 512)
+    data_out = ctypes.create_string_buffer(0 if flags & LIVE_FRAMES else len(packet) + 512)
     context_in = ctypes.create_string_buffer(context, max(len(context), 1))
     attributes = bytearray(_ATTRIBUTES_SIZE)
     layout = Struct("=IIIIQQIIIIQQI")
     layout.pack_into(
         attributes, 0, fd, 0, len(packet), len(data_out),
-        ctypes.addressof(data_in), ctypes.addressof(data_out), repeat, 0,
+        ctypes.addressof(data_in), ctypes.addressof(data_out) if len(data_out) else 0, repeat, 0,
         len(context), 0, ctypes.addressof(context_in) if context else 0, 0, flags,
     )  # fmt: skip
     buffer = ctypes.create_string_buffer(bytes(attributes), _ATTRIBUTES_SIZE)

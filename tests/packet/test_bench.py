@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The benchmark's machinery at work, with tiny counts: figures are there, none is judged."""
+
+from __future__ import annotations
+
+from bench import walk
+from bench.arrivals import by_scheduler, name_of
+from bench.footprint import of_maps
+from tests.packet.director import Director
+from xlvs.kernel import abi
+
+
+def test_new_flows_of_a_scheduler() -> None:
+    figures = by_scheduler(["lc"], [3, 10], rounds=1, flows=64)
+    assert list(figures) == [walk.INSERT, name_of("lc", 3), name_of("lc", 10)]
+    assert all(one.minimum > 0 for one in figures.values())
+
+
+def test_the_table_is_what_the_kernel_charges_for_it(director: Director) -> None:
+    charged = of_maps(director.maps.folder)
+    slots = director.maps.limits.buckets * abi.SLOTS_PER_BUCKET
+    assert 64 * slots <= charged["connections"] < 64 * slots * 1.1
+    assert "xlvs_tc" not in charged, "a program is no map"
