@@ -72,11 +72,18 @@ configurations = st.builds(
 class Histories(RuleBasedStateMachine):
     """Health, reloads, hand edits, decisions and deaths, in any order."""
 
+    bench_class: type[Bench] = Bench
+
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(MemoryDatapath([ServiceEntry(Service(FOREIGN))]))
+        self.bench = self.bench_class(self.empty_table())
         self.settled = False
         self.saved: Any = {}
+
+    @staticmethod
+    def empty_table() -> Any:
+        """A table to begin with: a service of somebody else's alone."""
+        return MemoryDatapath([ServiceEntry(Service(FOREIGN))])
 
     @initialize(new=configurations)
     def begin(self, new: Configuration) -> None:
@@ -164,7 +171,7 @@ class Histories(RuleBasedStateMachine):
         """kill -9 and a new start: decisions are there always, health as it was when it was saved last."""
         before, bench = self.bench, self.bench
         keeper = before.keeper
-        self.bench = Bench(
+        self.bench = self.bench_class(
             bench.datapath,
             overrides=keeper.overrides,
             saved=deepcopy(self.saved),
