@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from xlvs.bfd.sessions import Sessions
@@ -67,11 +67,11 @@ class Service:
         self._open = open_datapath
         self._notifier = notifier
         self._is_local = is_local
-        saved, owned = store.read_health()
+        self._written = store.read_owned()
         self._via_vip = ViaVip()
         self._bfd = Sessions(self._loop, self._bfd_changed) if bfd else None
         self.scheduler = Scheduler(self._loop, self._told, time.time, way_of=self._way_of)
-        self.keeper = Keeper(self._verdict_of, store.read_decisions(), saved, owned)
+        self.keeper = Keeper(self._verdict_of, store.read_decisions(), store.read_health(), self._written)
         self._users: dict[Question, list[tuple[VirtualServer, RealServer]]] = {}
         self._dirty: set[ServerKey] = set()
         self._settling: asyncio.TimerHandle | None = None
@@ -142,7 +142,8 @@ class Service:
             if server.omega:
                 self._tell_end(server)
         # What was removed has not been found healthy by anybody, next time.
-        self._store.write_health({}, ())
+        self._store.write_health({})
+        self._store.write_owned(())
 
     def _tell_end(self, server: VirtualServer) -> None:
         state = self.keeper.states[server.key]
@@ -361,9 +362,12 @@ class Service:
         self._suspend()
         slow = self.keeper.ramp(now)
         one = self.keeper.round()
+        # Known before it is made: whoever comes after kill -9 removes what is not wanted any more.
+        self._write_owned(one.owned | one.wanted.keys())
         report = await asyncio.to_thread(upkeep.run, one, self._open)
         self.have = report.have
         kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}
+        self._write_owned(one.wanted.keys())
         if len(report.edits) > _EDITS_SAID:
             _log.warning("The table was changed by somebody else in %d places", len(report.edits))
             self.report("hand edits", count=len(report.edits))
@@ -404,11 +408,22 @@ class Service:
 
     def _save(self) -> None:
         try:
-            self._store.write_health(self.keeper.states, self.owned())
+            self._store.write_health(self.keeper.states)
         except OSError as error:
             self._say_once(f"{self._store.folder}: what was found out could not be saved: {error}")
         self._unsaved = False
         self._saved_at = time.monotonic()
+
+    def _write_owned(self, owned: Iterable[ServiceKey]) -> None:
+        wanted = set(owned)
+        if wanted == self._written:
+            return
+        try:
+            self._store.write_owned(wanted)
+        except OSError as error:
+            self._say_once(f"{self._store.folder}: which services are ours could not be saved: {error}")
+        else:
+            self._written = wanted
 
     def owned(self) -> set[ServiceKey]:
         """The services that are this daemon's."""

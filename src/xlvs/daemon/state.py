@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What survives the daemon: the operator's decisions, what was found out, which services are ours.
 
-Two files in /run/xlvs/xlvsd/NAMESPACE, each replaced as a whole: ``decisions.json`` is
-written before an operator hears that a command is done, ``health.json`` every few
-seconds while something changes.  A file that cannot be read counts as missing: what it
+Three files in /run/xlvs/xlvsd/NAMESPACE, each replaced as a whole: ``decisions.json`` is
+written before an operator hears that a command is done, ``owned.json`` before a service is
+made, ``health.json`` every few seconds while something changes.  A file that cannot be read counts as missing: what it
 says can be found out again.
 """
 
@@ -55,12 +55,22 @@ class Store:
         except (KeyError, TypeError, ValueError, AttributeError):
             return Overrides()
 
-    def write_health(self, states: dict[ServerKey, VirtualServerState], owned: Iterable[ServiceKey]) -> None:
-        """Keep what was found out, and which services are ours."""
+    def write_owned(self, owned: Iterable[ServiceKey]) -> None:
+        """Keep which services are ours; those that were removed are nobody's."""
+        self._write("owned.json", {"owned": [_service_out(key) for key in owned]})
+
+    def read_owned(self) -> set[ServiceKey]:
+        """The services that are ours; none where there is no file."""
+        try:
+            return {_service_in(one) for one in self._read("owned.json")["owned"]}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return set()
+
+    def write_health(self, states: dict[ServerKey, VirtualServerState]) -> None:
+        """Keep what was found out."""
         self._write(
             "health.json",
             {
-                "owned": [_service_out(key) for key in owned],
                 "virtual_servers": {
                     key_text(key): {
                         "quorum": state.quorum,
@@ -75,11 +85,11 @@ class Store:
             },
         )
 
-    def read_health(self) -> tuple[dict[str, VirtualServerState], set[ServiceKey]]:
-        """States by the text of a virtual server's key, and the services that are ours."""
+    def read_health(self) -> dict[str, VirtualServerState]:
+        """States by the text of a virtual server's key."""
         found = self._read("health.json")
         try:
-            states = {
+            return {
                 key: VirtualServerState(
                     one["quorum"],
                     one["since"],
@@ -90,9 +100,8 @@ class Store:
                 )
                 for key, one in found["virtual_servers"].items()
             }
-            return states, {_service_in(one) for one in found["owned"]}
         except (KeyError, TypeError, ValueError, AttributeError):
-            return {}, set()
+            return {}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         path = f"{self.folder}/{name}"

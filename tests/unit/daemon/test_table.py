@@ -439,10 +439,11 @@ def test_decisions_and_health_survive(tmp_path: Any) -> None:
         .with_removed(KEY, (rip(8), 80))
     )
     store.write_decisions(overrides)
-    store.write_health(bench.keeper.states, {KEY})
+    store.write_health(bench.keeper.states)
+    store.write_owned({KEY})
     assert store.read_decisions() == overrides
-    states, owned = store.read_health()
-    assert owned == {KEY}
+    states = store.read_health()
+    assert store.read_owned() == {KEY}
     assert states == {key_text(key): state for key, state in bench.keeper.states.items()}
 
 
@@ -458,5 +459,7 @@ def test_files_that_cannot_be_read_count_as_missing(tmp_path: Any) -> None:
     ):
         (tmp_path / "decisions.json").write_text(text)
         (tmp_path / "health.json").write_text(text)
+        (tmp_path / "owned.json").write_text(text)
         assert store.read_decisions() == Overrides()
-        assert store.read_health() == ({}, set())
+        assert store.read_health() == {}
+        assert store.read_owned() == set()

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The daemon's rounds and checks, on a table in memory, with sockets of the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.daemon.examples import VIP, configuration, real_server, virtual_server
+from xlvs.daemon.notify import Notifier
+from xlvs.daemon.service import Service
+from xlvs.daemon.state import Store
+from xlvs.daemon.upkeep import Opener
+from xlvs.datapath.memory import MemoryDatapath
+from xlvs.keepalived.checks import Connection, Schedule, TcpCheck
+from xlvs.keepalived.configuration import Configuration, RealServer
+from xlvs.model import IPV4, TCP, Destination, ServiceKey
+
+HERE = bytes((127, 0, 0, 1))
+KEY, OTHER = (ServiceKey(IPV4, TCP, VIP, port) for port in (80, 81))
+
+
+def opener(datapath: MemoryDatapath, before_a_change: Callable[[], None] = lambda: None) -> Opener:
+    """Opens that table."""
+
+    @contextmanager
+    def opened(write: bool) -> Any:
+        if write:
+            before_a_change()
+        yield datapath
+
+    return opened
+
+
+def play(service: Callable[[], Service], story: Callable[[Service], Awaitable[None]]) -> None:
+    """Run a story beside a service."""
+
+    async def run() -> None:
+        made = service()
+        try:
+            async with asyncio.timeout(30):
+                await story(made)
+        finally:
+            await made.stop(leave=True)
+
+    asyncio.run(run())
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait until something is so; whoever calls bounds the time."""
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_what_is_made_is_known_to_be_ours_before_it_is_made(tmp_path: Path) -> None:
+    """So that whoever comes after kill -9 removes a service that the configuration has lost meanwhile."""
+    datapath, store = MemoryDatapath(), Store(str(tmp_path))
+    written = []
+    both = configuration(*(virtual_server(real_server(1, checked=False), port=port) for port in (80, 81)))
+    one = configuration(virtual_server(real_server(1, checked=False)))
+
+    def service() -> Service:
+        return Service(store, opener(datapath, lambda: written.append(store.read_owned())), Notifier())
+
+    async def make_both(service: Service) -> None:
+        await service.start(both)
+        await eventually(lambda: len(datapath.services()) == 2)
+        assert written[0] == {KEY, OTHER}
+
+    async def keep_one(service: Service) -> None:
+        await service.start(one)
+        await eventually(lambda: [entry.service.key for entry in datapath.services()] == [KEY])
+        await eventually(lambda: store.read_owned() == {KEY})
+
+    play(service, make_both)
+    play(service, keep_one)
+
+
+@pytest.fixture
+def listening() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def test_ha_suspend_asks_nobody_while_the_vip_is_elsewhere(tmp_path: Path, listening: socket.socket) -> None:
+    """A suspended real server stays as it was found last, whatever becomes of it."""
+    datapath = MemoryDatapath()
+    vip = {"is here": False}
+    port = listening.getsockname()[1]
+    check = TcpCheck(Schedule(delay_loop=0.05, warmup=0.05, retry=0), Connection(HERE, port))
+    checked = RealServer(Destination(HERE, port), checkers=(check,))
+    other = TcpCheck(Schedule(delay_loop=0.05, warmup=0.05, retry=0), Connection(HERE, port, timeout=4.0))
+    unsuspended = RealServer(Destination(HERE, port), checkers=(other,))
+
+    def configured() -> Configuration:
+        return configuration(virtual_server(checked, ha_suspend=True), virtual_server(unsuspended, port=81))
+
+    def weights(key: ServiceKey) -> list[int]:
+        return [one.destination.weight for one in datapath.service(key).destinations]
+
+    async def story(service: Service) -> None:
+        await service.start(configured())
+        await eventually(lambda: len(datapath.services()) == 2 and weights(OTHER) == [1])
+        assert weights(KEY) == []  # never asked, so never used
+        vip["is here"] = True
+        await service.reload(configured())  # has it look at once
+        await eventually(lambda: weights(KEY) == [1])
+        vip["is here"] = False
+        await service.reload(configured())
+        listening.close()
+        await eventually(lambda: weights(OTHER) == [])
+        assert weights(KEY) == [1]
+        vip["is here"] = True
+        await service.reload(configured())
+        await eventually(lambda: weights(KEY) == [])
+
+    play(
+        lambda: Service(Store(str(tmp_path)), opener(datapath), Notifier(), lambda _: vip["is here"]), story
+    )
