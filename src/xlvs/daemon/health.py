@@ -199,6 +199,8 @@ def _settle_quorum(
     ):
         # Until all have spoken nothing is lost, unless nothing is to be hoped for (alpha).
         state.quorum, state.since = False, now
+        if first and server.sorry_server is None and _granted(server) < server.quorum + server.hysteresis:
+            return []  # it was not taken for granted: nobody has been told that it is up
         sign, compared, kind = "-", ">", QUORUM_LOST
         said = "Starting with quorum down" if first else "Lost quorum"
         log = [_quorum_text(said, server, sign, threshold, compared, weights)]
@@ -210,6 +212,15 @@ def _settle_quorum(
     else:
         return []
     return [Event(kind, server, None, "", first, threshold, weights, tuple(log))]
+
+
+def _granted(server: VirtualServer) -> int:
+    """The weights of real servers that keepalived takes to be up until a check fails: without alpha."""
+    return sum(
+        one.destination.weight
+        for one in server.real_servers
+        if not any(checker.schedule.alpha for checker in one.checkers)
+    )
 
 
 def _quorum_text(

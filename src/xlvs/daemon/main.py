@@ -80,7 +80,9 @@ def run(options: Options) -> int:
     require_root()
     store = Store(run_folder())
     store.make_folder()
-    store.forget_others(live_network_cookies())
+    # Who may not look into other namespaces, as under the systemd unit, leaves their folders alone.
+    with contextlib.suppress(PermissionError):
+        store.forget_others(live_network_cookies())
     with _only_one(store.folder), _pid_file(options.pid_file):
         _raise_limits()
         return asyncio.run(_Process(options, store).run())
@@ -244,7 +246,7 @@ class _Process:
         pause = supervisor.watchdog_seconds()
         while pause is not None:
             if time.monotonic() - self._service.last_round < max(_STUCK, 10 * CYCLE):
-                supervisor.tell("WATCHDOG=1")
+                supervisor.alive()
             await asyncio.sleep(pause)
 
     async def _run_script(self, script: Any, seconds: float) -> None:

@@ -190,11 +190,24 @@ def _open_fifo(fifo: NotifyFifo) -> int:
     with contextlib.suppress(FileExistsError):
         os.mkfifo(fifo.path, 0o600)
         made = True
-    if made:
-        os.chown(fifo.path, fifo.uid, fifo.gid)
+    place = os.open(fifo.path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        found = os.fstat(place)
+        if not stat.S_ISFIFO(found.st_mode):
+            raise OSError(0, "it is no FIFO")
+        uid, gid = (fifo.uid, fifo.gid) if made else (found.st_uid, found.st_gid)
+        try:
+            descriptor = _open_for_writing(place)
+        except PermissionError:
+            # Who lacks CAP_DAC_OVERRIDE, as under the systemd unit, opens only what is his own.
+            os.chown(f"/proc/self/fd/{place}", os.geteuid(), -1)
+            descriptor = _open_for_writing(place)
+        os.fchown(descriptor, uid, gid)
+        return descriptor
+    finally:
+        os.close(place)
+
+
+def _open_for_writing(place: int) -> int:
     # With O_RDWR it can be opened before anybody reads it.
-    descriptor = os.open(fifo.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "it is no FIFO")
-    return descriptor
+    return os.open(f"/proc/self/fd/{place}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -3,8 +3,8 @@
 
 Three files in /run/xlvs/xlvsd/NAMESPACE, each replaced as a whole: ``decisions.json`` is
 written before an operator hears that a command is done, ``owned.json`` before a service is
-made, ``health.json`` every few seconds while something changes.  A file that cannot be read counts as missing: what it
-says can be found out again.
+made, ``health.json`` every few seconds while something changes.  A file that cannot be read
+counts as missing: what it says can be found out again.
 """
 
 from __future__ import annotations

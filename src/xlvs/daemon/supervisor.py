@@ -8,15 +8,27 @@ import os
 import socket
 import time
 
+_PATIENCE = 1.0
+"""Seconds to wait for room in systemd's queue."""
 
-def tell(*lines: str) -> None:
-    """Send a message to whoever started us, if he listens."""
+
+def tell(*lines: str, patience: float = _PATIENCE) -> None:
+    """Send a message to whoever started us, if he listens, waiting ``patience`` seconds for room at most.
+
+    Nothing is checked meanwhile: a systemd that is stuck must not stop us.
+    """
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path.startswith(("/", "@")):
         return
     address = "\0" + path[1:] if path.startswith("@") else path
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+        sending.settimeout(patience)
         sending.sendto("\n".join(lines).encode(), address)
+
+
+def alive() -> None:
+    """What the watchdog wants to hear; where there is no room for it, others are waiting there already."""
+    tell("WATCHDOG=1", patience=0)
 
 
 def reloading() -> None:

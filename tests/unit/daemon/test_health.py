@@ -9,7 +9,7 @@ from xlvs.daemon.health import DOWN, QUORUM_GAINED, QUORUM_LOST, UP, WEIGHT
 from xlvs.keepalived.checks import MiscCheck, Schedule
 from xlvs.keepalived.origin import Script
 
-from .examples import Bench, configuration, real_server, sorry, virtual_server
+from .examples import Bench, configuration, real_server, sorry, tcp_check, virtual_server
 
 
 def kinds(events: list) -> list[str]:  # type: ignore[type-arg]
@@ -118,6 +118,21 @@ def test_alpha_starts_with_the_sorry_server() -> None:
     bench.say(1, True)
     bench.round()
     assert bench.weights() == {1: 1}
+
+
+def test_a_quorum_that_nobody_took_for_granted_is_not_told_to_be_lost() -> None:
+    """keepalived tells of a quorum that is down from the start only where a sorry server stands in."""
+    for alpha, sorry_server, told in ((True, None, 0), (True, sorry(), 1), (False, None, 1)):
+        one = real_server(1, checkers=(tcp_check(1, alpha=alpha),))
+        bench = Bench()
+        events = bench.configure(configuration(virtual_server(one, alpha=alpha, sorry_server=sorry_server)))
+        bench.verdicts[one.checkers[0]].up = False
+        events += bench.settle()
+        assert sum(event.kind == QUORUM_LOST for event in events) == told
+        bench.verdicts[one.checkers[0]].up = True
+        assert bench.settle()[-1].kind == QUORUM_GAINED
+        bench.verdicts[one.checkers[0]].up = False
+        assert bench.settle()[-1].kind == QUORUM_LOST
 
 
 def test_a_sorry_server_that_is_inhibited_waits_at_weight_0() -> None:
