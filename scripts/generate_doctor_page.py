@@ -26,6 +26,8 @@ def page(present: str) -> str:
         for scenario in check.scenarios[:1]:
             lines = "\n".join(f"{node}# {command}" for node, command in scenario.breaks)
             parts.append(f"\nTo see it, in `xlvs lab up {scenario.lab}`:\n\n```\n{lines}\n```\n")
+        if check.unseen:
+            parts.append(f"\nNo scenario in a lab: {check.unseen}.\n")
     return "".join(parts)
 
 

@@ -32,8 +32,17 @@ PATIENCE = 0.3
 CHECKS = all_checks()
 SCENARIOS = [
     pytest.param(check, scenario, id=f"{check.name}-{number}")
+    for lab in (
+        "dr",
+        "dr6",
+        "nat",
+        "nat6",
+        "tun",
+        "tun6",
+    )  # one after another: each changes the last a little
     for check in CHECKS
     for number, scenario in enumerate(check.scenarios)
+    if scenario.lab == lab
 ]
 _numbers = itertools.count(1)
 
@@ -42,18 +51,36 @@ _numbers = itertools.count(1)
 def labs() -> Iterator[Callable[[str], Lab]]:
     """A function that gives the healthy lab of a topology, one for all tests here."""
     made: dict[str, Lab] = {}
+    serving6: set[str] = set()
 
     def of(topology: str) -> Lab:
-        if topology not in made:
+        shape = topology.removesuffix("6")
+        if shape not in made:
             name = f"t{os.getpid()}-doctor{next(_numbers)}"
-            record = lifecycle.new_record(topology, name, Request(), bare=False)
-            made[topology] = Lab(record)
+            record = lifecycle.new_record(shape, name, Request(), bare=False)
+            made[shape] = Lab(record)
             lifecycle.up(record, lambda _line: None)
-        return made[topology]
+        lab = made[shape]
+        if topology.endswith("6") and shape not in serving6:
+            typed(lab, (("director", serve6(lab)),))
+            serving6.add(shape)
+        elif topology == shape and shape in serving6:
+            typed(lab, (("director", "ipvsadm -D -t [{vip6}]:80"),))
+            serving6.remove(shape)
+        return lab
 
     yield of
     for lab in made.values():
         lifecycle.down(lab.name, lambda _line: None)
+
+
+def serve6(lab: Lab) -> str:
+    """What makes of a lab NAME the one that scenarios call NAME6: its VIP of IPv6 is served, too."""
+    method = {"dr": "-g", "nat": "-m", "tun": "-i"}[lab.record.topology]
+    lines = ["ipvsadm -A -t [{vip6}]:80 -s rr"]
+    for number, _ in enumerate(lab.addresses.rips6, start=1):
+        lines.append(f"ipvsadm -a -t [{{vip6}}]:80 -r [{{rip6_{number}}}]:80 {method}")
+    return " && ".join(lines)
 
 
 def patient_of(lab: Lab) -> patients.Patient:
@@ -72,6 +99,9 @@ def typed(lab: Lab, commands: tuple[tuple[str, str], ...]) -> None:
         "dip": addresses.dip,
         "inside_dip": addresses.inside_dip,
         "inside_router": addresses.inside_router,
+        "dip6": addresses.dip6,
+        "inside_dip6": addresses.inside_dip6,
+        "inside_router6": addresses.inside_router6,
         **{f"rip6_{number}": rip for number, rip in enumerate(addresses.rips6, start=1)},
         **{f"rip{number}": rip for number, rip in enumerate(addresses.rips, start=1)},
     }
@@ -105,7 +135,7 @@ def state_of(cluster: Cluster) -> dict[str, object]:
             sorted(repr(each) for each in host.neighbours if "PERMANENT" in each.states),
             host.settings,
             sorted(set(map(repr, host.listeners))),
-            [rule for rule in host.rules if not rule.policy],
+            [rule for rule in (*host.rules, *host.rules6) if not rule.policy],
             sorted(repr((entry.service, [p.destination for p in entry.destinations])) for entry in table),
             host.director.mark_rules,
         )
@@ -137,15 +167,18 @@ def undo_all(lab: Lab) -> None:
     assert patient.journal.read() == []
 
 
-@pytest.mark.parametrize("topology", ["dr", "nat", "tun"])
+@pytest.mark.parametrize("topology", ["dr6", "nat6", "tun6"])
 def test_a_healthy_lab_is_silent(labs: Callable[[str], Lab], topology: str) -> None:
     """At rest, and after traffic."""
     lab = labs(topology)
     assert look(lab)[1] == []
     lab.ask(6)
+    lab.ask(3, f"http://[{lab.addresses.vip6}]/")
     cluster, findings = look(lab)
     assert findings == []
-    assert len(cluster.asked) == len(lab.addresses.rips)
+    assert len(cluster.asked) == 2 * len(lab.addresses.rips)
+    assert {passage.address.version for passage in cluster.passages.values()} == {4, 6}
+    assert {heard.sighting.address.version for heard in cluster.heard} == {4, 6}
     assert all(asked.as_virtual.connected for asked in cluster.asked.values())
 
 

@@ -7,7 +7,7 @@ import select
 import socket
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
 
 PATIENCE = 1.0
@@ -30,8 +30,8 @@ class Question:
 
     interface: str
     mac: str
-    own: IPv4Address
-    wanted: tuple[IPv4Address, ...]
+    own: IPv4Address | IPv6Address
+    wanted: tuple[IPv4Address | IPv6Address, ...]
     directly: tuple[str, ...] = ()
 
 
@@ -40,7 +40,7 @@ class Sighting:
     """One that answered: by which interface it was heard, for which address, with which MAC."""
 
     interface: str
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     mac: str
 
 
@@ -77,7 +77,7 @@ def _packed(mac: str) -> bytes:
     return bytes.fromhex(mac.replace(":", ""))
 
 
-def _request(question: Question, address: IPv4Address, receiver: bytes) -> bytes:
+def _request(question: Question, address: IPv4Address | IPv6Address, receiver: bytes) -> bytes:
     own = _packed(question.mac)
     return _FRAME.pack(
         receiver, own, _ETHERTYPE, 1, 0x0800, 6, 4, _REQUEST,

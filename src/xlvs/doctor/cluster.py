@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 
 from xlvs import model
 from xlvs.doctor.arp import Sighting
@@ -75,10 +75,15 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """An ARP answer, and the host that asked."""
+    """An answer to ARP or neighbour discovery, and the host that asked."""
 
     asker: Host
     sighting: Sighting
+
+
+def asking(address: Address) -> str:
+    """The word for how one asks who has an address."""
+    return "ARP" if address.version == 4 else "neighbour discovery"
 
 
 Key = tuple[str, str, model.ServiceKey, bytes, int]
@@ -99,9 +104,10 @@ class Cluster:
     hosts: tuple[Host, ...]
     whole: bool = False
     heard: list[Heard] = field(default_factory=list)
-    asked_arp: set[Address] = field(default_factory=set)
     asked: dict[Key, Asked] = field(default_factory=dict)
-    passages: dict[tuple[str, IPv4Address], Passage] = field(default_factory=dict)
+    passages: dict[tuple[str, Address], Passage] = field(default_factory=dict)
+    clock_step: float = 0.0
+    """Seconds by which somebody has set this machine's clock while the doctor looked."""
 
     @property
     def directors(self) -> tuple[Host, ...]:
@@ -137,6 +143,10 @@ class Cluster:
                 if rule.destination.length == 8 * len(rule.destination.address):
                     found[ip_address(rule.destination.address)] = None
         return list(found)
+
+    def versions(self) -> tuple[int, ...]:
+        """The IP versions of which there are VIPs."""
+        return tuple(sorted({address.version for address in self.virtual_addresses()}))
 
     def host_with(self, address: Address, besides: Host | None = None) -> Host | None:
         """The host with that address on an interface; of a loopback address, none: all have it."""
@@ -186,7 +196,7 @@ class Cluster:
         return f"{mac}, which is {' '.join(map(str, addresses))}" if addresses else f"{mac}, an unknown host"
 
     def addresses_of(self, mac: str) -> list[Address]:
-        """The addresses besides VIPs for which that MAC has answered ARP, or stands in an ARP cache."""
+        """The addresses besides VIPs for which that MAC has answered, or stands in a neighbour cache."""
         virtual = self.virtual_addresses()
         found: dict[Address, None] = {}
         for heard in self.heard:
@@ -194,16 +204,13 @@ class Cluster:
                 found[heard.sighting.address] = None
         for host in self.hosts:
             for neighbour in host.neighbours:
-                if (
-                    neighbour.mac == mac
-                    and neighbour.address.version == 4
-                    and neighbour.address not in virtual
-                ):
+                own = not neighbour.address.is_link_local and neighbour.address not in virtual
+                if neighbour.mac == mac and own:
                     found[neighbour.address] = None
         return list(found)
 
     def answers_for(self, address: Address) -> list[Heard]:
-        """Every ARP answer for an address, each MAC once."""
+        """Every answer for an address, each MAC once."""
         by_mac: dict[str, Heard] = {}
         for heard in self.heard:
             if heard.sighting.address == address:

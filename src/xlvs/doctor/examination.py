@@ -12,13 +12,13 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import TypeVar
 
 from xlvs import model
-from xlvs.doctor import arp, path
+from xlvs.doctor import arp, clock, ndp, path
 from xlvs.doctor.cluster import Asked, Cluster, Heard, Served, key_of
-from xlvs.doctor.host import Address, Host, Link, observe, restore_neighbours
+from xlvs.doctor.host import Address, Host, Link
+from xlvs.doctor.observation import observe, restore_neighbours
 from xlvs.doctor.path import Passage
 from xlvs.doctor.probe import PATIENCE, Prober, Target
 from xlvs.errors import NotPermitted, XlvsError
@@ -63,6 +63,7 @@ def examine(
     if os.geteuid() != 0:
         raise NotPermitted("the doctor needs root: it looks at tables and asks by raw sockets", "try sudo")
     there = list(places)
+    before = clock.ahead_of_monotonic()
     with ThreadPoolExecutor(max_workers=max(1, len(there))) as threads:
         looking = [threads.submit(_in, place, _observer(place)) for place in there]
         cluster = Cluster(tuple(each.result() for each in looking), whole)
@@ -77,6 +78,7 @@ def examine(
             cluster.asked |= found.asked
             for passage in found.passages:
                 cluster.passages[found.host, passage.address] = passage
+    cluster.clock_step = clock.ahead_of_monotonic() - before
     return cluster
 
 
@@ -105,9 +107,9 @@ def _asks(host: Host) -> bool:
 
 def _ask(cluster: Cluster, host: Host, patience: float) -> _Found:
     served = [each for each in cluster.served() if each.director is host]
-    questions = _questions(cluster, host, served)
+    questions = {version: _questions(cluster, host, served, version) for version in (4, 6)}
     # Waiting for the silence of many is one wait.
-    with ThreadPoolExecutor(max_workers=2) as threads:
+    with ThreadPoolExecutor(max_workers=3) as threads:
         namespace = f"/proc/self/task/{_thread()}/ns/net"
 
         def there(look: Callable[[], _Result]) -> Callable[[], _Result]:
@@ -117,17 +119,27 @@ def _ask(cluster: Cluster, host: Host, patience: float) -> _Found:
 
             return enter
 
-        sightings = threads.submit(there(lambda: _ask_quietly(host, questions, min(patience, arp.PATIENCE))))
+        limit = min(patience, arp.PATIENCE)
+        sightings = threads.submit(there(lambda: _ask_quietly(host, questions[4], arp.ask, limit)))
+        sightings6 = threads.submit(there(lambda: _ask_quietly(host, questions[6], ndp.ask, limit)))
         passages = threads.submit(there(lambda: path.measure(_paths(host, served))))
         asked = asyncio.run(_connect(served, patience)) if served else {}
         return _Found(
-            host.name, [Heard(host, each) for each in sightings.result()], asked, passages.result()
+            host.name,
+            [Heard(host, each) for each in (*sightings.result(), *sightings6.result())],
+            asked,
+            passages.result(),
         )
 
 
-def _ask_quietly(host: Host, questions: list[arp.Question], patience: float) -> list[arp.Sighting]:
-    """Ask, and take back what the kernel has learned from the answers: its ARP cache hears them, too."""
-    heard = arp.ask(questions, patience)
+def _ask_quietly(
+    host: Host,
+    questions: list[arp.Question],
+    ask: Callable[[list[arp.Question], float], list[arp.Sighting]],
+    patience: float,
+) -> list[arp.Sighting]:
+    """Ask, and take back what the kernel has learned from the answers: its cache hears them, too."""
+    heard = ask(questions, patience) if questions else []
     asked = {address for question in questions for address in question.wanted}
     before = [entry for entry in host.neighbours if entry.address in asked and "FAILED" not in entry.states]
     others = {(each.address, each.mac) for each in heard}
@@ -142,28 +154,21 @@ def _thread() -> int:
     return threading.get_native_id()
 
 
-def _questions(cluster: Cluster, host: Host, served: list[Served]) -> list[arp.Question]:
+def _questions(cluster: Cluster, host: Host, served: list[Served], version: int) -> list[arp.Question]:
     """Everything in whose network an interface is: VIPs, and real servers."""
-    virtual = [each for each in cluster.virtual_addresses() if isinstance(each, IPv4Address)]
+    virtual = [each for each in cluster.virtual_addresses() if each.version == version]
     real = [
         each.real_server
         for each in cluster.served()
-        if isinstance(each.real_server, IPv4Address) and not host.has(each.real_server)
+        if each.real_server.version == version and not host.has(each.real_server)
     ]
     faces = {host.interface_towards(each.real_server) for each in served}
     found = []
     for link in host.ethernet():
-        own = next(
-            (
-                each
-                for each in host.addresses
-                if each.interface == link.name and _asks_as(each.address, virtual)
-            ),
-            None,
-        )
-        if own is None or not isinstance(own.address, IPv4Address):
+        own = _own_address(host, link, virtual, version)
+        if own is None:
             continue
-        wanted: dict[IPv4Address, None] = {}
+        wanted: dict[Address, None] = {}
         for address in (*virtual, *real):
             here = host.interface_towards(address) == link.name
             # A VIP may be in nobody's network: then it is looked for beside the real servers.
@@ -171,31 +176,39 @@ def _questions(cluster: Cluster, host: Host, served: list[Served]) -> list[arp.Q
             if here or astray:
                 wanted[address] = None
         if wanted:
-            found.append(
-                arp.Question(link.name, link.mac, own.address, tuple(wanted), _known(cluster, host, link))
-            )
+            known = _known(cluster, host, link, version)
+            found.append(arp.Question(link.name, link.mac, own, tuple(wanted), known))
     return found
 
 
-def _known(cluster: Cluster, host: Host, link: Link) -> tuple[str, ...]:
+def _own_address(host: Host, link: Link, virtual: list[Address], version: int) -> Address | None:
+    """As whom one asks on an interface: an address of it that is no VIP, of IPv6 rather a global one."""
+    own = [
+        each.address
+        for each in host.addresses
+        if each.interface == link.name and each.address.version == version and not each.failed
+        and each.address not in virtual
+    ]  # fmt: skip
+    return min(own, key=lambda address: address.version == 6 and address.is_link_local, default=None)
+
+
+def _known(cluster: Cluster, host: Host, link: Link, version: int) -> tuple[str, ...]:
     """The MACs of other hosts that may be on an interface's segment."""
     found = [
-        each.mac for each in host.neighbours if each.interface == link.name and each.address.version == 4
+        each.mac
+        for each in host.neighbours
+        if each.interface == link.name and each.address.version == version
     ]
     found += [each.mac for other in cluster.hosts if other is not host for each in other.ethernet()]
     return tuple(dict.fromkeys(found))[:_MOST_DIRECTLY]
 
 
-def _asks_as(address: Address, virtual: list[IPv4Address]) -> bool:
-    return address.version == 4 and address not in virtual
-
-
-def _paths(host: Host, served: list[Served]) -> dict[IPv4Address, int]:
+def _paths(host: Host, served: list[Served]) -> dict[Address, int]:
     """The real servers to measure, with the MTU of the interface that leads there."""
-    found: dict[IPv4Address, int] = {}
+    found: dict[Address, int] = {}
     for each in served:
         address = each.real_server
-        if isinstance(address, IPv4Address) and not each.is_local and len(found) < _MOST_PASSAGES:
+        if not each.is_local and len(found) < _MOST_PASSAGES:
             route = host.route_to(address)
             link = host.link(route.interface) if route else None
             if link is not None and link.mtu <= 65535:

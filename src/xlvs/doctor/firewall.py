@@ -37,8 +37,24 @@ _NFTA_TABLE_NAME = 1
 
 DROPS = ("DROP", "REJECT")
 _ENDS = (*DROPS, "ACCEPT")
-_PROTOCOLS = {"6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "112": "vrrp"}
-_ICMP_TYPES = {"destination-unreachable": "3", "fragmentation-needed": "3/4"}
+_PROTOCOLS = {
+    "6": "tcp", "17": "udp", "132": "sctp", "1": "icmp", "112": "vrrp", "47": "gre",
+    "4": "ipencap", "ipip": "ipencap", "ipv4": "ipencap", "41": "ipv6",
+    "58": "icmpv6", "ipv6-icmp": "icmpv6",
+}  # fmt: skip
+_ICMP_TYPES = {
+    "destination-unreachable": "3", "fragmentation-needed": "3/4", "packet-too-big": "2",
+    "neighbour-solicitation": "135", "neighbor-solicitation": "135", "nd-neighbor-solicit": "135",
+    "neighbour-advertisement": "136", "neighbor-advertisement": "136", "nd-neighbor-advert": "136",
+}  # fmt: skip
+_WAYS = {
+    "INPUT": ("PREROUTING", "INPUT"),
+    "FORWARD": ("PREROUTING", "FORWARD", "POSTROUTING"),
+    "OUTPUT": ("OUTPUT", "POSTROUTING"),
+}
+"""The hooks that a packet passes which is for the host, for others, or of the host."""
+_NO_FILTERS = ("nat",)
+"""Tables that see the first packet of a connection only, to translate it."""
 _PROGRAMS = (
     ("tables-nft-save", ""),
     ("tables-legacy-save", "/proc/thread-self/net/{}_tables_names"),
@@ -51,7 +67,8 @@ class Rule:
     """A rule: its table, chain and words.  A chain's policy is a rule without matches, the last one.
 
     ``program`` is the command that made it and can take it away.  Of nft's, ``place`` is the base
-    chain by which a packet comes to it (family, table, chain), ``shown`` what nft prints.
+    chain by which a packet comes to it (family, table, chain), ``shown`` what nft prints, ``mark``
+    the firewall mark that it gives.
     """
 
     program: str
@@ -62,11 +79,19 @@ class Rule:
     policy: bool = False
     place: str = ""
     shown: str = ""
+    mark: int = 0
 
     @property
     def understood(self) -> bool:
         """Whether all that the rule asks could be put into words."""
         return NOT_UNDERSTOOD not in self.matches
+
+    def may_see(self, version: int) -> bool:
+        """Whether packets of an IP version come to it at all, as far as its program says."""
+        if self.place:
+            family = self.place.partition(" ")[0]
+            return family == "inet" or family == ("ip" if version == 4 else "ip6")
+        return self.program.startswith("ip6") == (version == 6)
 
     @property
     def matches(self) -> tuple[str, ...]:
@@ -103,10 +128,23 @@ class Packet:
     source: IPv4Address | IPv6Address | None = None
     source_port: int = 0
     interface: str = ""
+    """By which it comes."""
+    leaves_by: str = ""
     icmp: str = ""
     """Type, or type/code."""
-    state: str = "NEW"
-    """What connection tracking says of it; an ICMP error is RELATED."""
+    state: str = ""
+    """What connection tracking says of it; where nothing is said NEW, of an ICMP error RELATED."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """The rule that drops a packet, and the hook at which it came to it: INPUT, PREROUTING, …"""
+
+    rule: Rule
+    hook: str
+
+    def __str__(self) -> str:
+        return f"{self.hook}: {self.rule}"
 
 
 @dataclass(slots=True)
@@ -146,6 +184,19 @@ def _name(attributes: bytes) -> str:
             return attributes[_ATTRIBUTE.size : length].rstrip(b"\0").decode(errors="replace")
         attributes = attributes[max(_ATTRIBUTE.size, (length + 3) & ~3) :]
     return ""
+
+
+def observe_both(run: Run, there: Tables) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    """The rules for IPv4 and those for IPv6, each command run once; see `observe`."""
+    printed: dict[tuple[str, ...], str | None] = {}
+
+    def once(command: list[str]) -> str | None:
+        words = tuple(command)
+        if words not in printed:
+            printed[words] = run(command)
+        return printed[words]
+
+    return observe(once, there, IPV4), observe(once, there, IPV6)
 
 
 def observe(run: Run, there: Tables, family: int = IPV4) -> tuple[Rule, ...]:
@@ -189,7 +240,8 @@ def observe_nft(
         return ()
     without = frozenset((word, name) for name in taken)
     try:
-        return nftables.parse(ruleset, run(["nft", "-a", "list", "ruleset"]) or "", without=without)
+        listing = run(["nft", "-a", "list", "ruleset"]) or ""
+        return nftables.parse(ruleset, listing, without=without, families=("inet", word))
     except (ValueError, KeyError, TypeError, AttributeError):
         return ()  # a version of nft that says it otherwise
 
@@ -215,21 +267,23 @@ def parse(text: str, program: str) -> tuple[Rule, ...]:
     return tuple(found + policies)
 
 
-def fate(rules: tuple[Rule, ...], chain: str, packet: Packet) -> Rule | None:
-    """The rule of the filter table that drops or rejects such a packet; None if none surely does.
+def fate(rules: tuple[Rule, ...], chain: str, packet: Packet) -> Drop | None:
+    """The rule that drops or rejects such a packet on its way to INPUT, FORWARD or OUTPUT.
 
-    Each kind of iptables, and each base chain of nft, is asked by itself: any may drop.
+    None where none surely does.
+    Each kind of iptables, each of its tables, and each base chain of nft, is asked by itself: any may drop.
     """
-    for firewall in dict.fromkeys((rule.program, rule.place) for rule in rules):
-        here = tuple(
-            rule for rule in rules if (rule.program, rule.place) == firewall and rule.table == "filter"
-        )
-        try:
-            decided = _ask(_Walk(here, packet), chain)
-        except _Undecided:
-            continue
-        if decided is not None and decided.target in DROPS:
-            return decided
+    for hook in _WAYS[chain]:
+        for firewall in dict.fromkeys((rule.program, rule.table, rule.place) for rule in rules):
+            if firewall[1] in _NO_FILTERS:
+                continue
+            here = tuple(rule for rule in rules if (rule.program, rule.table, rule.place) == firewall)
+            try:
+                decided = _ask(_Walk(here, packet), hook)
+            except _Undecided:
+                continue
+            if decided is not None and decided.target in DROPS:
+                return Drop(decided, hook)
     return None
 
 
@@ -278,7 +332,7 @@ def _ask(walk: _Walk, chain: str) -> Rule | None:
             decided = _ask(walk, rule.target)
             if decided is not None:
                 return decided
-    return policy
+    return policy if policy is not None and covers(policy, walk.packet) else None
 
 
 def covers(rule: Rule, packet: Packet) -> bool | None:
@@ -306,7 +360,7 @@ def covers(rule: Rule, packet: Packet) -> bool | None:
 
 
 _IMPLIED = (
-    "tcp", "udp", "icmp", "multiport", "conntrack", "state", "comment", "sctp",
+    "tcp", "udp", "icmp", "icmp6", "multiport", "conntrack", "state", "comment", "sctp",
 )  # fmt: skip
 
 
@@ -325,15 +379,17 @@ def _protocol(text: str, packet: Packet) -> bool:
 
 def _family(text: str, packet: Packet) -> bool | None:
     address = packet.destination or packet.source
-    return text == f"ipv{address.version}" if address is not None else None
+    if address is None:
+        return text == ("ipv6" if packet.protocol == "icmpv6" else "ipv4")
+    return text == f"ipv{address.version}"
 
 
-def _interface(text: str, packet: Packet) -> bool | None:
-    if not packet.interface:
+def _interface(text: str, name: str) -> bool | None:
+    if not name:
         return False if text == "lo" else None  # whoever is asked about comes from another host
     if text.endswith("+"):
-        return packet.interface.startswith(text[:-1])
-    return packet.interface == text
+        return name.startswith(text[:-1])
+    return name == text
 
 
 def _ports(text: str, port: int) -> bool | None:
@@ -351,12 +407,14 @@ def _ports(text: str, port: int) -> bool | None:
 def _icmp(text: str, packet: Packet) -> bool | None:
     if text == "any":
         return True
-    asked = _ICMP_TYPES.get(text, text)
-    return packet.icmp == asked or packet.icmp.startswith(f"{asked}/") if packet.icmp else None
+    if not packet.icmp:
+        return None
+    asked = [_ICMP_TYPES.get(each, each) for each in text.split(",")]
+    return any(packet.icmp == each or packet.icmp.startswith(f"{each}/") for each in asked)
 
 
 def _states(text: str, packet: Packet) -> bool:
-    return ("RELATED" if packet.icmp else packet.state) in text.split(",")
+    return (packet.state or ("RELATED" if packet.icmp else "NEW")) in text.split(",")
 
 
 _JUDGES: dict[str, Callable[[str, Packet], bool | None]] = {
@@ -364,12 +422,14 @@ _JUDGES: dict[str, Callable[[str, Packet], bool | None]] = {
     "-d": lambda text, packet: _within(text, packet.destination),
     "-p": _protocol,
     "--family": _family,
-    "-i": _interface,
+    "-i": lambda text, packet: _interface(text, packet.interface),
+    "-o": lambda text, packet: _interface(text, packet.leaves_by),
     "--dport": lambda text, packet: _ports(text, packet.port),
     "--dports": lambda text, packet: _ports(text, packet.port),
     "--sport": lambda text, packet: _ports(text, packet.source_port),
     "--sports": lambda text, packet: _ports(text, packet.source_port),
     "--icmp-type": _icmp,
+    "--icmpv6-type": _icmp,
     "--ctstate": _states,
     "--state": _states,
     "--comment": lambda _text, _packet: True,

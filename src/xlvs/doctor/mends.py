@@ -13,35 +13,59 @@ from zlib import crc32
 from xlvs import model
 from xlvs.doctor.cluster import Served
 from xlvs.doctor.finding import Mend
-from xlvs.doctor.firewall import Rule
-from xlvs.doctor.host import Address, Assigned, Host, sysctl
+from xlvs.doctor.firewall import Drop
+from xlvs.doctor.host import FORWARDING, Address, Assigned, Host, sysctl
 from xlvs.model import ServiceEntry, ServiceKey
 
 _METHOD_OPTIONS = {model.ROUTE: "-g", model.MASQUERADE: "-m", model.TUNNEL: "-i", model.LOCAL: "-g"}
 _PROTOCOL_OPTIONS = {model.TCP: "-t", model.UDP: "-u", model.SCTP: "--sctp-service"}
 
 
-def set_conf(host: Host, interface: str, name: str, value: int) -> Mend:
-    """Set a sysctl of net.ipv4.conf."""
-    before = host.setting(f"net.ipv4.conf.{interface}.{name}")
-    typed = shlex.quote(sysctl(interface, name))
+def set_conf(host: Host, interface: str, name: str, value: int, version: int = 4) -> Mend:
+    """Set a sysctl of net.ipv4.conf, or of net.ipv6.conf."""
+    before = host.setting(f"net.ipv{version}.conf.{interface}.{name}")
+    typed = shlex.quote(sysctl(interface, name, version))
     return Mend(host.name, f"sysctl -w {typed}={value}", f"sysctl -w {typed}={before}")
 
 
-def add_address(host: Host, address: Address, interface: str, length: int | None = None) -> Mend:
-    """Give an interface an address, alone in its network by default."""
-    whole = address.max_prefixlen if length is None else length
-    text = f"{address}/{whole} dev {shlex.quote(interface)}"
-    return Mend(host.name, f"ip addr add {text}", f"ip addr del {text}")
+def forward(host: Host, version: int) -> Mend:
+    """Make a router of a host.  The kernel changes other settings with that one: they are put back."""
+    wanted = FORWARDING[version]
+    undo = [f"{wanted}=0"]
+    for name in sorted(host.settings):
+        interface, _, last = name.removeprefix(f"net.ipv{version}.conf.").rpartition(".")
+        if not name.startswith(f"net.ipv{version}.conf.") or name == wanted:
+            continue
+        if last == "forwarding" and interface != "all" and host.setting(name):
+            undo.append(f"{sysctl(interface, last, version)}={host.setting(name)}")
+        elif last == "accept_redirects" and interface == "all" and version == 4:
+            undo.append(f"{name}={host.setting(name)}")
+    return Mend(host.name, f"sysctl -w {wanted}=1", f"sysctl -w {shlex.join(undo)}")
+
+
+def add_address(host: Host, address: Address, interface: str) -> Mend:
+    """Give an interface an address, alone in its network.
+
+    An IPv6 one at once, without asking first whether somebody has it, and deprecated, so that it
+    is no source of what the host itself begins.
+    """
+    text = f"{address}/{address.max_prefixlen} dev {shlex.quote(interface)}"
+    options = " nodad preferred_lft 0" if address.version == 6 else ""
+    return Mend(host.name, f"ip addr add {text}{options}", f"ip addr del {text}")
 
 
 def delete_address(host: Host, assigned: Assigned) -> Mend:
     """Take an address away."""
-    options = f" scope {assigned.scope}" if assigned.scope != "global" else ""
-    if assigned.label and assigned.label != assigned.interface:
-        options += f" label {shlex.quote(assigned.label)}"
     text = f"{assigned} dev {shlex.quote(assigned.interface)}"
+    options = f" {shlex.join(assigned.options)}" if assigned.options else ""
     return Mend(host.name, f"ip addr del {text}", f"ip addr add {text}{options}")
+
+
+def replace_default(host: Host, gateway: Address) -> Mend:
+    """Lead everything that has no other route by a gateway."""
+    before = host.default_route(gateway.version)
+    undo = f"ip route replace {before.text}" if before else f"ip route del default via {gateway}"
+    return Mend(host.name, f"ip route replace default via {gateway}", undo)
 
 
 def set_link(host: Host, interface: str, wanted: str, present: str) -> Mend:
@@ -137,18 +161,25 @@ def _mask(service: model.Service) -> str:
     return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
-_NFT_WORDS = {"-s": "ip saddr", "-d": "ip daddr", "-p": "ip protocol"}
+_NFT_WORDS = {"-s": "saddr", "-d": "daddr"}
 _NFT_FRAGMENTATION_NEEDED = "icmp type destination-unreachable icmp code frag-needed"
+_NFT_ICMP6 = {
+    "packet-too-big": "packet-too-big",
+    "neighbour-solicitation": "nd-neighbor-solicit",
+    "neighbour-advertisement": "nd-neighbor-advert",
+}
 
 
-def accept_in_front(host: str, decided: Rule, chain: str, matches: tuple[tuple[str, str], ...]) -> Mend:
+def accept_in_front(host: str, drop: Drop, matches: tuple[tuple[str, str], ...]) -> Mend:
     """Accept packets in front of the rule that drops them, by the program that made that rule.
 
-    ``matches`` are options of iptables with their values.
+    ``matches`` are options of iptables (of ip6tables, for IPv6) with their values.
     """
+    decided = drop.rule
     if not decided.place:
-        rule = " ".join((chain, *(f"{option} {value}" for option, value in matches), "-j ACCEPT"))
-        return Mend(host, f"{decided.program} -I {rule}", f"{decided.program} -D {rule}")
+        rule = " ".join((drop.hook, *(f"{option} {value}" for option, value in matches), "-j ACCEPT"))
+        program = decided.program if decided.table == "filter" else f"{decided.program} -t {decided.table}"
+        return Mend(host, f"{program} -I {rule}", f"{program} -D {rule}")
     words = _as_nft(dict(matches))
     base = shlex.join(decided.place.split(" "))
     # nft removes a rule by its handle, which is not known before: it is found again by a comment.
@@ -164,10 +195,14 @@ def accept_in_front(host: str, decided: Rule, chain: str, matches: tuple[tuple[s
 def _as_nft(matches: dict[str, str]) -> str:
     if "--icmp-type" in matches:
         return _NFT_FRAGMENTATION_NEEDED
+    if "--icmpv6-type" in matches:
+        return f"icmpv6 type {_NFT_ICMP6[matches['--icmpv6-type']]}"
     words = []
     for option, value in matches.items():
         if option in ("--dport", "--sport"):
             words.append(f"{matches['-p']} {option.removeprefix('--')} {value}")
-        elif option != "-p" or not {"--dport", "--sport"} & set(matches):
-            words.append(f"{_NFT_WORDS[option]} {value}")
+        elif option in _NFT_WORDS:
+            words.append(f"{'ip6' if ':' in value else 'ip'} {_NFT_WORDS[option]} {value}")
+        elif option == "-p" and not {"--dport", "--sport"} & set(matches):
+            words.append(f"meta l4proto {value}")
     return " ".join(words)

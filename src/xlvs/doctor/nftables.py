@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Rules written with nft(8), in the words of `firewall.Rule`, so that one judge asks both kinds.
 
-Read from ``nft -j list ruleset`` (libnftables-json(5)): chains of type filter
-at input, forward and output, of the families ip, ip6 and inet.  A packet
+Read from ``nft -j list ruleset`` (libnftables-json(5)): chains of the types filter
+and route, of the families ip, ip6 and inet.  A packet
 passes each such base chain by itself and any may drop it, so each comes with
 the chains of its table as a firewall of its own.  What a rule asks beyond
 addresses, protocol, ports, interface, ICMP types and states of connections is
@@ -24,6 +24,8 @@ _WITHOUT_EFFECT = ("counter", "log", "mangle", "notrack")
 """Statements that neither choose packets nor end a packet's way."""
 _ADDRESSES = {"saddr": "-s", "daddr": "-d"}
 _PORTS = {"sport": "--sport", "dport": "--dport"}
+_TYPES = ("filter", "route")
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _TRANSPORTS = ("tcp", "udp", "sctp")
 _CHANGING = ("dynamic", "timeout")
 _FRAGMENTATION_NEEDED = ("frag-needed", 4)
@@ -35,12 +37,17 @@ class _Strange(Exception):
 
 
 def parse(
-    ruleset: str, listing: str = "", *, without: frozenset[tuple[str, str]] = frozenset()
+    ruleset: str,
+    listing: str = "",
+    *,
+    without: frozenset[tuple[str, str]] = frozenset(),
+    families: tuple[str, ...] = ("inet", "ip"),
 ) -> tuple[Rule, ...]:
     """The rules of ``nft -j list ruleset``.
 
     ``listing`` is what ``nft -a list ruleset`` prints: the rules' own text.
-    ``without`` names tables by (family, name) that iptables has made and prints itself.
+    ``without`` names tables by (family, name) that iptables has made and prints itself;
+    of other ``families`` than those nothing is said.
     Raises `ValueError` for what is no such document.
     """
     document = json.loads(ruleset)
@@ -59,10 +66,10 @@ def parse(
                 sets[found["family"], found["table"], found["name"]] = {"set": found.get("elem", [])}
     made: list[Rule] = []
     for table, its_chains in chains.items():
-        if table in without or table[0] not in _FAMILIES:
+        if table in without or table[0] not in families:
             continue
         for base in its_chains:
-            if base.get("type") != "filter" or base.get("hook") not in ("input", "forward", "output"):
+            if base.get("type") not in _TYPES or base.get("hook") not in _HOOKS:
                 continue
             made += _firewall(table, base, rules.get(table, []), sets, texts)
     return tuple(made)
@@ -84,13 +91,24 @@ def _firewall(
         text = texts.get((*table, raw["handle"]), f"rule with handle {raw['handle']}")
         yield Rule(
             PROGRAM, "filter", chain, (*words, "-j", target), target, place=place,
-            shown=f"{table[0]} {table[1]} {raw['chain']} {text}",
+            shown=f"{table[0]} {table[1]} {raw['chain']} {text}", mark=_mark(raw.get("expr", [])),
         )  # fmt: skip
     policy = base.get("policy", "accept").upper()
+    version = _FAMILIES[table[0]]
+    asks = ("--family", f"ipv{version}") if version else ()
     yield Rule(
-        PROGRAM, "filter", hook, (), policy, policy=True, place=place,
+        PROGRAM, "filter", hook, asks, policy, policy=True, place=place,
         shown=f"{place}: policy {policy.lower()}",
     )  # fmt: skip
+
+
+def _mark(expressions: list[dict[str, Any]]) -> int:
+    """The firewall mark that a rule gives; 0 where it gives none, or not the same to all."""
+    for expression in expressions:
+        change = expression.get("mangle", {})
+        if change.get("key") == {"meta": {"key": "mark"}} and isinstance(change.get("value"), int):
+            return int(change["value"])
+    return 0
 
 
 def _translated(
@@ -152,8 +170,11 @@ def _match(
     elif field in _PORTS and protocol in (*_TRANSPORTS, "th"):
         own = [] if protocol == "th" else ["-p", protocol]
         return [*own, *negation, _PORTS[field], ",".join(map(_port, _values(right)))]
-    elif protocol == "icmp" and field in ("type", "code") and not negation:
-        if not isinstance(right, str | int):
+    elif protocol in ("icmp", "icmpv6") and field in ("type", "code") and not negation:
+        values = _values(right)
+        if field == "type" and protocol == "icmpv6" and all(isinstance(each, str | int) for each in values):
+            return ["--family", "ipv6", "-p", "icmpv6", "--icmpv6-type", ",".join(map(str, values))]
+        if protocol == "icmpv6" or not isinstance(right, str | int):
             raise _Strange
         icmp[field] = right
         return ["--family", "ipv4", "-p", "icmp"]
@@ -165,8 +186,9 @@ def _meta(key: str, right: Any, negation: list[str]) -> list[str]:
         return [*negation, "-p", _protocols(right)]
     if key in ("nfproto", "protocol") and right in ("ipv4", "ipv6", "ip", "ip6"):
         return [*negation, "--family", {"ip": "ipv4", "ip6": "ipv6"}.get(right, right)]
-    if key == "iifname" and isinstance(right, str):
-        return [*negation, "-i", f"{right[:-1]}+" if right.endswith("*") else right]
+    if key in ("iifname", "iif", "oifname", "oif") and isinstance(right, str):
+        option = "-i" if key.startswith("i") else "-o"
+        return [*negation, option, f"{right[:-1]}+" if right.endswith("*") else right]
     raise _Strange
 
 

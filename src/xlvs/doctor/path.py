@@ -2,7 +2,7 @@
 """Do packets of full size arrive?  A small ping, and one of the interface's MTU.
 
 A router that says "too big" is as good as one that lets it pass: senders learn
-from it (RFC 1191).  What neither arrives nor is complained of is lost for every
+from it (RFC 1191, RFC 8201).  What neither arrives nor is complained of is lost for every
 client that sends so much.
 """
 
@@ -12,18 +12,50 @@ import os
 import select
 import socket
 import time
-from dataclasses import dataclass
-from ipaddress import IPv4Address
+from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 
 PATIENCE = 0.4
 """Seconds for which answers are waited for."""
 
-_IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
-_ECHO_REPLY, _UNREACHABLE, _ECHO, _NEEDS_FRAGMENTATION = 0, 3, 8, 4
-_IPV4, _ICMP = 20, 8
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+_IPV4, _IPV6, _ICMP = 20, 40, 8
 _HEADER = Struct(">BBHHH")
 _SMALL, _FULL = 1, 2
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What differs: header sizes and offsets in bytes, ICMP's numbers (RFC 792, RFC 4443)."""
+
+    family: socket.AddressFamily
+    protocol: int
+    header: int
+    destination: slice
+    protocol_at: int
+    echo: int
+    echo_reply: int
+    too_big: tuple[int, int]
+    options: tuple[tuple[int, int, int], ...]
+
+
+_FAMILIES = {
+    4: _Family(
+        socket.AF_INET, socket.IPPROTO_ICMP, _IPV4, slice(16, 20), 9, 8, 0, (3, 4),
+        ((socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE),),
+    ),
+    6: _Family(
+        socket.AF_INET6, socket.IPPROTO_ICMPV6, _IPV6, slice(24, 40), 6, 128, 129, (2, 0),
+        (
+            (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE),
+            (socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1),
+        ),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +65,16 @@ class Passage:
     ``too_big`` is (who said so, the MTU that it named) where somebody did.
     """
 
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     size: int
     small: bool
     full: bool
-    too_big: tuple[IPv4Address, int] | None = None
+    too_big: tuple[IPv4Address | IPv6Address, int] | None = None
+
+    @property
+    def smallest(self) -> int:
+        """The small ping's size."""
+        return _FAMILIES[self.address.version].header + _ICMP
 
     @property
     def swallowed(self) -> bool:
@@ -45,60 +82,81 @@ class Passage:
         return self.small and not self.full and self.too_big is None
 
 
-def measure(targets: dict[IPv4Address, int], patience: float = PATIENCE) -> list[Passage]:
+def measure(targets: dict[Address, int], patience: float = PATIENCE) -> list[Passage]:
     """Ping each address with a small packet and one of so many bytes; raises `OSError`."""
-    if not targets:
-        return []
-    identity = os.getpid() & 0xFFFF ^ 0x786C
-    replies: set[tuple[IPv4Address, int]] = set()
-    too_big: dict[IPv4Address, tuple[IPv4Address, int]] = {}
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as pings:
-        pings.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
-        for address, size in targets.items():
-            for sequence, length in ((_SMALL, _IPV4 + _ICMP), (_FULL, size)):
-                try:
-                    pings.sendto(_echo(identity, sequence, length - _IPV4), (str(address), 0))
-                except OSError:
-                    continue  # no route; the host says "too big" itself: then it knows
+    heard = _Heard(os.getpid() & 0xFFFF ^ 0x786C)
+    sockets: dict[int, tuple[socket.socket, _Family]] = {}
+    try:
+        for version, family in _FAMILIES.items():
+            those = {address: size for address, size in targets.items() if address.version == version}
+            if those:
+                pings = _ping(those, family, heard.identity)
+                sockets[pings.fileno()] = (pings, family)
         wanted = {(address, sequence) for address in targets for sequence in (_SMALL, _FULL)}
         deadline = time.monotonic() + patience
-        while wanted - replies and (left := deadline - time.monotonic()) > 0:
-            if select.select([pings], [], [], left)[0]:
-                _note(pings.recv(65536), identity, replies, too_big)
-            if not {each for each in wanted - replies if each[0] not in too_big}:
+        while (left := deadline - time.monotonic()) > 0:
+            if not {each for each in wanted - heard.replies if each[0] not in heard.too_big}:
                 break
+            for ready in select.select(list(sockets), [], [], left)[0]:
+                pings, family = sockets[ready]
+                packet, sender = pings.recvfrom(65536)
+                heard.note(packet, ip_address(sender[0].partition("%")[0]), family)
+    finally:
+        for pings, _ in sockets.values():
+            pings.close()
     return [
         Passage(
-            address, size, (address, _SMALL) in replies, (address, _FULL) in replies, too_big.get(address)
+            address, size, (address, _SMALL) in heard.replies, (address, _FULL) in heard.replies,
+            heard.too_big.get(address),
         )
         for address, size in targets.items()
-    ]
+    ]  # fmt: skip
 
 
-def _echo(identity: int, sequence: int, length: int) -> bytes:
+def _ping(targets: dict[Address, int], family: _Family, identity: int) -> socket.socket:
+    """Send all pings of a family by a raw socket, which is returned."""
+    pings = socket.socket(family.family, socket.SOCK_RAW, family.protocol)
+    try:
+        for level, option, value in family.options:
+            pings.setsockopt(level, option, value)
+        for address, size in targets.items():
+            for sequence, length in ((_SMALL, family.header + _ICMP), (_FULL, size)):
+                with suppress(OSError):  # no route; the host says "too big" itself: then it knows
+                    echo = _echo(identity, sequence, length - family.header, family)
+                    pings.sendto(echo, (str(address), 0))
+    except BaseException:
+        pings.close()
+        raise
+    return pings
+
+
+def _echo(identity: int, sequence: int, length: int, family: _Family) -> bytes:
+    """An echo request; IPv6's checksum, which covers addresses, is the kernel's to write."""
     content = bytes(length - _ICMP)
-    checksum = _HEADER.pack(_ECHO, 0, 0, identity, sequence)
-    total = sum(int.from_bytes(checksum[place : place + 2], "big") for place in range(0, _ICMP, 2))
+    header = _HEADER.pack(family.echo, 0, 0, identity, sequence)
+    total = sum(int.from_bytes(header[place : place + 2], "big") for place in range(0, _ICMP, 2))
     total = (total & 0xFFFF) + (total >> 16)
-    return _HEADER.pack(_ECHO, 0, ~total & 0xFFFF, identity, sequence) + content
+    return _HEADER.pack(family.echo, 0, ~total & 0xFFFF, identity, sequence) + content
 
 
-def _note(
-    packet: bytes,
-    identity: int,
-    replies: set[tuple[IPv4Address, int]],
-    too_big: dict[IPv4Address, tuple[IPv4Address, int]],
-) -> None:
-    header = (packet[0] & 0xF) * 4
-    if len(packet) < header + _ICMP:
-        return
-    sender = IPv4Address(packet[12:16])
-    kind, code, _, first, second = _HEADER.unpack_from(packet, header)
-    if kind == _ECHO_REPLY and first == identity:
-        replies.add((sender, second))
-    elif kind == _UNREACHABLE and code == _NEEDS_FRAGMENTATION:
-        quoted = packet[header + _ICMP :]
-        if len(quoted) >= _IPV4 + _ICMP and quoted[9] == socket.IPPROTO_ICMP:
-            their = int.from_bytes(quoted[_IPV4 + 4 : _IPV4 + 6], "big")
-            if their == identity:
-                too_big[IPv4Address(quoted[16:20])] = (sender, second)
+@dataclass(slots=True)
+class _Heard:
+    identity: int
+    replies: set[tuple[Address, int]] = field(default_factory=set)
+    too_big: dict[Address, tuple[Address, int]] = field(default_factory=dict)
+
+    def note(self, packet: bytes, sender: Address, family: _Family) -> None:
+        """What came by a raw socket: of IPv4 with its header, of IPv6 without."""
+        start = (packet[0] & 0xF) * 4 if family.header == _IPV4 else 0
+        if len(packet) < start + _ICMP:
+            return
+        kind, code, _, first, second = _HEADER.unpack_from(packet, start)
+        quoted = packet[start + _ICMP :]
+        if kind == family.echo_reply and first == self.identity:
+            self.replies.add((sender, second))
+        elif (kind, code) == family.too_big and len(quoted) >= family.header + _ICMP:
+            about, protocol = quoted[family.destination], quoted[family.protocol_at]
+            their = int.from_bytes(quoted[family.header + 4 : family.header + 6], "big")
+            if protocol == family.protocol and their == self.identity:
+                mtu = second if family.header == _IPV4 else first << 16 | second
+                self.too_big[ip_address(about)] = (sender, mtu)

@@ -25,6 +25,7 @@ def test_every_module_is_registered() -> None:
 def test_each_says_what_it_is(check: Check) -> None:
     assert check.title.endswith(".") and len(check.title) <= 109 and "\n" not in check.title
     assert len(check.text) > 80
+    assert bool(check.scenarios) != bool(check.unseen)
     for scenario in check.scenarios:
         assert scenario.breaks and scenario.restores and scenario.hosts
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 from hypothesis import given
@@ -55,8 +55,8 @@ def test_a_new_connection(rules: str, is_dropped: bool) -> None:
 def test_a_policy_is_the_last_rule() -> None:
     rules = parse("*filter\n:INPUT DROP [0:0]\n-A INPUT -p udp -j ACCEPT\n", "iptables")
     decided = fate(rules, "INPUT", TO_VIP)
-    assert decided is not None and decided.policy
-    assert str(decided) == "iptables -t filter -P INPUT DROP"
+    assert decided is not None and decided.rule.policy
+    assert str(decided) == "INPUT: iptables -t filter -P INPUT DROP"
 
 
 def test_answers_and_errors() -> None:
@@ -73,7 +73,36 @@ def test_two_kinds_of_iptables_are_two_firewalls() -> None:
     rules = parse("*filter\n-A INPUT -j ACCEPT\n", "iptables-nft")
     rules += parse("*filter\n-A INPUT -j DROP\n", "iptables-legacy")
     decided = fate(rules, "INPUT", TO_VIP)
-    assert decided is not None and decided.program == "iptables-legacy"
+    assert decided is not None and decided.rule.program == "iptables-legacy"
+
+
+def test_every_table_on_the_way_is_asked() -> None:
+    for chain, way, wanted in (
+        ("raw", "PREROUTING", {"INPUT", "FORWARD"}),
+        ("mangle", "POSTROUTING", {"OUTPUT", "FORWARD"}),
+        ("nat", "PREROUTING", set()),
+    ):
+        rules = parse(f"*{chain}\n-A {way} -j DROP\n", "iptables")
+        found = {hook for hook in ("INPUT", "FORWARD", "OUTPUT") if fate(rules, hook, TO_VIP)}
+        assert found == wanted
+        assert all(drop is None or drop.hook == way for drop in [fate(rules, "INPUT", TO_VIP)])
+
+
+def test_interfaces_that_are_known() -> None:
+    rules = parse("*filter\n-A INPUT -i tunl0 -j DROP\n-A FORWARD -i eth0 -o eth1 -j DROP\n", "iptables")
+    assert fate(rules, "INPUT", Packet("tcp", VIP, 80, interface="tunl0"))
+    assert not fate(rules, "INPUT", Packet("tcp", VIP, 80, interface="eth0"))
+    assert fate(rules, "FORWARD", Packet("tcp", VIP, 80, interface="eth0", leaves_by="eth1"))
+    assert not fate(rules, "FORWARD", Packet("tcp", VIP, 80, interface="eth1", leaves_by="eth0"))
+
+
+def test_neighbour_discovery_is_of_no_connection() -> None:
+    question = Packet("icmpv6", ip_address("ff02::1:ff00:100"), icmp="135", state="UNTRACKED")
+    established = "-A INPUT -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT\n"
+    solicited = "-A INPUT -p ipv6-icmp -m icmp6 --icmpv6-type 135 -j ACCEPT\n"
+    for rules, drops in ((established, True), (solicited, False)):
+        parsed = parse(f"*filter\n:INPUT DROP [0:0]\n{rules}", "ip6tables")
+        assert (fate(parsed, "INPUT", question) is not None) == drops
 
 
 @given(st.text(alphabet="-AINPUTdjsp! :/.0123456789DROPtcpm\n*filter\"'", max_size=200))

@@ -15,6 +15,7 @@ from xlvs.doctor import firewall, memory, mends
 from xlvs.doctor.arp import Sighting
 from xlvs.doctor.checks import judge
 from xlvs.doctor.checks.netfilter_marks import equivalent
+from xlvs.doctor.clock import Clock
 from xlvs.doctor.cluster import Asked, Cluster, Heard, key_of
 from xlvs.doctor.director import Director, Table
 from xlvs.doctor.finding import FAULT, NOTE, WARNING
@@ -127,6 +128,18 @@ def test_limits(name: str) -> None:
     assert found(alone(host)) == [("limits", "warning")]
 
 
+def test_a_clock_that_somebody_sets() -> None:
+    cluster = alone(director(own=entry()))
+    for step, wanted in ((0.0, []), (0.009, []), (0.02, [("clock", WARNING)]), (-3.0, [("clock", WARNING)])):
+        cluster.clock_step = step
+        assert found(cluster) == wanted
+    host = director(own=entry())
+    host.clock = Clock("hpet", synchronised=False, maximum_error=16)
+    notes = [each for each in judge(alone(host)) if each.check == "clock"]
+    assert [each.severity for each in notes] == [NOTE, NOTE]
+    assert "not synchronised" in notes[0].problem and "hpet" in notes[1].problem
+
+
 @pytest.mark.parametrize(
     ("left", "severity"), [(130, ""), (129, NOTE), (70, NOTE), (69, WARNING), (0, WARNING)]
 )
@@ -166,13 +179,6 @@ def test_native_xdp_on_a_veth() -> None:
     assert found(alone(host)) == [("veth-peer", "warning")]
     host.links = (*host.links[:-1], replace(other, xdp="generic"))
     assert found(alone(host)) == []
-
-
-def test_a_slow_clock_is_a_note() -> None:
-    host = director(own=entry())
-    host.clock = "hpet"
-    notes = [each for each in judge(alone(host)) if each.check == "clock"]
-    assert [each.severity for each in notes] == [NOTE]
 
 
 def test_from_afar_a_real_server_without_the_vip() -> None:
@@ -287,7 +293,7 @@ def test_names_of_interfaces_cannot_add_commands() -> None:
     name = "x;reboot"
     host = real_server()
     host.links = (Link(name, 2, "", "02:00:c0:00:02:65", 1500, up=True, ethernet=True),)
-    host.addresses = (Assigned(name, ip_address(VIP), 24, label=f"{name}:1"),)
+    host.addresses = (Assigned(name, ip_address(VIP), 24, options=("label", f"{name}:1")),)
     assigned = host.addresses[0]
     for mend in (
         mends.set_conf(host, name, "arp_ignore", 1),

@@ -13,7 +13,7 @@ from xlvs.doctor import firewall, nftables
 from xlvs.doctor.checks import judge
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import NOTE
-from xlvs.doctor.firewall import Packet, Rule, covers, fate
+from xlvs.doctor.firewall import Drop, Packet, Rule, covers, fate
 from xlvs.doctor.host import Host
 from xlvs.doctor.mends import accept_in_front
 
@@ -22,7 +22,10 @@ TO_VIP = Packet("tcp", VIP, 80, source=IPv4Address("198.51.100.1"))
 ANSWER = Packet("tcp", None, source=VIP, source_port=80, state="ESTABLISHED")
 FRAGMENTATION_NEEDED = Packet("icmp", VIP, icmp="3/4")
 VRRP = Packet("vrrp", IPv4Address("224.0.0.18"))
-TO_VIP6 = Packet("tcp", ip_address("2001:db8::100"), 80)
+VIP6 = ip_address("2001:db8::100")
+TO_VIP6 = Packet("tcp", VIP6, 80)
+PACKET_TOO_BIG = Packet("icmpv6", VIP6, icmp="2")
+SOLICITATION = Packet("icmpv6", ip_address("ff02::1:ff00:100"), icmp="135", state="UNTRACKED")
 OWN = frozenset({(firewall.INET, "fw")})
 
 
@@ -67,6 +70,10 @@ def rules_of(chain: str, *, more: str = "", hook: str = "input", family: str = "
         ("meta nfproto ipv6 drop", TO_VIP, False),
         ("meta nfproto ipv6 drop", TO_VIP6, True),
         ("ip6 daddr 2001:db8::/32 drop", TO_VIP6, True),
+        ("icmpv6 type packet-too-big drop", PACKET_TOO_BIG, True),
+        ("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } drop", SOLICITATION, True),
+        ("icmpv6 type echo-request drop", SOLICITATION, False),
+        ("policy drop; ct state new,established,related accept", SOLICITATION, True),
         ("ip daddr != 192.0.2.1 drop", TO_VIP6, False),
         # Nobody can say, so nothing is said.
         ("meta mark 3 drop", TO_VIP, False),
@@ -85,7 +92,7 @@ def test_chains_and_sets() -> None:
         "set bad { type ipv4_addr; elements = { 198.51.100.1 } }\nchain own { ip saddr @bad drop; return; }"
     )
     decided = fate(rules_of("policy accept; jump own; accept", more=more), "INPUT", TO_VIP)
-    assert decided is not None and str(decided) == "nft: inet fw own ip saddr @bad drop"
+    assert decided is not None and str(decided) == "INPUT: nft: inet fw own ip saddr @bad drop"
     changing = "set bad { type ipv4_addr; flags dynamic; }"
     assert fate(rules_of("ip saddr @bad drop", more=changing), "INPUT", TO_VIP) is None
 
@@ -97,6 +104,9 @@ def test_each_base_chain_may_drop() -> None:
     assert fate(rules_of("drop", hook="forward"), "INPUT", TO_VIP) is None
     assert fate(rules_of("drop", hook="forward"), "FORWARD", TO_VIP) is not None
     assert fate(rules_of("drop", family="ip6"), "INPUT", TO_VIP) is None
+    assert fate(rules_of("policy drop;", family="ip"), "INPUT", TO_VIP6) is None
+    assert fate(rules_of("drop", hook="prerouting"), "INPUT", TO_VIP) is not None
+    assert fate(rules_of("drop", hook="postrouting"), "INPUT", TO_VIP) is None
 
 
 def test_what_is_not_understood_is_a_note() -> None:
@@ -136,18 +146,22 @@ def test_mends_of_nft_leave_nothing_behind() -> None:
     ruleset = "table inet fw { chain base { type filter hook input priority 0; policy drop; }; }"
     (policy,) = rules_of("policy drop;")
     mends = [
-        accept_in_front("rs1", policy, "INPUT", matches)
+        accept_in_front("rs1", Drop(policy, "INPUT"), matches)
         for matches in (
             (("-d", str(VIP)), ("-p", "tcp"), ("--dport", "80")),
             (("-p", "icmp"), ("--icmp-type", "fragmentation-needed")),
             (("-p", "112"),),
+            (("-d", str(VIP6)), ("-p", "tcp"), ("--dport", "80")),
+            (("-p", "ipv6-icmp"), ("--icmpv6-type", "packet-too-big")),
+            (("-p", "ipv6-icmp"), ("--icmpv6-type", "neighbour-solicitation")),
         )
     ]
     script = [f"nft '{ruleset}'", "nft list ruleset", "echo ===", *(mend.command for mend in mends)]
     script += ["nft -j list ruleset", "echo ===", *(mend.undo for mend in mends), "nft list ruleset"]
     before, mended, after = in_a_namespace("\n".join(script)).split("===\n")
     rules = nftables.parse(mended)
-    assert all(fate(rules, "INPUT", packet) is None for packet in (TO_VIP, FRAGMENTATION_NEEDED, VRRP))
+    packets = (TO_VIP, FRAGMENTATION_NEEDED, VRRP, TO_VIP6, PACKET_TOO_BIG, SOLICITATION)
+    assert all(fate(rules, "INPUT", packet) is None for packet in packets)
     assert fate(rules, "INPUT", Packet("tcp", VIP, 81)) is not None
     assert after == before
 

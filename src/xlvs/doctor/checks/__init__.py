@@ -10,6 +10,8 @@ A check is a module here with
 * ``SCENARIOS``, commands that make this very mistake in a lab, and take it
   back.  A test plays each: break, found, mended, undone, restored.
 
+A mistake that no lab can show has an empty ``SCENARIOS``, and says in ``WHY_NO_SCENARIO`` why.
+
 That is all there is to adding one.  The check's name is its module's, with
 hyphens.
 """
@@ -28,7 +30,7 @@ from xlvs.doctor.finding import Finding
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How to make a mistake in a lab of that topology.
+    """How to make a mistake in a lab of that topology; ``dr6`` is ``dr`` with the VIP of IPv6 served, too.
 
     ``breaks`` and ``restores`` are (node, command) as typed there; ``hosts``
     are those on which the check then finds something.  The node ``switch`` is
@@ -44,7 +46,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check: ``title`` and ``text`` are its module's docstring."""
+    """A check: ``title`` and ``text`` are its module's docstring; ``unseen`` is why it has no scenario."""
 
     name: str
     rank: int
@@ -52,6 +54,7 @@ class Check:
     text: str
     examine: Callable[[Cluster], Iterator[Finding]]
     scenarios: tuple[Scenario, ...]
+    unseen: str = ""
 
 
 def all_checks() -> list[Check]:
@@ -61,7 +64,12 @@ def all_checks() -> list[Check]:
         loaded = import_module(f"{__name__}.{module.name}")
         title, _, text = inspect.cleandoc(loaded.__doc__ or "").partition("\n\n")
         name = module.name.replace("_", "-")
-        found.append(Check(name, loaded.RANK, title, text.strip(), loaded.examine, tuple(loaded.SCENARIOS)))
+        found.append(
+            Check(
+                name, loaded.RANK, title, text.strip(), loaded.examine, tuple(loaded.SCENARIOS),
+                getattr(loaded, "WHY_NO_SCENARIO", ""),
+            )
+        )  # fmt: skip
     return sorted(found, key=lambda check: (check.rank, check.name))
 
 

@@ -6,7 +6,8 @@ any address of the host on any interface.  Whoever asks believes the answer that
 last, and from then on the real server gets all of his packets, past the director: no balancing,
 and no other server when it fails.  The doctor asks for the VIP on the segment and says
 whose MAC answers; on a real server alone it looks at arp_ignore, of which the
-higher value of `all` and the interface counts.
+higher value of `all` and the interface counts.  With IPv6 only addresses of the interface itself
+are answered for, so a VIP on lo is silent, and one on an Ethernet interface is not.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from ipaddress import IPv4Address
 
 from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
-from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.cluster import Cluster, asking
 from xlvs.doctor.finding import Finding
-from xlvs.doctor.host import Host
+from xlvs.doctor.host import Address, Host
 
 RANK = 10
 SCENARIOS = (
@@ -40,6 +41,12 @@ SCENARIOS = (
         restores=(("rs3", "ip addr del {vip}/32 dev {interface}"), ("rs3", "ip addr add {vip}/32 dev lo")),
         hosts=("rs3",),
     ),
+    Scenario(
+        "dr6",
+        breaks=(("rs3", "ip addr add {vip6}/128 dev {interface} nodad preferred_lft 0"),),
+        restores=(("rs3", "ip addr del {vip6}/128 dev {interface}"),),
+        hosts=("rs3",),
+    ),
 )
 
 _EFFECT = (
@@ -51,10 +58,8 @@ _EFFECT = (
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Judge what answered, and real servers that nobody could ask about."""
     servers = cluster.real_server_hosts()
-    seen: set[tuple[str, IPv4Address]] = set()
+    seen: set[tuple[str, Address]] = set()
     for address in cluster.virtual_addresses():
-        if not isinstance(address, IPv4Address):
-            continue
         for heard in cluster.answers_for(address):
             owner = cluster.owner(heard.sighting.mac)
             evidence = (
@@ -76,42 +81,46 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 yield from _by_its_settings(host, address)
 
 
-def _by_its_settings(host: Host, address: IPv4Address) -> Iterator[Finding]:
+def _by_its_settings(host: Host, address: Address) -> Iterator[Finding]:
     for link in host.ethernet():
         if host.conf(link.name, "arp_ignore") == 0 and host.has(address):
             yield _finding(host, link.name, address, ())
             return
 
 
-def _finding(host: Host, interface: str, address: IPv4Address, evidence: tuple[str, ...]) -> Finding:
-    settings = tuple(
-        f"net.ipv4.conf.{where}.arp_ignore is {host.setting(f'net.ipv4.conf.{where}.arp_ignore')}"
-        for where in ("all", interface)
-    )
-    assigned = host.with_address(address)
+def _finding(host: Host, interface: str, address: Address, evidence: tuple[str, ...]) -> Finding:
+    settings: tuple[str, ...] = ()
     commands = []
-    if host.conf(interface, "arp_ignore") < 1:
-        commands.append(mends.set_conf(host, "all", "arp_ignore", 1))
+    if address.version == 4:
+        settings = tuple(
+            f"net.ipv4.conf.{where}.arp_ignore is {host.setting(f'net.ipv4.conf.{where}.arp_ignore')}"
+            for where in ("all", interface)
+        )
+        if host.conf(interface, "arp_ignore") < 1:
+            commands.append(mends.set_conf(host, "all", "arp_ignore", 1))
     # arp_ignore 1 hides only what is not on the interface itself.
-    link = host.link(assigned.interface) if assigned else None
-    if assigned is not None and link is not None and link.ethernet:
-        commands += [mends.delete_address(host, assigned), mends.add_address(host, address, "lo")]
-        settings += (f"{assigned} is on {assigned.interface}, where arp_ignore does not hide it",)
+    open_to_all = {link.name for link in host.links if link.ethernet}
+    for assigned in host.addresses:
+        if assigned.address != address or assigned.interface not in open_to_all:
+            continue
+        commands.append(mends.delete_address(host, assigned))
+        if not any(each.address == address and each.interface == "lo" for each in host.addresses):
+            commands.append(mends.add_address(host, address, "lo"))
+        settings += (f"{assigned} is on {assigned.interface}, where nothing hides it",)
     return Finding(
-        host.name, f"real server {host.name} answers ARP for the VIP {address}", evidence + settings,
-        _EFFECT, tuple(commands),
+        host.name, f"real server {host.name} answers {asking(address)} for the VIP {address}",
+        evidence + settings, _EFFECT, tuple(commands),
     )  # fmt: skip
 
 
-def _from_afar(
-    cluster: Cluster, address: IPv4Address, mac: str, evidence: tuple[str, ...]
-) -> Iterator[Finding]:
+def _from_afar(cluster: Cluster, address: Address, mac: str, evidence: tuple[str, ...]) -> Iterator[Finding]:
     """A MAC that is known only for the real server's address it answers for."""
     for own in cluster.addresses_of(mac):
         if any(served.real_server == own for served in cluster.served()):
             yield Finding(
-                str(own), f"real server {own} answers ARP for the VIP {address}", evidence, _EFFECT,
-                advice=f"on {own}: xlvs realserver add --vip {address}; or by hand: sysctl -w "
-                "net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2",
+                str(own), f"real server {own} answers {asking(address)} for the VIP {address}", evidence,
+                _EFFECT, advice=f"on {own}: xlvs realserver add --vip {address}; or by hand: "
+                + ("sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2"
+                   if address.version == 4 else "take it from the Ethernet interface, and give it to lo"),
             )  # fmt: skip
             return

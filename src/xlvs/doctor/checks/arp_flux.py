@@ -6,6 +6,7 @@ interfaces on one segment both answer for the same address, with different
 MACs; whoever asks keeps the one that came last.  Packets come in by an
 interface where nobody expects them: where the data plane is not attached, or
 rp_filter drops them.  The doctor asks and counts the MACs for each address.
+(With IPv6 an interface answers for its own addresses alone.)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import Finding, Mend
-from xlvs.doctor.host import Host, Link
+from xlvs.doctor.host import Address, Host, Link
 
 RANK = 30
 SCENARIOS = (
@@ -37,10 +38,10 @@ SCENARIOS = (
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Count who answers; a host seen alone is judged by its settings."""
     seen: set[str] = set()
-    asked: dict[IPv4Address, dict[str, list[tuple[Link, str]]]] = {}
+    asked: dict[Address, dict[str, list[tuple[Link, str]]]] = {}
     for heard in cluster.heard:
         owner = cluster.owner(heard.sighting.mac)
-        if owner is not None:
+        if owner is not None and heard.sighting.address.version == 4:
             hosts = asked.setdefault(heard.sighting.address, {})
             answer = (owner[1], heard.asker.name)
             if answer not in hosts.setdefault(owner[0].name, []):
@@ -79,7 +80,7 @@ def _keeps_apart(host: Host, name: str) -> bool:
     return host.conf(name, "arp_ignore") > 0 or host.conf(name, "arp_filter") > 0
 
 
-def _finding(host: Host, address: IPv4Address, evidence: tuple[str, ...], names: list[str]) -> Finding:
+def _finding(host: Host, address: Address, evidence: tuple[str, ...], names: list[str]) -> Finding:
     settings = tuple(
         f"net.ipv4.conf.{name}.arp_ignore is {host.setting(f'net.ipv4.conf.{name}.arp_ignore')}"
         for name in ("all", *names)
@@ -101,7 +102,7 @@ def _finding(host: Host, address: IPv4Address, evidence: tuple[str, ...], names:
 
 def _from_afar(cluster: Cluster) -> Iterator[Finding]:
     for address in {heard.sighting.address for heard in cluster.heard}:
-        if address in cluster.virtual_addresses():
+        if address in cluster.virtual_addresses() or address.version != 4:
             continue
         answers = cluster.answers_for(address)
         if len(answers) > 1:

@@ -15,7 +15,8 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import WARNING, Finding, Mend
 
 RANK = 87
-SCENARIOS: tuple[Scenario, ...] = ()  # the limit is the whole machine's
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "the limit is the whole machine's"
 _NEARLY = 0.9
 
 

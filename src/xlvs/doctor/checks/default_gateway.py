@@ -10,12 +10,12 @@ each real server from the VIP, and sees by which interface the answer comes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 from xlvs import model
+from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster, Served
-from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.finding import Finding
 from xlvs.doctor.host import Address, Host, Route
 from xlvs.doctor.probe import SILENT, UNREACHABLE
 
@@ -33,6 +33,12 @@ SCENARIOS = (
         restores=(("rs2", "ip route add default via {inside_dip}"),),
         hosts=("rs2",),
     ),
+    Scenario(
+        "nat6",
+        breaks=(("rs1", "ip route replace default via {rip6_2}"),),
+        restores=(("rs1", "ip route replace default via {inside_dip6}"),),
+        hosts=("rs1",),
+    ),
 )
 
 _EFFECT = (
@@ -43,16 +49,16 @@ _EFFECT = (
 
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Look at the route of each masqueraded real server to clients, and by which way it answers."""
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for served in cluster.served(model.MASQUERADE):
-        if served.name in seen or served.is_local:
+        if (served.name, served.real_server.version) in seen or served.is_local:
             continue
         if served.host is not None:
             found = _by_route(cluster, served, served.host)
         else:
             found = _by_answer(cluster, served)
         if found is not None:
-            seen.add(served.name)
+            seen.add((served.name, served.real_server.version))
             yield found
 
 
@@ -63,11 +69,6 @@ def _by_route(cluster: Cluster, served: Served, host: Host) -> Finding | None:
     route = _route_to_clients(cluster, host, own.version)
     if route is not None and (route.gateway is None or served.director.has(route.gateway)):
         return None
-    whole = "::/0" if own.version == 6 else "0.0.0.0/0"
-    default = next(
-        (r for r in host.routes if r.table == "main" and r.destination == ip_network(whole)), None
-    )
-    undo = f"ip route replace {default.text}" if default else f"ip route del default via {own}"
     found = f"its gateway is {route.gateway}" if route and route.gateway else "it has no default route"
     return Finding(
         host.name,
@@ -77,7 +78,7 @@ def _by_route(cluster: Cluster, served: Served, host: Host) -> Finding | None:
             f"the director {served.director.name} is {own} here",
         ),
         _EFFECT,
-        (Mend(host.name, f"ip route replace default via {own}", undo),),
+        (mends.replace_default(host, own),),
     )
 
 
@@ -88,8 +89,7 @@ def _route_to_clients(cluster: Cluster, host: Host, version: int) -> Route | Non
             beyond = not address.is_link_local and not address.is_loopback and not host.has(address)
             if beyond and address.version == version:
                 return host.route_to(address)
-    whole = "::/0" if version == 6 else "0.0.0.0/0"
-    return next((r for r in host.routes if r.table == "main" and r.destination == ip_network(whole)), None)
+    return host.default_route(version)
 
 
 def _own_address(director: Host, host: Host | None, real_server: Address) -> Address | None:

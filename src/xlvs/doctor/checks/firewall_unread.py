@@ -16,7 +16,8 @@ from xlvs.doctor.finding import NOTE, Finding
 from xlvs.doctor.firewall import Rule
 
 RANK = 97
-SCENARIOS: tuple[Scenario, ...] = ()  # it is no mistake
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "it is no mistake"
 _SHOWN = 3
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A firewall drops VRRP.
 
-Directors of a pair hear of each other by VRRP, protocol 112 to 224.0.0.18.  One
+Directors of a pair hear of each other by VRRP, protocol 112 to 224.0.0.18 (IPv6: ff02::12).  One
 that does not hear the other takes over: then two have the VIP.  The
 doctor asks the rules of hosts on which something listens for VRRP.
 """
@@ -9,7 +9,7 @@ doctor asks the rules of hosts on which something listens for VRRP.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
@@ -34,20 +34,23 @@ SCENARIOS = (
         hosts=("director",),
     ),
 )
-_GROUP = IPv4Address("224.0.0.18")
+_GROUPS = (ip_address("224.0.0.18"), ip_address("ff02::12"))
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Ask the rules of hosts that take VRRP."""
     for host in cluster.hosts:
-        decided = fate(host.rules, "INPUT", Packet("vrrp", _GROUP)) if host.speaks_vrrp else None
-        if decided is None:
-            continue
-        yield Finding(
-            host.name,
-            f"the firewall of {host.name} drops VRRP",
-            (f"INPUT: {decided}", "a raw socket for protocol 112 is open"),
-            "This director does not hear the other one, believes it dead and takes the VIP, too: "
-            "clients are served by either, and connections break.",
-            (accept_in_front(host.name, decided, "INPUT", (("-p", "112"),)),),
-        )
+        for group in _GROUPS:
+            heard = group.version in host.speaks_vrrp
+            way = Packet("vrrp", group)
+            decided = fate(host.rules_of(group.version), "INPUT", way) if heard else None
+            if decided is None:
+                continue
+            yield Finding(
+                host.name,
+                f"the firewall of {host.name} drops VRRP" + (" of IPv6" if group.version == 6 else ""),
+                (str(decided), "a raw socket for protocol 112 is open"),
+                "This director does not hear the other one, believes it dead and takes the VIP, too: "
+                "clients are served by either, and connections break.",
+                (accept_in_front(host.name, decided, (("-p", "112"),)),),
+            )

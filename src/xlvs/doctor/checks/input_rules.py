@@ -10,7 +10,6 @@ limit) has no effect there; real servers see the clients' addresses, so it works
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 
 from xlvs import model
 from xlvs.doctor.checks import Scenario
@@ -35,7 +34,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     for director in cluster.directors:
         own = [served for served in cluster.served()
                if served.director is director and served.table.command == "xlvsadm"]  # fmt: skip
-        for rule in director.rules:
+        for rule in (*director.rules, *director.rules6):
             those = [served for served in own if _is_meant(rule, served)]
             if not those:
                 continue
@@ -48,7 +47,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
 
 def _is_meant(rule: Rule, served: Served) -> bool:
     virtual, key = served.virtual, served.service.key
-    if not isinstance(virtual, IPv4Address):
+    if virtual is None or not rule.may_see(virtual.version):
         return False
     return keeps_out(rule, model.PROTOCOL_NAMES.get(key.protocol, "").lower(), virtual, key.port)
 
@@ -65,7 +64,11 @@ def _without_destination(rule: Rule) -> str:
 
 def _has(host: Host, rule: Rule) -> bool:
     wanted = _without_destination(rule)
-    return any(each.chain == "INPUT" and _without_destination(each) == wanted for each in host.rules)
+    return any(
+        each.chain == "INPUT" and _without_destination(each) == wanted
+        for each in (*host.rules, *host.rules6)
+        if each.program.startswith("ip6") == rule.program.startswith("ip6")
+    )
 
 
 def _finding(director: Host, rule: Rule, served: Served, lacking: list[Host]) -> Finding:

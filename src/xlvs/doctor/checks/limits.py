@@ -14,7 +14,8 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import WARNING, Finding
 
 RANK = 88
-SCENARIOS: tuple[Scenario, ...] = ()  # to load the data plane anew ends its table
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "sizes are chosen when the data plane is loaded"
 _NEARLY = 0.9
 _OPTIONS = {
     "connections": "--connections", "virtual services": "--services", "real servers": "--destinations",

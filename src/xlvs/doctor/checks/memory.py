@@ -16,7 +16,8 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import NOTE, WARNING, Finding
 
 RANK = 89
-SCENARIOS: tuple[Scenario, ...] = ()  # it is the whole machine's
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "it is the whole machine's"
 _GROWTH = 70 << 20
 
 

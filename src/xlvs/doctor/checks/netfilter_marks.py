@@ -35,6 +35,34 @@ SCENARIOS = (
         ),
         hosts=("director",),
     ),
+    Scenario(
+        "dr",
+        breaks=(
+            ("director", "ipvsadm -A -f 8 -s rr"),
+            ("director", "ipvsadm -a -f 8 -r {rip1} -g"),
+            (
+                "director",
+                "nft 'add table inet marks; "
+                "add chain inet marks pre {{ type filter hook prerouting priority mangle; }}; "
+                "add rule inet marks pre ip daddr {vip} tcp dport {{ 8080, 8443 }} meta mark set 8'",
+            ),
+        ),
+        restores=(("director", "ipvsadm -D -f 8"), ("director", "nft delete table inet marks")),
+        hosts=("director",),
+    ),
+    Scenario(
+        "dr6",
+        breaks=(
+            ("director", "ipvsadm -A -f 9 -6 -s rr"),
+            ("director", "ipvsadm -a -f 9 -6 -r [{rip6_1}] -g"),
+            (
+                "director",
+                "ip6tables -t mangle -A PREROUTING -d {vip6} -p tcp --dport 443 -j MARK --set-mark 9",
+            ),
+        ),
+        restores=(("director", "ipvsadm -D -f 9 -6"), ("director", "ip6tables -t mangle -F PREROUTING")),
+        hosts=("director",),
+    ),
 )
 
 _WORDS = {
@@ -49,7 +77,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     for director in cluster.directors:
         wanted = {entry.service.key.fwmark for entry in director.director.own.services}
         given = {rule.mark for rule in director.director.mark_rules}
-        for rule in director.rules:
+        for rule in dict.fromkeys((*director.rules, *director.rules6)):
             mark = _mark(rule)
             if mark and mark in wanted - given:
                 yield _finding(director.name, rule, mark)
@@ -57,6 +85,8 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
 
 def _mark(rule: Rule) -> int:
     """The mark that a rule gives packets that come in; 0 for any other rule."""
+    if rule.mark and rule.chain not in ("FORWARD", "OUTPUT", "POSTROUTING"):
+        return rule.mark
     if rule.table != "mangle" or rule.target != "MARK" or rule.chain not in ("PREROUTING", "INPUT"):
         return 0
     for option in ("--set-mark", "--set-xmark"):
@@ -72,7 +102,7 @@ def equivalent(rule: Rule, mark: int) -> str:
     found = [f"xlvs mark add {mark}"]
     while words:
         word = words.pop(0)
-        if word == "-m" and words and words[0] in _SILENT:
+        if (word == "-m" and words and words[0] in _SILENT) or (word == "--family" and words):
             words.pop(0)
         elif word in _WORDS and words:
             value = words.pop(0)
@@ -80,7 +110,7 @@ def equivalent(rule: Rule, mark: int) -> str:
         else:
             return ""
     if not any(part.startswith("--dst ") for part in found):
-        found.insert(1, "--dst 0.0.0.0/0")
+        found.insert(1, "--dst 0.0.0.0/0" if rule.may_see(4) else "--dst ::/0")
     return " ".join(found)
 
 

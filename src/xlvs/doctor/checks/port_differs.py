@@ -17,7 +17,8 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import Finding, Mend
 
 RANK = 65
-SCENARIOS: tuple[Scenario, ...] = ()  # no command line can make it
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "ipvsadm puts the service's port there by itself; the table of kernel IPVS can have it"
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:

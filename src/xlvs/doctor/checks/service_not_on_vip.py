@@ -11,7 +11,7 @@ the sockets where it can.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address, ip_address
+from ipaddress import ip_address
 
 from xlvs import model
 from xlvs.doctor import mends
@@ -42,6 +42,12 @@ SCENARIOS = (
         breaks=_moved("rs1", "80", "127.0.0.1:80"),
         restores=_moved("rs1", "127.0.0.1:80", "80"),
         hosts=("rs1",),
+    ),
+    Scenario(
+        "dr6",
+        breaks=_moved("rs3", r"\[::\]:80", "[{rip6_3}]:80"),
+        restores=_moved("rs3", r"\[{rip6_3}\]:80", "[::]:80"),
+        hosts=("rs3",),
     ),
 )
 
@@ -74,16 +80,21 @@ def _finding(served: Served, arrives: Address, bound: list[Address]) -> Finding:
     )
     best = next((a for a in bound if a == served.real_server), None) or next(iter(bound), None)
     commands: list[Mend] = []
-    if served.host is not None and isinstance(best, IPv4Address) and isinstance(arrives, IPv4Address):
+    # IPv6 has no route_localnet: what listens on ::1 alone is not reached from outside.
+    within = (
+        best is not None and best.version == arrives.version and (best.version == 4 or not best.is_loopback)
+    )
+    if served.host is not None and best is not None and within:
         name = served.host.name
         if best.is_loopback:
             for link in served.host.ethernet():
                 commands.append(mends.set_conf(served.host, link.name, "route_localnet", 1))
         rule = (
             f"PREROUTING -d {arrives} -p tcp --dport {served.port} -j DNAT "
-            f"--to-destination {best}:{served.port}"
+            f"--to-destination {mends.endpoint(best.packed, served.port)}"
         )
-        commands.append(Mend(name, f"iptables -t nat -A {rule}", f"iptables -t nat -D {rule}"))
+        program = "iptables" if best.version == 4 else "ip6tables"
+        commands.append(Mend(name, f"{program} -t nat -A {rule}", f"{program} -t nat -D {rule}"))
     return Finding(
         served.name,
         f"the service on {served.name} does not listen on {ip_address(arrives.packed)}, port {served.port}",
@@ -91,5 +102,7 @@ def _finding(served: Served, arrives: Address, bound: list[Address]) -> Finding:
         "Connections that are given to this real server are refused at once; checks of its own "
         "address may say that it is well.",
         tuple(commands),
-        f"better let the service listen on all addresses, or on {arrives}: the rule only leads around it",
+        f"better let the service listen on all addresses, or on {arrives}: the rule only leads around it"
+        if commands
+        else f"let the service listen on all addresses, or on {arrives}",
     )

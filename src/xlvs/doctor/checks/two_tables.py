@@ -16,7 +16,8 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import WARNING, Finding
 
 RANK = 93
-SCENARIOS: tuple[Scenario, ...] = ()  # it takes kernel IPVS, which not every kernel has
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "it takes a kernel with IPVS; a test in a guest has one"
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:

@@ -26,6 +26,14 @@ SCENARIOS = (
     ),
 )
 
+_EXPLAIN = (
+    "arp-flux", "client-on-subnet", "default-gateway", "firewall", "firewall-neighbours", "ip-forward",
+    "link-down", "not-on-segment", "port-differs", "refusing-server", "rp-filter", "server-down",
+    "service-not-on-vip", "stale-arp", "tunnel-device", "vip-missing-on-director",
+    "vip-missing-on-real-server", "vip-netmask", "way-back",
+)  # fmt: skip
+"""Checks whose findings may be why a real server does not answer."""
+
 
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Judge what is left when all others have had their say about the hosts in question."""
@@ -41,7 +49,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     known = {
         finding.host
         for check in all_checks()
-        if check.rank < RANK
+        if check.name in _EXPLAIN
         for finding in check.examine(cluster)
         if finding.severity != NOTE
     }

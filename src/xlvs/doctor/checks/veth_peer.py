@@ -14,7 +14,8 @@ from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import WARNING, Finding
 
 RANK = 92
-SCENARIOS: tuple[Scenario, ...] = ()  # xlvs itself attaches generic XDP alone
+SCENARIOS: tuple[Scenario, ...] = ()
+WHY_NO_SCENARIO = "xlvs attaches generic XDP alone"
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:

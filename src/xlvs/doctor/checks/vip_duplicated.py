@@ -9,13 +9,12 @@ mistake: both answer ARP, and each client is served by whichever answered last.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 
 from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
-from xlvs.doctor.cluster import Cluster, Heard
+from xlvs.doctor.cluster import Cluster, Heard, asking
 from xlvs.doctor.finding import Finding
-from xlvs.doctor.host import Host
+from xlvs.doctor.host import Address, Host
 
 RANK = 40
 SCENARIOS = (
@@ -23,6 +22,12 @@ SCENARIOS = (
         "dr",
         breaks=(("client", "ip addr add {vip}/32 dev {interface}"),),
         restores=(("client", "ip addr del {vip}/32 dev {interface}"),),
+        hosts=("client",),
+    ),
+    Scenario(
+        "dr6",
+        breaks=(("client", "ip addr add {vip6}/128 dev {interface} nodad"),),
+        restores=(("client", "ip addr del {vip6}/128 dev {interface}"),),
         hosts=("client",),
     ),
 )
@@ -36,8 +41,6 @@ _EFFECT = (
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Count the hosts that answer for a VIP, those aside that have it as real servers."""
     for address in cluster.virtual_addresses():
-        if not isinstance(address, IPv4Address):
-            continue
         holders = [host for host in cluster.directors if host.has(address)]
         first = holders[0] if holders else None
         for heard in cluster.answers_for(address):
@@ -51,12 +54,12 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 yield _finding(cluster, address, heard, host, first)
 
 
-def _serves(cluster: Cluster, host: Host, address: IPv4Address) -> bool:
+def _serves(cluster: Cluster, host: Host, address: Address) -> bool:
     """Whether the host has the VIP as a real server of it: then it should hide it."""
     return any(served.host is host and served.virtual == address for served in cluster.served())
 
 
-def _finding(cluster: Cluster, address: IPv4Address, heard: Heard, host: Host, director: Host) -> Finding:
+def _finding(cluster: Cluster, address: Address, heard: Heard, host: Host, director: Host) -> Finding:
     assigned = host.with_address(address)
     return Finding(
         host.name,
@@ -71,9 +74,7 @@ def _finding(cluster: Cluster, address: IPv4Address, heard: Heard, host: Host, d
     )
 
 
-def _stranger(
-    cluster: Cluster, address: IPv4Address, heard: Heard, director: Host | None
-) -> Iterator[Finding]:
+def _stranger(cluster: Cluster, address: Address, heard: Heard, director: Host | None) -> Iterator[Finding]:
     servers = {served.real_server for served in cluster.served()}
     if director is None or heard.asker is not director:
         return
@@ -81,7 +82,7 @@ def _stranger(
         return  # a real server, which is another check's
     yield Finding(
         director.name,
-        f"another host answers ARP for the VIP {address} of {director.name}",
+        f"another host answers {asking(address)} for the VIP {address} of {director.name}",
         (
             f"{director.name} asked for {address} on {heard.sighting.interface}: "
             f"{cluster.called(heard.sighting.mac)}, answered",

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
-from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.cluster import Cluster, asking
 from xlvs.doctor.finding import Finding
 from xlvs.doctor.host import Address, Host
 
@@ -22,6 +22,12 @@ SCENARIOS = (
         "dr",
         breaks=(("director", "ip addr del {vip}/32 dev {interface}"),),
         restores=(("director", "ip addr add {vip}/32 dev {interface}"),),
+        hosts=("director",),
+    ),
+    Scenario(
+        "dr6",
+        breaks=(("director", "ip addr del {vip6}/128 dev {interface}"),),
+        restores=(("director", "ip addr add {vip6}/128 dev {interface} nodad preferred_lft 0"),),
         hosts=("director",),
     ),
     Scenario(
@@ -49,10 +55,10 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             f"the director {director.name} does not have the VIP {address}",
             (
                 f"{mends.service_words(entry.service.key)} is in its table, {address} on no interface",
-                f"nobody else answers ARP for {address}",
+                f"nobody else answers {asking(address)} for {address}",
             ),
-            "Nobody answers ARP for the VIP, and packets that come all the same are not taken: the "
-            "service is down for everybody.",
+            f"Nobody answers {asking(address)} for the VIP, and packets that come all the same are not "
+            "taken: the service is down for everybody.",
             (mends.add_address(director, address, interface),) if interface else (),
             "" if interface else f"ip addr add {address}/{address.max_prefixlen} dev INTERFACE",
         )

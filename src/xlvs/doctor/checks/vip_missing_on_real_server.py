@@ -28,6 +28,18 @@ SCENARIOS = (
         hosts=("rs2",),
     ),
     Scenario(
+        "dr6",
+        breaks=(("rs2", "ip addr del {vip6}/128 dev lo"),),
+        restores=(("rs2", "ip addr add {vip6}/128 dev lo nodad preferred_lft 0"),),
+        hosts=("rs2",),
+    ),
+    Scenario(
+        "tun6",
+        breaks=(("rs2", "ip addr del {vip6}/128 dev tunl0"),),
+        restores=(("rs2", "ip addr add {vip6}/128 dev tunl0 nodad preferred_lft 0"),),
+        hosts=("rs2",),
+    ),
+    Scenario(
         "tun",
         breaks=(("rs1", "ip addr del {vip}/32 dev tunl0"),),
         restores=(("rs1", "ip addr add {vip}/32 dev tunl0"),),
@@ -108,4 +120,8 @@ def _commands(host: Host, served: Served) -> tuple[Mend, ...]:
         for name, value in (("arp_ignore", 1), ("arp_announce", 2)):
             if any(host.conf(link.name, name) < value for link in host.ethernet()):
                 quiet.append(mends.set_conf(host, "all", name, value))
+    elif host.conf("lo", "disable_ipv6", 6):
+        for where in ("all", "lo"):
+            if host.setting(f"net.ipv6.conf.{where}.disable_ipv6"):
+                quiet.append(mends.set_conf(host, where, "disable_ipv6", 0, 6))
     return (*quiet, mends.add_address(host, address, "lo"))

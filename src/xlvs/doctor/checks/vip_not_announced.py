@@ -2,20 +2,20 @@
 """The director has the VIP and does not answer ARP for it.
 
 A VIP on the director's lo is hidden there by the very arp_ignore that real servers
-need; or arp_ignore, set for all, hides more than it should.  The director
+need; or arp_ignore, set for all, hides more than it should.  With IPv6 lo hides it always,
+and an address that somebody had before (duplicate address detection) is not used.  The director
 has the address, so all seems well, but nobody can find it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 
 from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
-from xlvs.doctor.cluster import Cluster
+from xlvs.doctor.cluster import Cluster, asking
 from xlvs.doctor.finding import Finding, Mend
-from xlvs.doctor.host import Host
+from xlvs.doctor.host import Address, Host
 
 RANK = 36
 SCENARIOS = (
@@ -32,6 +32,23 @@ SCENARIOS = (
         hosts=("director",),
     ),
     Scenario(
+        "dr6",
+        breaks=(
+            (
+                "director",
+                "ip addr del {vip6}/128 dev {interface} && ip addr add {vip6}/128 dev lo preferred_lft 0",
+            ),
+        ),
+        restores=(
+            (
+                "director",
+                "ip addr del {vip6}/128 dev lo && "
+                "ip addr add {vip6}/128 dev {interface} nodad preferred_lft 0",
+            ),
+        ),
+        hosts=("director",),
+    ),
+    Scenario(
         "nat",
         breaks=(("director", "sysctl -w net.ipv4.conf.all.arp_ignore=8"),),
         restores=(("director", "sysctl -w net.ipv4.conf.all.arp_ignore=0"),),
@@ -44,7 +61,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     """Judge directors that were asked and kept silent; alone, those whose settings say so."""
     for address in cluster.virtual_addresses():
         holders = [host for host in cluster.directors if host.has(address)]
-        if not isinstance(address, IPv4Address) or not holders:
+        if not holders:
             continue
         askers = [
             host
@@ -64,7 +81,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         where = f"{assigned} is on {assigned.interface}" if assigned else f"{address} is a local route"
         yield Finding(
             director.name,
-            f"the director {director.name} does not answer ARP for the VIP {address}",
+            f"the director {director.name} does not answer {asking(address)} for the VIP {address}",
             (
                 *(
                     (f"{askers[0].name} asked for {address}: {director.name} did not answer",)
@@ -72,33 +89,40 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                     else ()
                 ),
                 where,
-                *(f"{name} is {director.setting(name)}" for name in _names(interface)),
+                *(("duplicate address detection found it taken",) if assigned and assigned.failed else ()),
+                *(f"{name} is {director.setting(name)}" for name in _names(interface, address)),
             ),
             "Clients, or their router, do not find the VIP: the service is down for all whose ARP cache "
             "has forgotten it.",
             tuple(_commands(director, interface, address)) if hides else (),
-            "" if hides else f"look at what drops ARP on {director.name}: nft list ruleset, arptables -L",
+            ""
+            if hides
+            else f"look at what drops {asking(address)} on {director.name}: nft list ruleset, "
+            + ("arptables -L" if address.version == 4 else "ip6tables-save"),
         )
 
 
-def _names(interface: str) -> Iterator[str]:
-    for name in ("all", interface) if interface else ("all",):
-        yield f"net.ipv4.conf.{name}.arp_ignore"
+def _names(interface: str, address: Address) -> Iterator[str]:
+    if address.version == 4:
+        for name in ("all", interface) if interface else ("all",):
+            yield f"net.ipv4.conf.{name}.arp_ignore"
 
 
-def _hides(director: Host, interface: str, address: IPv4Address) -> bool:
+def _hides(director: Host, interface: str, address: Address) -> bool:
     """Whether the settings keep an interface from answering for an address of the host."""
-    level = director.conf(interface, "arp_ignore")
     assigned = director.with_address(address)
     elsewhere = assigned is None or assigned.interface != interface
+    if address.version == 6:
+        return elsewhere or (assigned is not None and assigned.failed)
+    level = director.conf(interface, "arp_ignore")
     return level >= 3 or (level > 0 and elsewhere)
 
 
-def _commands(director: Host, interface: str, address: IPv4Address) -> Iterator[Mend]:
-    for name in ("all", interface):
+def _commands(director: Host, interface: str, address: Address) -> Iterator[Mend]:
+    for name in ("all", interface) if address.version == 4 else ():
         if director.setting(f"net.ipv4.conf.{name}.arp_ignore") >= 3:
             yield mends.set_conf(director, name, "arp_ignore", 1)
     assigned = director.with_address(address)
-    if assigned is not None and assigned.interface == "lo":
+    if assigned is not None and (assigned.interface == "lo" or assigned.failed):
         yield mends.delete_address(director, assigned)
         yield mends.add_address(director, address, interface)

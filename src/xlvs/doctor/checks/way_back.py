@@ -9,13 +9,13 @@ its answers are lost, although the director, on its own segment, gets answers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 from xlvs import model
+from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import Finding, Mend
-from xlvs.doctor.host import Address, Host, Route
+from xlvs.doctor.host import Address, Host
 
 RANK = 49
 SCENARIOS = (
@@ -33,20 +33,28 @@ SCENARIOS = (
         restores=(("rs2", "ip route del {dip}/32 && ip route replace default via {inside_router}"),),
         hosts=("rs2",),
     ),
+    Scenario(
+        "tun6",
+        breaks=(("rs1", "ip -6 route del default && ip route add {dip6}/128 via {inside_router6}"),),
+        restores=(("rs1", "ip route del {dip6}/128 && ip route add default via {inside_router6}"),),
+        hosts=("rs1",),
+    ),
 )
 _NOWHERE = ("blackhole", "unreachable", "prohibit")
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:
     """Look at the route of each real server to the clients that there are."""
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for served in cluster.served(model.ROUTE, model.TUNNEL):
-        if served.host is None or served.name in seen or served.virtual is None:
+        if served.host is None or served.virtual is None:
+            continue
+        if (served.name, served.virtual.version) in seen:
             continue
         for client in _clients(cluster, served.virtual.version):
             reason = _lost(cluster, served.host, client)
             if reason:
-                seen.add(served.name)
+                seen.add((served.name, served.virtual.version))
                 yield _finding(cluster, served.host, client, reason)
                 break
 
@@ -73,7 +81,7 @@ def _lost(cluster: Cluster, host: Host, client: Address) -> str:
     if route.kind in _NOWHERE:
         return f"ip route: {route.kind} {route.text}"
     gateway = cluster.host_with(route.gateway) if route.gateway else None
-    if gateway is not None and client.version == 4 and not gateway.setting("net.ipv4.ip_forward"):
+    if gateway is not None and not gateway.forwards(client.version):
         # A router that does not has a check of its own.
         return (
             "" if gateway.role == "router" else f"{route.gateway} is {gateway.name}, which does not forward"
@@ -85,14 +93,10 @@ def _finding(cluster: Cluster, host: Host, client: Address, reason: str) -> Find
     gateway = _right_gateway(cluster, host, client)
     present = host.route_to(client)
     commands: tuple[Mend, ...] = ()
-    whole = ip_network("0.0.0.0/0")
-    default: Route | None = next(
-        (route for route in host.routes if route.table == "main" and route.destination == whole), None
-    )
-    if gateway is not None and (present is None or present.destination == whole):
-        undo = f"ip route replace {default.text}" if default else f"ip route del default via {gateway}"
-        commands = (Mend(host.name, f"ip route replace default via {gateway}", undo),)
-    elif present is not None and present.destination != whole:
+    by_default = present is not None and present.destination.prefixlen == 0
+    if gateway is not None and (present is None or by_default):
+        commands = (mends.replace_default(host, gateway),)
+    elif present is not None and not by_default:
         commands = (
             Mend(
                 host.name,
