@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 5,
+	ABI_VERSION = 6,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -34,6 +34,10 @@ enum abi {
 	RUN_HEADER = 4,           /* pool elements before a run's first pick */
 	HASH_SLOTS = 256,         /* of the tables of sh and dh */
 	MH_SLOTS = 4093,          /* of mh's: the kernel's default, CONFIG_IP_VS_MH_TAB_INDEX=12 */
+	LOAD_FANOUT = 8,          /* of trees of loads: load_tree.h */
+	LOAD_HEIGHT = 6,          /* their highest level; the leaves have 0 */
+	LOAD_FEWEST = 17,         /* with fewer real servers a service has no tree */
+	LOAD_MARKS = 256,
 	IN_PACKETS_LIMIT = 9,     /* that nobody counts further: see defense.h */
 	TIMEOUT_COUNT = 32,       /* a power of two: indices are masked */
 	TIMEOUT_UDP = 11,         /* TCP states take 0..10 */
@@ -179,7 +183,11 @@ struct service {
 	/* live */
 	__u32 virtual_checked;    /* tick of the last look whether the VIP is ours */
 	__u32 virtual_local;
-	__u32 live_pad[14];
+	/* its tree of loads (load_tree.h) */
+	__u64 tree;               /* of which run it is: that one's element 2; 0: of none */
+	__u64 lighter[LOAD_MARKS / 64]; /* where a load may be less than the tree says */
+	__u32 tree_taken;         /* a CPU is at it */
+	__u32 live_pad[3];
 };
 
 /* Numbers of the schedulers, in the order of model.SCHEDULERS. */
@@ -210,7 +218,9 @@ enum scheduler {
  *   pool[run + 0]  cursor: position (low half) and wrr's current weight
  *   pool[run + 1]  number of picks (low half), scheduler
  *   pool[run + 2]  wrr: highest weight (low half), decrement;
- *                  sh, dh, mh: bits of a slot of the table, 0 if there is none
+ *                  sh, dh, mh: bits of a slot of the table, 0 if there is none;
+ *                  lc, wlc, sed, nq, lblc, lblcr: first block of the tree of loads (low
+ *                  half), 0 if there is none, and a number that no other tree had
  *   pool[run + 3]  `binding` of the service when its scheduler was bound
  *   pool[run + 4...]  picks, then the table of sh, dh or mh: positions of picks
  *                  from 0, packed from the low bits of each element upwards; a
@@ -219,6 +229,12 @@ enum scheduler {
 struct pick {
 	__u32 destination;
 	__u32 weight;
+};
+
+/* What a scheduler compares of some destinations, next to each other: load (upper half,
+ * signed) and weight (lower half). */
+struct load_block {
+	__u64 load[LOAD_FANOUT];
 };
 
 enum destination_flag {
@@ -272,10 +288,12 @@ struct destination {
 	__s32 persistent;
 	__u32 overload;
 	union address next_hop;
-	/* configuration, not read per packet: whose it was, for the trash */
-	struct service_key owner;
+	__u32 leaf;               /* 1 + its place in the tree of loads that its service last had */
+	/* configuration */
 	__u32 upper_threshold;
 	__u32 lower_threshold;
+	__u32 begun;              /* of the service that it left: `begun` there */
+	__u32 line_pad[4];
 	/* third line, configuration: the director's address on that way, for the outer headers
 	 * of tunnels and errors to masqueraded real servers; live from Linux 6.7 on, as
 	 * `next_hop` is */
@@ -292,8 +310,8 @@ struct destination {
 	/* Configuration: tick at which it left its service; then live: the last at which
 	 * something of its ended, so that of an idle one it is since when that is so. */
 	__u32 removed;
-	__u32 begun;              /* configuration: `begun` of the service that it left */
-	__u32 destination_pad[5];
+	/* configuration, not read per packet: whose it was, for the trash */
+	struct service_key owner;
 };
 
 enum tunnel_kind {
@@ -380,7 +398,7 @@ struct limits {
 	__u32 destinations;
 	__u32 pool;
 	__u32 cpus;
-	__u32 pad;
+	__u32 loads;              /* blocks of trees of loads */
 };
 
 /* The kernel's settings of /proc/sys/net/ipv4/vs that the packet path has, by
@@ -434,6 +452,7 @@ struct settings {
 	__u32 occupied;           /* live: slots in use at the sweeper's last walk over all */
 	__u32 drop_counter;       /* live: packets that drop_packet has seen */
 	__u32 trash_started;      /* tick at which a real server was removed while none was remembered */
+	__u32 trees_made;         /* trees of loads so far, for each to have a number */
 	/* The bit OTHER_TABLE: in which of two tables look-ups find services.  Keys of
 	 * `service_index` have it in their `family`.  While one table takes the place of
 	 * another, both are there; services that differ have a second record then, at
@@ -466,6 +485,7 @@ SIZE_IS(struct flow, 40);
 SIZE_IS(struct connection, CACHE_LINE);
 SIZE_IS(struct service, 2 * CACHE_LINE);
 SIZE_IS(struct destination, 3 * CACHE_LINE);
+SIZE_IS(struct load_block, CACHE_LINE);
 SIZE_IS(struct traffic, 40);
 SIZE_IS(struct estimate, 88);
 SIZE_IS(struct call_id, 256);

@@ -225,7 +225,7 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		uncount(new.replaced.destination, entrance->over);
 	}
 	found &= SLOT_MASK;
-	count_new(destination);
+	count_new(destination, new.destination);
 	if (destination->method == METHOD_MASQUERADE && admit_reply(found, &new, destination)) {
 		entry = conn_at(found);
 		if (entry)

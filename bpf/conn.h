@@ -224,16 +224,54 @@ static __always_inline struct connection *conn_here(const struct flow *flow)
 	return slot >= 0 ? conn_at(slot) : 0;
 }
 
-static __always_inline void destination_moves(__u32 index, __s32 active, __s32 inactive)
+/*
+ * A destination has less load than before, or takes connections again: its service's
+ * tree of loads (load_tree.h) has to look at it.  What is more than before is noticed
+ * when it is chosen.
+ */
+__attribute__((noinline)) int mark_lighter(__u32 index)
+{
+	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
+	struct service *service;
+	__u32 leaf, place;
+	__u64 *word, bit;
+
+	leaf = destination ? *(volatile __u32 *)&destination->leaf : 0;
+	if (!leaf)
+		return 0;
+	place = destination->service;
+	service = bpf_map_lookup_elem(&services, &place);
+	if (!service)
+		return 0;
+	leaf = (leaf - 1) / LOAD_FANOUT;
+	bit = 1ULL << (leaf % 64);
+	word = &service->lighter[leaf / 64 & (LOAD_MARKS / 64 - 1)];
+	if (!(*(volatile __u64 *)word & bit))
+		__sync_fetch_and_or(word, bit);
+	return 0;
+}
+
+/* One less of what `counter` counts of a destination. */
+static __always_inline void count_down(struct destination *destination, __u32 index, __s32 *counter)
+{
+	/* A full barrier: who takes the mark off sees the count. */
+	__s32 before = __sync_fetch_and_add(counter, -1);
+
+	asm volatile("" : : "r"(before));
+	if (*(volatile __u32 *)&destination->leaf)
+		mark_lighter(index);
+}
+
+/* A connection of a destination's has become active, or inactive.  It is marked in either
+ * case: somebody may have read the two counters in between. */
+static __always_inline void destination_moves(__u32 index, int is_active)
 {
 	struct destination *destination = bpf_map_lookup_elem(&destinations, &index);
 
 	if (!destination)
 		return;
-	if (active)
-		__sync_fetch_and_add(&destination->active, active);
-	if (inactive)
-		__sync_fetch_and_add(&destination->inactive, inactive);
+	__sync_fetch_and_add(is_active ? &destination->active : &destination->inactive, 1);
+	count_down(destination, index, is_active ? &destination->inactive : &destination->active);
 }
 
 static __always_inline void count_spilled(const struct flow *flow, __s32 change)
@@ -248,7 +286,7 @@ static __always_inline void count_spilled(const struct flow *flow, __s32 change)
 /* A destination that has all the connections it may have takes no more until it
  * is below its lower threshold, or three quarters of the upper one, rounded up
  * (kernel: ip_vs_bind_dest(), ip_vs_unbind_dest()). */
-static __always_inline void update_overload(struct destination *destination)
+static __always_inline void update_overload(struct destination *destination, __u32 index)
 {
 	__u32 upper = destination->upper_threshold, lower = destination->lower_threshold;
 	__u32 total = destination->active + destination->inactive;
@@ -261,16 +299,19 @@ static __always_inline void update_overload(struct destination *destination)
 		lower = upper - upper / 4;
 	if (upper && total >= lower)
 		return;
-	if (*(volatile __u32 *)&destination->overload & OVERLOADED)
-		__sync_fetch_and_and(&destination->overload, ~OVERLOADED);
+	if (!(*(volatile __u32 *)&destination->overload & OVERLOADED))
+		return;
+	total = __sync_fetch_and_and(&destination->overload, ~OVERLOADED);
+	asm volatile("" : : "r"(total)); /* a full barrier, as in count_down() */
+	mark_lighter(index);
 }
 
 /* A new connection is a destination's. */
-static __always_inline void count_new(struct destination *destination)
+static __always_inline void count_new(struct destination *destination, __u32 index)
 {
 	__sync_fetch_and_add(&destination->inactive, 1);
 	if (destination->upper_threshold)
-		update_overload(destination);
+		update_overload(destination, index);
 }
 
 /* Something of a destination's is about to end: of a removed one that is noted, for its
@@ -286,17 +327,18 @@ static __always_inline void note_end(struct destination *destination)
 static __always_inline void uncount(__u32 destination, __u64 control)
 {
 	struct destination *record = bpf_map_lookup_elem(&destinations, &destination);
-	__s32 *counter;
 
 	if (!record)
 		return;
-	counter = control_flags(control) & CONNECTION_TEMPLATE ? &record->persistent :
-		  control_flags(control) & CONNECTION_INACTIVE ? &record->inactive :
-								 &record->active;
 	note_end(record);
-	__sync_fetch_and_add(counter, -1);
+	if (control_flags(control) & CONNECTION_TEMPLATE)
+		__sync_fetch_and_add(&record->persistent, -1);
+	else
+		count_down(record, destination,
+			   control_flags(control) & CONNECTION_INACTIVE ? &record->inactive :
+									  &record->active);
 	if (*(volatile __u32 *)&record->overload & OVERLOADED)
-		update_overload(record);
+		update_overload(record, destination);
 }
 
 /* From PHASE_LIVE, with this control word, to PHASE_DEAD; 0 if it has another by now. */
@@ -495,11 +537,8 @@ static __always_inline int conn_move(struct connection *entry, __u64 old, __u32 
 		return 1;
 	if (!swap_control(entry, old, new))
 		return 0;
-	if ((before ^ after) & CONNECTION_INACTIVE) {
-		__s32 active = after & CONNECTION_INACTIVE ? -1 : 1;
-
-		destination_moves(entry->destination, active, -active);
-	}
+	if ((before ^ after) & CONNECTION_INACTIVE)
+		destination_moves(entry->destination, !(after & CONNECTION_INACTIVE));
 	return 1;
 }
 

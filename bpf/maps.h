@@ -62,6 +62,14 @@ struct {
 /* Scheduling runs: see `struct pick`. */
 SHARED_ARRAY(pool, __u64, 1);
 
+/* Trees of loads: see load_tree.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct load_block);
+} loads SEC(".maps");
+
 SHARED_ARRAY(service_traffic, struct traffic, 1);
 
 SHARED_ARRAY(destination_traffic, struct traffic, 1);

@@ -201,7 +201,7 @@ __attribute__((noinline)) int schedule(__u32 service_index, const struct packet 
 	case SCHEDULER_WLC:
 	case SCHEDULER_SED:
 	case SCHEDULER_NQ:
-		return schedule_least(run.start, run.count, run.scheduler);
+		return schedule_least(&run);
 	case SCHEDULER_FO:
 	case SCHEDULER_OVF:
 		return schedule_highest(&run);
@@ -214,7 +214,7 @@ __attribute__((noinline)) int schedule(__u32 service_index, const struct packet 
 	case SCHEDULER_LBLC:
 		found = recall_server(&run, &packet->flow.virtual);
 		if (found < 0) {
-			found = schedule_least(run.start, run.count, SCHEDULER_WLC);
+			found = schedule_least(&run);
 			if (found >= 0)
 				remember_server(&run, &packet->flow.virtual, found);
 		}
@@ -222,7 +222,7 @@ __attribute__((noinline)) int schedule(__u32 service_index, const struct packet 
 	case SCHEDULER_LBLCR:
 		found = recall_replica(&run, &packet->flow.virtual);
 		if (found < 0) {
-			found = schedule_least(run.start, run.count, SCHEDULER_WLC);
+			found = schedule_least(&run);
 			if (found >= 0)
 				remember_replica(&run, &packet->flow.virtual, found);
 		}

@@ -7,27 +7,15 @@
 #ifndef XLVS_SCHED_LEAST_H
 #define XLVS_SCHED_LEAST_H
 
-#include "run.h"
+#include "load_tree.h"
 
-static __always_inline __s32 overhead(const struct destination *destination)
-{
-	return destination->active * 256 + destination->inactive;
-}
-
-/* Whether load/weight is below that of the least so far, by cross-multiplication. */
-static __always_inline int is_less(__s32 load, __u32 weight, __s32 least_load, __u32 least_weight)
-{
-	return (__s64)least_load * weight > (__s64)load * least_weight;
-}
-
-/* lc, wlc: by all connections; sed, nq: by the active ones and the one to come. */
+/* lc, wlc, sed, nq: load_of() says what they compare. */
 
 struct least_walk {
 	__u32 start;
 	__u32 scheduler;
+	__u64 load;
 	__s32 found;
-	__s32 load;
-	__u32 weight;
 	__u32 pad;
 };
 
@@ -35,42 +23,35 @@ static long least_step(__u32 i, void *data)
 {
 	struct least_walk *walk = data;
 	struct pick pick = pick_at(walk->start, i + 1);
-	struct destination *destination = usable(&pick);
-	__u32 weight, scheduler = walk->scheduler;
-	__s32 load, active;
+	__u64 load = load_of(&pick, walk->scheduler);
 
-	if (!destination)
-		return 0;
-	active = destination->active;
-	load = scheduler == SCHEDULER_SED || scheduler == SCHEDULER_NQ ? active + 1 :
-									  overhead(destination);
-	weight = scheduler == SCHEDULER_LC ? 1 : pick.weight;
-	/* nq: one that is idle, however slow, rather than the best of the busy. */
-	if (scheduler == SCHEDULER_NQ && active == 0) {
-		walk->found = pick.destination;
-		return 1;
-	}
-	if (walk->found < 0 || is_less(load, weight, walk->load, walk->weight)) {
+	if (is_lighter(load, walk->load)) {
 		walk->found = pick.destination;
 		walk->load = load;
-		walk->weight = weight;
 	}
 	return 0;
 }
 
-/* The least loaded in the sense of lc, wlc, sed or nq. */
-__attribute__((noinline)) int schedule_least(__u32 start, __u32 count, __u32 scheduler)
+/* The least loaded in the sense of the run's scheduler; of any other, in that of wlc. */
+__attribute__((noinline)) int walk_for_least(const struct run *run)
 {
-	struct least_walk walk = {
-		.start = start,
-		.scheduler = scheduler,
-		.found = unseen(NO_DESTINATION),
-		.load = unseen(0),
-		.weight = unseen(0),
-	};
+	struct least_walk walk = { .found = unseen(NO_DESTINATION) };
 
-	bpf_loop(loop_count(count), least_step, &walk, 0);
+	if (!run)
+		return NO_DESTINATION;
+	walk.start = run->start;
+	walk.scheduler = run->scheduler;
+	walk.load = ENDLESS_LOAD + unseen(0);
+	bpf_loop(loop_count(run->count), least_step, &walk, 0);
 	return walk.found;
+}
+
+/* The same, by the service's tree where it has one. */
+static __always_inline int schedule_least(const struct run *run)
+{
+	int found = run->count >= LOAD_FEWEST ? schedule_by_tree(run) : UNDECIDED;
+
+	return found == UNDECIDED ? walk_for_least(run) : found;
 }
 
 /* fo: the highest weight; ovf: the highest whose active connections do not exceed it. */

@@ -224,6 +224,7 @@ class EbpfDatapath:
                 for destination, weight in self._scheduling.run(index).picks:
                     self._maps.destination(destination).weight = weight
                     kept.add(destination)
+                self._scheduling.look_again(index)
             else:
                 record.run = 0
                 record.flags = 0

@@ -95,6 +95,9 @@ def _limits(capacity: Capacity) -> abi.Limits:
         # gaps that earlier ones left may be too small for it.
         pool=2 * (2 * capacity.destinations + 16 * capacity.services) + _maglev_room(capacity),
         cpus=_cpu_rows(),
+        # A tree has a block for eight real servers, and one for eight blocks; with 17 real servers,
+        # 4 blocks.  A change makes a second one.
+        loads=capacity.destinations // 2 + 64,
     )
 
 
@@ -109,6 +112,7 @@ def map_entries(limits: abi.Limits) -> dict[str, int]:
         "destinations": limits.destinations,
         "senders": limits.destinations,
         "pool": limits.pool,
+        "loads": limits.loads,
         "service_traffic": limits.services * limits.cpus,
         "destination_traffic": limits.destinations * limits.cpus,
         "service_base": limits.services,

@@ -26,6 +26,7 @@ class Places:
     def __init__(self, maps: Maps) -> None:
         self._maps = maps
         self._runs: runs.Allocator | None = None
+        self._trees: runs.Allocator | None = None
         self._services: list[int] | None = None
         self._destinations: list[int] | None = None
         self._trash: dict[tuple[bytes, bytes, int], int] | None = None
@@ -43,9 +44,26 @@ class Places:
             )
         return start
 
+    def tree(self, scheduler: int, count: int) -> int:
+        """A tree of loads for a run of ``count`` picks: its place, and a number that no other has.
+
+        0 where the run needs none, or where there is no room: the packet path does without.
+        """
+        blocks = runs.tree_blocks(scheduler, count)
+        place = self._tree_allocator().allocate(blocks) if blocks else None
+        return self.numbered_tree(place) if place else 0
+
+    def numbered_tree(self, place: int) -> int:
+        """A tree at that place which the packet path has to make anew."""
+        settings = self._maps.settings
+        settings.trees_made = settings.trees_made + 1 & 0xFFFFFFFF
+        return place | settings.trees_made << 32
+
     def free_run(self, start: int) -> None:
-        """Give a run's place back."""
+        """Give a run's place back, and its tree's."""
         self._allocator().free(start)
+        if self._trees is not None:
+            self._trees.free(runs.tree_at(self._maps.pool(), start)[0])
 
     def service(self) -> int:
         """An unused service record; raises `TableFull`."""
@@ -119,11 +137,22 @@ class Places:
     def _allocator(self) -> runs.Allocator:
         if self._runs is None:
             pool = self._maps.pool()
-            flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
-            starts = [self._maps.service(index).run for index, value in enumerate(flags) if value]
-            taken = [(start, runs.size_at(pool, start)) for start in starts if start]
+            taken = [(start, runs.size_at(pool, start)) for start in self._starts()]
             self._runs = runs.Allocator(self._maps.limits.pool, taken)
         return self._runs
+
+    def _tree_allocator(self) -> runs.Allocator:
+        if self._trees is None:
+            pool = self._maps.pool()
+            trees = (runs.tree_at(pool, start) for start in self._starts())
+            self._trees = runs.Allocator(self._maps.limits.loads, [tree for tree in trees if tree[0]])
+        return self._trees
+
+    def _starts(self) -> list[int]:
+        """Where the services' runs start."""
+        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
+        starts = [self._maps.service(index).run for index, value in enumerate(flags) if value]
+        return [start for start in starts if start]
 
     def _remembered(self) -> dict[tuple[bytes, bytes, int], int]:
         """Removed real servers by service, address and port."""

@@ -56,16 +56,17 @@ class Rehearsal(Maps):
             check_memory(sum(self._object.map_bytes(name) for name in self._names))
             self._object.load()
             self._search_everywhere(original.limits.buckets)
-            self.renew()
+            self._copy_all()
             super().__init__(original.folder)
+            self._forget_trees()
         except BaseException:
             self._object.close()
             raise
 
     def renew(self) -> None:
         """Make it a copy of what the original is now; nothing has been counted on it then."""
-        for name in self._names:
-            self._copy(name)
+        self._copy_all()
+        self._forget_trees()
 
     def __enter__(self) -> Rehearsal:
         return self
@@ -93,6 +94,16 @@ class Rehearsal(Maps):
         context = pack("=8xI28xI", mark, interface)
         verdict, after, _ = bpf.run_program(self._object.program(program), frame, context=context)
         return verdict, after
+
+    def _copy_all(self) -> None:
+        for name in self._names:
+            self._copy(name)
+
+    def _forget_trees(self) -> None:
+        """Let the first packet make its service's tree of loads: they are not copied."""
+        for index in range(self.settings.services_top):
+            record = self.service(index)
+            record.tree = record.tree_taken = 0
 
     def _copy(self, name: str) -> None:
         kind, key_size, value_size, count, flags = self._object.map_layout(name)

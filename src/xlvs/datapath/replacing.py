@@ -179,6 +179,7 @@ class Replacement:
                 hand_down(self._maps.next_service(planned.index), self._maps.destination(number))
             old = self._maps.service(planned.index).run
             take_over(self._maps, planned.index)
+            self._scheduling.look_again(planned.index)
             if planned.start:
                 self._places.free_run(old)
         bpf.update_many(

@@ -42,6 +42,12 @@ SLOTS = {
 }
 """The schedulers that look a slot up in a table, and how many slots that has."""
 
+BY_LOAD = frozenset((
+    abi.SCHEDULER_LC, abi.SCHEDULER_WLC, abi.SCHEDULER_SED, abi.SCHEDULER_NQ, abi.SCHEDULER_LBLC,
+    abi.SCHEDULER_LBLCR,
+))  # fmt: skip
+"""The schedulers that choose, always or at times, the least loaded."""
+
 GRAIN = 8
 """Runs start at multiples of this many pool elements."""
 
@@ -53,10 +59,11 @@ class Run:
     kernel's list order.  ``position`` counts from 1; 0 is the list's head.
     ``current`` is wrr's current weight.  ``binding`` is the number under which
     the scheduler was bound to the service.  ``table`` is that of sh, dh or mh
-    (see `hashing`), empty where nothing can be chosen; `read` leaves it out.
+    (see `hashing`), empty where nothing can be chosen; `read` leaves it out, and
+    ``tree``: which tree of loads is the run's (element 2 in bpf/abi.h), 0 for none.
     """
 
-    __slots__ = ("binding", "current", "picks", "position", "scheduler", "table")
+    __slots__ = ("binding", "current", "picks", "position", "scheduler", "table", "tree")
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class Run:
         self.current = current
         self.binding = binding
         self.table: list[int] = []
+        self.tree = 0
 
 
 def weight_step(picks: list[tuple[int, int]]) -> int:
@@ -151,6 +159,28 @@ def size_at(pool: memoryview, start: int) -> int:
     return elements_of(header & 0xFFFFFFFF, scheduler, pool[start + 2] if scheduler in SLOTS else 0)
 
 
+def tree_blocks(scheduler: int, count: int) -> int:
+    """The blocks that the tree of loads of a run of ``count`` picks takes; 0 if it has none.
+
+    Levels stand behind each other, each with a block for eight of the one below
+    (bpf/load_tree.h).
+    """
+    if scheduler not in BY_LOAD or not abi.LOAD_FEWEST <= count <= abi.LOAD_FANOUT ** (abi.LOAD_HEIGHT + 1):
+        return 0
+    blocks = 0
+    while count > 1:
+        count = -(-count // abi.LOAD_FANOUT)
+        blocks += count
+    return blocks
+
+
+def tree_at(pool: memoryview, start: int) -> tuple[int, int]:
+    """First block and size of the tree of loads that the run at ``start`` has; (0, 0) for none."""
+    header = pool[start + 1]
+    first = pool[start + 2] & 0xFFFFFFFF if header >> 32 in BY_LOAD else 0
+    return (first, tree_blocks(header >> 32, header & 0xFFFFFFFF)) if first else (0, 0)
+
+
 def _width(run: Run) -> int:
     return hashing.slot_width(max(run.table)) if run.table else 0
 
@@ -160,8 +190,10 @@ def write(pool: memoryview, start: int, run: Run) -> None:
     pool[start] = run.position | run.current << 32
     pool[start + 1] = len(run.picks) | run.scheduler << 32
     width = _width(run)
-    weights = highest_pass(run.picks) | weight_step(run.picks) << 32
-    pool[start + 2] = weights if run.scheduler == abi.SCHEDULER_WRR else width
+    if run.scheduler == abi.SCHEDULER_WRR:
+        pool[start + 2] = highest_pass(run.picks) | weight_step(run.picks) << 32
+    else:
+        pool[start + 2] = run.tree or width
     pool[start + 3] = run.binding
     first = start + abi.RUN_HEADER
     for offset, (destination, weight) in enumerate(run.picks):
@@ -191,7 +223,7 @@ def listed(pool: memoryview, start: int) -> tuple[int, list[int]]:
 
 
 class Allocator:
-    """Places for runs in the pool.
+    """Places for runs in the pool, or for trees of loads in their map.
 
     What is free follows from the services alone, so a process that died in
     the middle of a change leaks nothing: the next one finds its place free.
@@ -200,7 +232,7 @@ class Allocator:
     process that freed it while there is another.
     """
 
-    FIRST = GRAIN  # element 0 means "no run"
+    FIRST = GRAIN  # 0 means "no run", or "no tree"
 
     def __init__(self, size: int, taken: list[tuple[int, int]]) -> None:
         """``taken`` are the (start, size) of the runs in use."""
@@ -209,7 +241,7 @@ class Allocator:
         self._end = max((start + size for start, size in self._taken.items()), default=self.FIRST)
 
     def allocate(self, need: int) -> int | None:
-        """A place for so many elements, a multiple of `GRAIN`, or None when the pool is full."""
+        """A place for so many elements (of runs a multiple of `GRAIN`), or None when there is none."""
         start = self._end if self._end + need <= self._size else self._gap(need)
         if start is not None:
             self._taken[start] = need

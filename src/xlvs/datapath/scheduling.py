@@ -58,7 +58,7 @@ class Scheduling:
         return runs.listed(self._maps.pool(), start)
 
     def place(self, service: int, run: runs.Run, added: model.Destination | None = None) -> int:
-        """A place for a run, which gets its table if its scheduler has one.
+        """A place for a run, which gets its table or tree if its scheduler has one.
 
         ``added`` is the real server of a pick that has no record yet.  Raises
         `TableFull`; `InvalidOperation` for more real servers than mh can use.
@@ -70,7 +70,9 @@ class Scheduling:
         elif run.scheduler == abi.SCHEDULER_MH:
             check_maglev(run)
             run.table = self._maglev_table(service, run, added)
-        return self._places.run(runs.size(run))
+        start = self._places.run(runs.size(run))
+        run.tree = self._places.tree(run.scheduler, len(run.picks))
+        return start
 
     def place_new(self, run: runs.Run, destinations: list[model.Destination], is_ipv6: bool) -> int:
         """Like `place`, for a service that is not there yet; ``destinations`` are those of the picks."""
@@ -87,6 +89,17 @@ class Scheduling:
         record = self._maps.service(service)
         old, record.run = record.run, start
         self._places.free_run(old)
+
+    def look_again(self, service: int) -> None:
+        """Have the packet path look at the load of all of a service's real servers.
+
+        For what makes one of them a better choice than before and is neither another run nor
+        the end of a connection: thresholds.
+        """
+        pool, start = self._maps.pool(), self._maps.service(service).run
+        place = runs.tree_at(pool, start)[0]
+        if place:
+            pool[start + 2] = self._places.numbered_tree(place)
 
     def place_added(self, service: int, run: runs.Run, added: model.Destination) -> int:
         """Like `place`, for a run that a real server has joined; goes with `switch_added`."""

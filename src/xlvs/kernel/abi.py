@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 5
+ABI_VERSION = 6
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -18,6 +18,10 @@ INTERFACE_LIMIT = 4096
 RUN_HEADER = 4
 HASH_SLOTS = 256
 MH_SLOTS = 4093
+LOAD_FANOUT = 8
+LOAD_HEIGHT = 6
+LOAD_FEWEST = 17
+LOAD_MARKS = 256
 IN_PACKETS_LIMIT = 9
 TIMEOUT_COUNT = 32
 TIMEOUT_UDP = 11
@@ -241,6 +245,9 @@ class Service(LittleEndianStructure):
     config_pad: Array[c_uint32]
     virtual_checked: int
     virtual_local: int
+    tree: int
+    lighter: Array[c_uint64]
+    tree_taken: int
     live_pad: Array[c_uint32]
     _fields_ = [
         ("key", ServiceKey),
@@ -254,7 +261,10 @@ class Service(LittleEndianStructure):
         ("config_pad", c_uint32 * 3),
         ("virtual_checked", c_uint32),
         ("virtual_local", c_uint32),
-        ("live_pad", c_uint32 * 14),
+        ("tree", c_uint64),
+        ("lighter", c_uint64 * 4),
+        ("tree_taken", c_uint32),
+        ("live_pad", c_uint32 * 3),
     ]
 
 
@@ -291,9 +301,11 @@ class Destination(LittleEndianStructure):
     persistent: int
     overload: int
     next_hop: Array[c_uint8]
-    owner: ServiceKey
+    leaf: int
     upper_threshold: int
     lower_threshold: int
+    begun: int
+    line_pad: Array[c_uint32]
     own_address: Array[c_uint8]
     tunnel_kind: int
     tunnel_checksum: int
@@ -303,8 +315,7 @@ class Destination(LittleEndianStructure):
     last_weight: int
     cached: int
     removed: int
-    begun: int
-    destination_pad: Array[c_uint32]
+    owner: ServiceKey
     _fields_ = [
         ("flags", c_uint32),
         ("service", c_uint32),
@@ -325,9 +336,11 @@ class Destination(LittleEndianStructure):
         ("persistent", c_int32),
         ("overload", c_uint32),
         ("next_hop", c_uint8 * 16),
-        ("owner", ServiceKey),
+        ("leaf", c_uint32),
         ("upper_threshold", c_uint32),
         ("lower_threshold", c_uint32),
+        ("begun", c_uint32),
+        ("line_pad", c_uint32 * 4),
         ("own_address", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
         ("tunnel_checksum", c_uint8),
@@ -337,8 +350,7 @@ class Destination(LittleEndianStructure):
         ("last_weight", c_uint32),
         ("cached", c_int32),
         ("removed", c_uint32),
-        ("begun", c_uint32),
-        ("destination_pad", c_uint32 * 5),
+        ("owner", ServiceKey),
     ]
 
 
@@ -451,7 +463,7 @@ class Limits(LittleEndianStructure):
     destinations: int
     pool: int
     cpus: int
-    pad: int
+    loads: int
     _fields_ = [
         ("hash_seed", c_uint64),
         ("buckets", c_uint32),
@@ -459,7 +471,7 @@ class Limits(LittleEndianStructure):
         ("destinations", c_uint32),
         ("pool", c_uint32),
         ("cpus", c_uint32),
-        ("pad", c_uint32),
+        ("loads", c_uint32),
     ]
 
 
@@ -493,6 +505,7 @@ class Settings(LittleEndianStructure):
     occupied: int
     drop_counter: int
     trash_started: int
+    trees_made: int
     table: int
     total_base: Traffic
     _fields_ = [
@@ -523,6 +536,7 @@ class Settings(LittleEndianStructure):
         ("occupied", c_uint32),
         ("drop_counter", c_uint32),
         ("trash_started", c_uint32),
+        ("trees_made", c_uint32),
         ("table", c_uint32),
         ("total_base", Traffic),
     ]
