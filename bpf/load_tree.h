@@ -41,6 +41,7 @@
 #include "run.h"
 
 #define UNDECIDED (-2)    /* by the tree: walk over all */
+#define BROKEN (-3)       /* the tree is at odds with itself, as after a program that slept on its way */
 #define FANOUT_BITS 3     /* of LOAD_FANOUT */
 #define LOAD_TRIES 12     /* risen loads that are entered for one choice */
 #define TREE_WAITS 200    /* looks at a tree that another CPU is at: a choice takes it half as long */
@@ -378,7 +379,7 @@ static __always_inline int confirmed(const struct load_tree *tree)
 	for (int i = 0; i < LOAD_TRIES; i++) {
 		leaf = lightest_leaf(tree);
 		if (leaf < 0)
-			return UNDECIDED;
+			return BROKEN;
 		pick = pick_at(tree->start, leaf + 1);
 		load = load_of(&pick, tree->scheduler);
 		if (load == load_at(tree, leaf))
@@ -416,6 +417,10 @@ __attribute__((noinline)) int schedule_by_tree(const struct run *run)
 			 marks_step, &walk, 0);
 	}
 	found = confirmed(&walk.tree);
+	if (found == BROKEN) {
+		service->tree = 0; /* made anew by the next one */
+		found = UNDECIDED;
+	}
 	__sync_lock_test_and_set(&service->tree_taken, 0);
 	return found;
 }

@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import os
+from struct import iter_unpack, pack
 from collections.abc import Callable
 from fractions import Fraction
 from random import Random
 
 import pytest
 
+from bench.walk import TC, Traffic, Walk, new_walk
 from tests.packet import children
-from tests.packet.director import DROPPED, SENT, UNTOUCHED, Director, real_server
+from tests.packet.director import SENT, Director, real_server
 from tests.packet.kernel_model import Server, is_active, next_state, takes_over
 from tests.packet.kernel_schedulers import by_delay, by_overhead
 from tests.packet.packets import ACK, FIN, RST, SYN
 from xlvs.datapath import runs
 from xlvs.datapath.load import Capacity
-from xlvs.kernel import abi, lock
+from xlvs.datapath.records import packed_key, seconds_to_ticks
+from xlvs.kernel import abi, bpf, lock
 from xlvs.model import Destination, Service, ServiceKey
 
 Measure = Callable[[Server], tuple[bool, Fraction]]
@@ -101,6 +104,8 @@ class Crowd:
         self.gone: list[Bounded] = []
         self.flows: list[Flow] = []
         self.numbers = iter(range(200_000))
+        for state in range(abi.TIMEOUT_COUNT):
+            director.maps.settings.timeout[state] = seconds_to_ticks(3600)  # none ends by itself
         for server, weight in zip(self.servers, weights, strict=True):
             server.weight = weight
         director.table.add_services(
@@ -190,6 +195,36 @@ class Crowd:
             server = known[row.destination.address, row.destination.port]
             server.active, server.inactive, server.connections = row.active, row.inactive, row.stats.connections
 
+    def check_tree(self) -> None:
+        """Each block has what is above it for its least; no leaf has more than the truth unless it is marked."""
+        (record,) = (
+            record
+            for record in map(self.director.maps.service, range(self.director.maps.settings.services_top))
+            if bytes(record.key) == packed_key(self.key) and record.run
+        )
+        pool = self.director.maps.pool()
+        first, size = runs.tree_at(pool, record.run)
+        assert record.tree == pool[record.run + 2]
+        assert not record.tree_taken
+        blocks = [_block(self.director, first + number) for number in range(size)]
+        levels, count = [], len(self.servers)
+        while count > 1:
+            count = -(-count // abi.LOAD_FANOUT)
+            levels.insert(0, count)
+        start = 0
+        for above, below in zip(levels, levels[1:], strict=False):
+            entered = [load for block in blocks[start : start + above] for load in block]
+            start += above
+            assert entered[:below] == [_least(block) for block in blocks[start : start + below]]
+        leaves = [load for block in blocks[start:] for load in block]
+        for place, (server, (load, weight)) in enumerate(zip(self.servers, leaves, strict=False)):
+            mark = place // abi.LOAD_FANOUT % abi.LOAD_MARKS
+            if record.lighter[mark // 64] >> mark % 64 & 1 or server.weight <= 0 or server.is_full:
+                continue
+            idle, measure = MEASURES[self.scheduler](server)
+            assert weight
+            assert load <= measure * weight if idle else load == 0
+
     def compare(self) -> None:
         """The director lists what the model holds."""
         listed = [
@@ -201,6 +236,21 @@ class Crowd:
             one = _destination(server, self.key)
             wanted.append((one.address, one.port, server.active, server.inactive, server.connections))
         assert listed == wanted
+
+
+def _block(director: Director, number: int) -> list[tuple[int, int]]:
+    """Loads and weights of a block of trees."""
+    found = bpf.lookup(director.maps.descriptor("loads"), pack("=I", number), 8 * abi.LOAD_FANOUT)
+    assert found
+    return [(load, weight) for weight, load in iter_unpack("=Ii", found)]
+
+
+def _least(block: list[tuple[int, int]]) -> tuple[int, int]:
+    least = block[0]
+    for load, weight in block[1:]:
+        if least[0] * weight > load * least[1]:
+            least = load, weight
+    return least
 
 
 def _play(crowd: Crowd, chance: Random, steps: int) -> None:
@@ -227,6 +277,9 @@ def _play(crowd: Crowd, chance: Random, steps: int) -> None:
         if step % 10 == 0:
             crowd.compare()
     crowd.compare()
+    if crowd.scheduler in TREE_SCHEDULERS and len(crowd.servers) >= abi.LOAD_FEWEST:
+        crowd.open()
+        crowd.check_tree()
 
 
 def _weights(chance: Random, count: int) -> list[int]:
@@ -334,32 +387,46 @@ def _cpus() -> list[int]:
     return cpus[:2]
 
 
-def _traffic(crowd: Crowd, who: int, rounds: int) -> Callable[[], None]:
-    """Connections of one CPU's clients, opened, closed on one side, reset and opened again, in random order."""
+BATCH = 1024
+
+
+def _traffic(crowd: Crowd, programs: Walk, who: int, batches: int) -> Callable[[], None]:
+    """Many connections of one CPU's clients at once: opened, closed on one side, reset, opened again."""
     chance = Random(who)
+    client = bytes([10, 0, 20 + who, 0])
     frames = [
-        crowd.director.segment(crowd.key, 1024 + port, flags, client=bytes([10, 0, 8, who]))
-        for port in range(300)
-        for flags in (SYN, ACK, FIN, RST)
+        Traffic(crowd.director.segment(crowd.key, 1024, flags, client=client))
+        for flags in (SYN, SYN, ACK, FIN, RST)
     ]
 
     def send() -> None:
-        for _ in range(rounds):
-            assert crowd.director.tc(chance.choice(frames))[0] in (SENT, DROPPED, UNTOUCHED)
+        for _ in range(batches):
+            programs.run(
+                TC, chance.choice(frames), BATCH, chance.randint(1, BATCH), first=BATCH * chance.randrange(2)
+            )
 
     return send
+
+
+def _at_once(crowd: Crowd, turn: int, batches: int, *more: Callable[[], None]) -> None:
+    director = crowd.director
+    with (
+        new_walk(director.maps.folder, director.ifindex, 16) as one,
+        new_walk(director.maps.folder, director.ifindex, 16) as other,
+    ):
+        traffic = [_traffic(crowd, walk, 2 * turn + who, batches) for who, walk in enumerate((one, other))]
+        children.run_together(*traffic, *more, cpus=_cpus())
 
 
 @pytest.mark.parametrize("scheduler", TREE_SCHEDULERS)
 def test_two_cpus(make_director: Callable[[Capacity], Director], scheduler: str) -> None:
     """Whatever two CPUs did at once: when both are done, each next choice is the kernel's."""
-    director = make_director(Capacity(8192, 16, 512))
+    director = make_director(Capacity(32_768, 16, 512))
     crowd = Crowd(director, scheduler, _weights(Random(scheduler), 200))
     for turn in range(3):
-        children.run_together(
-            _traffic(crowd, 2 * turn, 6000), _traffic(crowd, 2 * turn + 1, 6000), cpus=_cpus()
-        )
+        _at_once(crowd, turn, 150)
         crowd.take_counters()
+        crowd.check_tree()
         for _ in range(250):
             crowd.open()
         crowd.compare()
@@ -367,7 +434,7 @@ def test_two_cpus(make_director: Callable[[Capacity], Director], scheduler: str)
 
 def test_two_cpus_and_edits(make_director: Callable[[Capacity], Director]) -> None:
     """The same while a command changes weights, adds and deletes real servers."""
-    director = make_director(Capacity(8192, 16, 512))
+    director = make_director(Capacity(32_768, 16, 512))
     crowd = Crowd(director, "wlc", [1 + number % 3 for number in range(150)])
 
     def edit() -> None:
@@ -386,14 +453,14 @@ def test_two_cpus_and_edits(make_director: Callable[[Capacity], Director]) -> No
         for server in list(crowd.servers):
             crowd.edit(crowd.servers.index(server), 1 + server.name % 3, 0, 0)
 
-    children.run_together(_traffic(crowd, 0, 15_000), _traffic(crowd, 1, 15_000), edit, cpus=_cpus())
+    _at_once(crowd, 0, 600, edit)
     director.another_command()
     listed = {(row.destination.address, row.destination.port): place
               for place, row in enumerate(director.listing(crowd.key).destinations)}  # fmt: skip
     crowd.servers.sort(
         key=lambda server: listed[(one := _destination(server, crowd.key)).address, one.port]
     )
-    children.run_together(_traffic(crowd, 2, 3000), _traffic(crowd, 3, 3000), cpus=_cpus())
+    _at_once(crowd, 1, 100)
     crowd.take_counters()
     for _ in range(200):
         crowd.open()
