@@ -333,9 +333,9 @@ def test_thresholds_of_another_table(director: Director) -> None:
               for entry in director.table.services() if entry.service.key != crowd.key),
         ]
     )  # fmt: skip
-    for _ in range(60):
+    for _ in range(20):
         crowd.open()
-    crowd.compare()
+        crowd.compare()
     director.table.delete_service(crowd.key)
 
 
