@@ -15,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import report, walk
+from bench import packet_goals, report, walk
 from bench.arrivals import by_scheduler
 from bench.rounds import FEWEST, Figure, interleaved
 from bench.traffic import (
@@ -160,8 +160,11 @@ def main() -> int:
         return 2
     results: dict[str, dict[str, Figure]] = {}
     lines: list[str] = []
+    by_flows: dict[int, dict[str, Figure]] = {}
     for flows in sizes:
-        results[f"established, {flows} flows"] = figures = established(flows, arguments.rounds)
+        results[f"established, {flows} flows"] = by_flows[flows] = figures = established(
+            flows, arguments.rounds
+        )
         shown = [f"\nEstablished, {flows} flows; ns for a packet", *table(figures, walk.F1)]
         print(*shown, sep="\n", flush=True)
         lines += shown
@@ -170,11 +173,15 @@ def main() -> int:
         shown = ["\nNew flows, 1,000 real servers; ns", *table(figures, walk.INSERT)]
         print(*shown, sep="\n")
         lines += shown
+    asked = packet_goals.of_all(by_flows, results.get("new flows"))
+    lines += report.goals_table(asked)
+    print(*report.goals_table(asked), sep="\n")
     report.write(
         "packet",
         results,
         units=dict.fromkeys(results, "nanoseconds for a packet"),
         rounds=arguments.rounds,
+        goals=asked,
         lines=lines,
         charts=[
             report.chart(

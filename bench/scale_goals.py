@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bench import walk
 from bench.arrivals import name_of
 from bench.report import Figures, Goal
 from bench.two_cpus import ALONE, DIFFERENT, SAME, TOGETHER
@@ -15,7 +14,6 @@ from bench.walk import TC, XDP
 SIZES = (10, 100, 1000)
 NEW_FLOWS = 1024
 """Of each scheduler and size, a round."""
-_AT_ONCE = ("rr", "wrr", "dh", "sh", "mh")
 _COMPARING = ("lc", "wlc", "sed", "nq")
 
 MEMORY_DR = "xlvs, DR or tunnel, IPv4"
@@ -34,13 +32,10 @@ def goals(new: Figures, cpus: Figures, memory: Mapping[str, float]) -> list[Goal
     most = SIZES[-1]
     minima = {name: one.minimum for name, one in new.items()}
     rr = minima[name_of("rr", most)]
-    found = []
-    for each in (*_AT_ONCE, *_COMPARING):
-        name = name_of(each, most)
-        if each in _AT_ONCE:
-            found.append(Goal(f"{name}: new flow / hash insert", minima[name] / minima[walk.INSERT], 1.3))
-        else:
-            found.append(Goal(f"{name}: new flow / rr's", minima[name] / rr, 2.0))
+    found = [
+        Goal(f"{name}: new flow / rr's", minima[name] / rr, 2.0)
+        for name in (name_of(each, most) for each in _COMPARING)
+    ]
     for hook in (XDP, TC):
         found.append(Goal(f"{hook.upper()}: packets of two CPUs / of one", speed_up(cpus, hook), 1.9, True))
         alone, together = (cpus[cpus_name(hook, SAME, count)].minimum for count in (ALONE, TOGETHER))
