@@ -143,6 +143,8 @@ def main() -> int:
     units = lab_goals.UNITS
     asked = lab_goals.goals(figures, packets)
     lines = [line for group in figures for line in report.table(group, units[group], figures[group])]
+    by_words = lab_goals.ratios(figures)
+    lines += ["", "Ratios of best rounds", *(f"{name:<78}{value:8.2f}" for name, value in by_words.items())]
     lines += report.goals_table(asked)
     print(*lines, sep="\n")
     report.write(
@@ -154,7 +156,7 @@ def main() -> int:
         lines=lines,
         charts=[report.chart(group, units[group], figures[group]) for group in figures],
         more={
-            "ratios": lab_goals.ratios(figures),
+            "ratios": by_words,
             "packets_of_a_short_request": report.significant(packets),
         },
     )

@@ -43,8 +43,8 @@ class Goal:
         }
 
     def __str__(self) -> str:
-        asked = f"{'at least' if self.at_least else 'at most'} {self.bound:g}"
-        return f"{self.what:<62}{asked:>16}{figure(self.value):>10}  {'met' if self.met else 'MISSED'}"
+        asked = f"{'at least' if self.at_least else 'at most'} {figure(self.bound)}"
+        return f"{self.what:<66}{asked:>16}{figure(self.value):>10}  {'met' if self.met else 'MISSED'}"
 
 
 def significant(value: float) -> float:
