@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.labs import Lab, eventually, xlvs
-from xlvs.datapath.xdp import AUTO, TC, XDP, XDP_GENERIC
+from xlvs.datapath.modes import AUTO, TC, XDP, XDP_GENERIC
 from xlvs.lab import state, wiring
 from xlvs.lab.topology import SWITCH
 

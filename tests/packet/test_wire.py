@@ -36,7 +36,7 @@ from tests.packet.translated import Masqueraded
 from tests.packet.wire import on_wire
 from xlvs.datapath.attach import Attacher
 from xlvs.datapath.hooks import CLSACT, TCX
-from xlvs.datapath.xdp import AUTO, TC, XDP, XDP_GENERIC
+from xlvs.datapath.modes import AUTO, TC, XDP, XDP_GENERIC
 from xlvs.kernel import abi, bpf
 from xlvs.kernel.namespaces import network_namespace
 from xlvs.model import MASQUERADE, TUNNEL

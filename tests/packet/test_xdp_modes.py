@@ -13,7 +13,8 @@ from tests.packet.director import Director
 from tests.packet.spaces import ip
 from xlvs.datapath.attach import Attacher
 from xlvs.datapath.hooks import CLSACT, TCX
-from xlvs.datapath.xdp import AUTO, TC, XDP, XDP_GENERIC, best_mode
+from xlvs.datapath.modes import AUTO, TC, XDP, XDP_GENERIC
+from xlvs.datapath.xdp import best_mode
 from xlvs.errors import Unavailable
 from xlvs.kernel import bpf, rtnetlink
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from xlvs.datapath.attach import CHOICES
+from xlvs.datapath.modes import CHOICES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

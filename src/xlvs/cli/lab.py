@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 
-from xlvs.datapath.attach import CHOICES
+from xlvs.datapath.modes import CHOICES
 from xlvs.errors import UsageError, shown
 
 TYPE_CHECKING = False

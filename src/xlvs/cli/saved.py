@@ -15,7 +15,7 @@ from xlvs.cli import saved_file
 from xlvs.cli.attach import add_sizes, capacity_of
 from xlvs.cli.terminal import add_command
 from xlvs.datapath import open_datapath
-from xlvs.datapath.attach import CHOICES
+from xlvs.datapath.modes import CHOICES
 from xlvs.errors import NotLoaded, TableError, UsageError, XlvsError
 
 DEFAULT_FILE = "/var/lib/xlvs/table"

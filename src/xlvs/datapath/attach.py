@@ -14,16 +14,15 @@ import os
 import sys
 
 from xlvs.datapath.hooks import Pins, TcHook
-from xlvs.datapath.xdp import AUTO, PIN, XDP, XdpHook, best_mode, lacks
-from xlvs.datapath.xdp import TC as TC
-from xlvs.datapath.xdp import XDP_GENERIC as XDP_GENERIC
+from xlvs.datapath.modes import AUTO, XDP
+from xlvs.datapath.modes import TC as TC
+from xlvs.datapath.modes import XDP_GENERIC as XDP_GENERIC
+from xlvs.datapath.xdp import PIN, XdpHook, best_mode, lacks
 from xlvs.errors import Unavailable, UsageError, XlvsError
 from xlvs.kernel import abi, bpf, rtnetlink
 
 MODES = (TC, XDP_GENERIC)
 """Those that every Ethernet interface can have."""
-CHOICES = (AUTO, XDP, XDP_GENERIC, TC)
-"""What an operator may ask for."""
 
 _PORT_MASTERS = ("bridge", "bond", "team")
 

@@ -14,13 +14,10 @@ import errno
 import os
 
 from xlvs.datapath.hooks import Pins
+from xlvs.datapath.modes import TC, XDP, XDP_GENERIC
 from xlvs.errors import Unavailable
 from xlvs.kernel import bpf, rtnetlink
 
-AUTO = "auto"
-TC = "tc"
-XDP = "xdp"
-XDP_GENERIC = "xdp-generic"
 PIN = {XDP: "native", XDP_GENERIC: "xdp"}
 """What a pin's name begins with, by mode."""
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from xlvs.datapath.attach import CHOICES
+from xlvs.datapath.modes import CHOICES
 from xlvs.errors import NotPermitted, UsageError, XlvsError
 from xlvs.kernel import bpffs
 from xlvs.lab import addresses, topology
