@@ -23,7 +23,7 @@ _PACKETS = 500_000
 """Of a turn: some tens of milliseconds."""
 _OVERLAP = 0.8
 """Of a turn: less, and the two were not at it together."""
-_ATTEMPTS = 12
+_ATTEMPTS = 40
 
 DIFFERENT, SAME = "different flows", "one flow"
 ALONE, TOGETHER = "one CPU", "two CPUs"
@@ -70,7 +70,8 @@ def measured(rounds: int) -> dict[str, Figure]:
         for turn in range(rounds + 1):
             for hook in (XDP, TC):
                 for flows, many in ((DIFFERENT, FLOWS), (SAME, 1)):
-                    alone = _turn(director, workers[:1], hook, traffic, many)
+                    each = [_turn(director, [worker], hook, traffic, many) for worker in workers]
+                    alone = sum(each) / len(each)
                     both = _turn(director, workers, hook, traffic, many)
                     if turn:
                         taken.setdefault(name_of(hook, flows, ALONE), []).append(alone)
