@@ -72,10 +72,13 @@ class Arrivals:
 def by_scheduler(
     schedulers: Iterable[str], sizes: Iterable[int], rounds: int, flows: int = FLOWS
 ) -> dict[str, Figure]:
-    """Nanoseconds for a new flow of each, and `walk.INSERT`; ends the benchmark where flows were dropped."""
+    """Nanoseconds for a new flow of each, and `walk.INSERT`; ends the benchmark where flows were dropped.
+
+    The hash has room for as many flows as the connection table, which has those of all rows.
+    """
     rows = {name_of(scheduler, size): (scheduler, size) for scheduler in schedulers for size in sizes}
-    count = flows * (rounds + 1)
-    with new_floored_director(count * len(rows), count * 2) as (director, programs):
+    room = flows * (rounds + 1) * len(rows)
+    with new_floored_director(room, 2 * room) as (director, programs):
         ip("route replace 10.0.16.0/20 dev eth0")
         arrivals = Arrivals(director, programs, flows)
         measures = {walk.INSERT: arrivals.insert()}

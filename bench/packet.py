@@ -19,6 +19,7 @@ from bench import packet_goals, report, walk
 from bench.arrivals import by_scheduler
 from bench.rounds import FEWEST, Figure, interleaved
 from bench.traffic import (
+    GUESS,
     SHORTEST,
     Kind,
     establish,
@@ -58,7 +59,7 @@ KINDS = (
 
 
 def _floor(programs: Walk, traffic: Traffic, flows: int, name: str, shortest: int) -> Callable[[], float]:
-    guess, _ = programs.run(XDP, traffic, flows, 20_000, floor=name)
+    guess, _ = programs.run(XDP, traffic, flows, GUESS, floor=name)
     count = int(shortest / guess)
     return lambda: programs.run(XDP, traffic, flows, count, floor=name)[0]
 
@@ -119,9 +120,9 @@ def cost_beside_floor(director: Director, hook: str, rounds: int) -> float:
     return figures[hook].minimum / figures[walk.F1].minimum
 
 
-def new_flows(rounds: int) -> dict[str, Figure]:
+def new_flows(rounds: int, schedulers: tuple[str, ...] = _SCHEDULERS) -> dict[str, Figure]:
     """A new flow by scheduler with a thousand real servers, beside an insert into a BPF hash."""
-    figures = by_scheduler(_SCHEDULERS, (_REAL_SERVERS,), rounds)
+    figures = by_scheduler(schedulers, (_REAL_SERVERS,), rounds)
     return {f"new, {name.partition(',')[0]}" if "," in name else name: one for name, one in figures.items()}
 
 
