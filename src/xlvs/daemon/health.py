@@ -141,9 +141,9 @@ def _settle_real_server(
 ) -> list[Event]:
     events = []
     before = state.weight if state.weight is not None else real_server.destination.weight
-    names = (server.real_server_name(real_server), server.name)
     weight = before if said.weight is None else said.weight
     if weight != before:
+        names = (server.real_server_name(real_server), server.name)
         activity = "active" if state.up else "inactive"
         text = (
             f"Changing weight from {before} to {weight} for {activity} service {names[0]} of VS {names[1]}"
@@ -159,6 +159,9 @@ def _settle_real_server(
     elif not said.up:
         state.ramp = 0.0
     state.up, state.since, state.reason = said.up, now, said.reason
+    if first and not real_server.checkers:
+        return [*events, Event(UP, server, real_server, said.reason, first)]
+    names = (server.real_server_name(real_server), server.name)
     if real_server.inhibit_on_failure:
         text = f"{'Enabling' if said.up else 'Disabling'} service {names[0]} of VS {names[1]}"
     elif said.up:

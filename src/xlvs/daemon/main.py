@@ -149,6 +149,22 @@ def _is_local(address: bytes) -> bool:
     return route_to(address).kind == LOCAL_ROUTE
 
 
+@contextlib.contextmanager
+def _without_collecting() -> Any:
+    """Take a configuration in without the garbage collector, which would walk it again and again.
+
+    What has come of it stays, and is not walked from then on either.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
 class _Process:
     def __init__(self, options: Options, store: Store) -> None:
         self._options = options
@@ -176,10 +192,9 @@ class _Process:
         await control.open()
         alive = loop.create_task(self._be_alive())
         try:
-            await service.start(configuration)
-            # A large configuration is built once and stays: no need to walk it again and again.
-            gc.collect()
-            gc.freeze()
+            with _without_collecting():
+                await service.start(configuration)
+                await service.kept()
             supervisor.tell("READY=1", f"STATUS=Keeping {len(service.keeper.servers)} virtual servers")
             await self._serve()
             supervisor.tell("STOPPING=1")
@@ -220,7 +235,9 @@ class _Process:
             _log.error("The configuration was not reloaded, the one before goes on: %s", error)
             self._service.report("reload failed", reason=str(error))
         else:
-            await self._service.reload(configuration)
+            with _without_collecting():
+                await self._service.reload(configuration)
+                await self._service.kept()
             _log.info("Reload finished in %.3f seconds", time.monotonic() - began)
             self._service.report("reloaded")
         supervisor.tell("READY=1", f"STATUS=Keeping {len(self._service.keeper.servers)} virtual servers")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -40,6 +41,8 @@ QUICK_CYCLE = 1.0
 _TOGETHER = 0.05
 """Seconds for which changes are gathered, to be made together."""
 _SAVE_EVERY = 2.0
+_KEPT = 10.0
+"""Seconds for which a start or a reload waits for its table."""
 _EVENTS_KEPT = 1000
 _EDITS_SAID = 20
 """Hand edits of one round that are told one by one; whoever flushes a large table makes thousands."""
@@ -76,6 +79,7 @@ class Service:
         self._dirty: set[ServerKey] = set()
         self._settling: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
+        self._kept = asyncio.Event()
         self._round = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
         self._said: set[str] = set()
@@ -121,6 +125,14 @@ class Service:
             self._tell(events + self.keeper.settle(self.keeper.servers, time.time()))
             await self._apply_timeouts()
         self._wake.set()
+
+    async def kept(self) -> None:
+        """Wait until a round has been made of what is wanted now; not for long, where it cannot be made."""
+        self._kept.clear()
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_KEPT):
+                await self._kept.wait()
 
     async def stop(self, *, leave: bool) -> None:
         """End all checks, and remove the services unless they are to be left."""
@@ -276,6 +288,8 @@ class Service:
                 _log.info("%s", line)
             self._notifier.tell(event)
             server, real_server = event.virtual_server, event.real_server
+            if event.first and real_server is not None and not real_server.checkers:
+                continue  # it is up because nobody asks: no news, and there may be thousands
             self.report(
                 _EVENT_NAMES.get(event.kind, event.kind),
                 virtual_server=server.name,
@@ -347,6 +361,7 @@ class Service:
                 self._say_once(f"The table could not be kept: {error}")
             took = time.monotonic() - began
             self.last_round = time.monotonic()
+            self._kept.set()
             # A large table is not looked at more than a twentieth of the time.
             try:
                 async with asyncio.timeout(max(pause, 20 * took)):
