@@ -14,6 +14,7 @@ from xlvs.daemon.describe import key_text
 from xlvs.daemon.desired import Wanted, desired_of, ramping
 from xlvs.daemon.health import (
     DOWN,
+    QUORUM_LOST,
     Event,
     RealServerState,
     ServerKey,
@@ -67,6 +68,7 @@ class Keeper:
         changed = configuration != self.configuration
         self.configuration = configuration
         self.servers = {server.key: server for server in configuration.virtual_servers}
+        events = gone(before, old_states, self.servers)
         self.states = {}
         for key, server in self.servers.items():
             state = old_states.get(key)
@@ -82,7 +84,7 @@ class Keeper:
         if changed:
             self._left = {}
         self._wanted, self._by_server, self._ramping = {}, {}, set()
-        return gone(before, old_states, self.servers)
+        return events
 
     def believed(self, checker: Checker, users: Iterable[tuple[VirtualServer, RealServer]]) -> Verdict:
         """A first verdict for a probe that ``users`` need: what they all already believe.
@@ -277,17 +279,22 @@ def gone(
 ) -> list[Event]:
     """What a reload takes away: each real server that was up goes down for whoever is notified.
 
-    Of a virtual server that goes as a whole this is told only with omega, as in keepalived.
+    So does the quorum of a virtual server that goes as a whole, with omega or without, as in
+    keepalived (ipwrapper.c: clear_diff_services()): omega is for the end.
     """
     events = []
     for key, server in before.items():
         left = after.get(key)
-        if left is None and not server.omega:
-            continue
         stays = {one.key for one in left.real_servers} if left is not None else set()
         for real_server in server.real_servers:
             state = states[key].real_servers.get(real_server.key)
             if real_server.key not in stays and state is not None and state.up:
                 text = f"Removing service {server.real_server_name(real_server)} from VS {server.name}"
                 events.append(Event(DOWN, server, real_server, "removed by a reload", log=(text,)))
+        if left is None and states[key].quorum:
+            text = f"Removing Virtual Server {server.name}"
+            threshold = server.quorum - server.hysteresis
+            events.append(
+                Event(QUORUM_LOST, server, None, "removed by a reload", threshold=threshold, log=(text,))
+            )
     return events

@@ -9,7 +9,7 @@ from xlvs.daemon.health import DOWN, QUORUM_GAINED, QUORUM_LOST, UP, WEIGHT
 from xlvs.keepalived.checks import MiscCheck, Schedule
 from xlvs.keepalived.origin import Script
 
-from .examples import Bench, configuration, real_server, sorry, tcp_check, virtual_server
+from .examples import Bench, configuration, real_server, rip, sorry, tcp_check, virtual_server
 
 
 def kinds(events: list) -> list[str]:  # type: ignore[type-arg]
@@ -118,6 +118,19 @@ def test_alpha_starts_with_the_sorry_server() -> None:
     bench.say(1, True)
     bench.round()
     assert bench.weights() == {1: 1}
+
+
+def test_what_a_reload_takes_away_goes_down_for_whoever_is_told() -> None:
+    bench = Bench()
+    bench.configure(configuration(virtual_server(real_server(1), real_server(2)),
+                                  virtual_server(real_server(1), real_server(3), port=81)))  # fmt: skip
+    for number, up in ((1, True), (2, True), (3, False)):
+        bench.say(number, up)
+    events = bench.configure(configuration(virtual_server(real_server(2), real_server(4))))
+    assert [
+        (event.kind, event.virtual_server.port, event.real_server and event.real_server.key)
+        for event in events
+    ] == [(DOWN, 80, (rip(1), 80)), (DOWN, 81, (rip(1), 80)), (QUORUM_LOST, 81, None)]
 
 
 def test_a_quorum_that_nobody_took_for_granted_is_not_told_to_be_lost() -> None:
