@@ -23,7 +23,7 @@ from xlvs.daemon.health import DOWN, QUORUM_LOST, UP, Event, ServerKey
 from xlvs.daemon.keeper import Keeper
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.overrides import Drain, Overrides, Target
-from xlvs.daemon.reconcile import Present, Refusal, differences, present
+from xlvs.daemon.reconcile import Present, Refusal, apply, differences, present
 from xlvs.daemon.state import Store
 from xlvs.daemon.via_vip import ViaVip, is_via_vip, target_of
 from xlvs.errors import XlvsError
@@ -183,8 +183,7 @@ class Service:
                     datapath.flush()
                 else:
                     keys = owned.owned | owned.wanted.keys()
-                    for change in differences(have, {}, keys):
-                        datapath.delete_service(change.key)
+                    apply(datapath, differences(have, {}, keys), have)
                 if self._old_timeouts is not None:
                     datapath.set_timeouts(self._old_timeouts)
         except (XlvsError, OSError) as error:
