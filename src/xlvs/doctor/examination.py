@@ -65,7 +65,7 @@ def examine(
     there = list(places)
     before = clock.ahead_of_monotonic()
     with ThreadPoolExecutor(max_workers=max(1, len(there))) as threads:
-        looking = [threads.submit(_in, place, _observer(place)) for place in there]
+        looking = [threads.submit(_in, place, _observer(place, whole)) for place in there]
         cluster = Cluster(tuple(each.result() for each in looking), whole)
         asking = [
             threads.submit(_in, place, _asker(cluster, host, patience))
@@ -92,8 +92,8 @@ def _in(place: Place, look: Callable[[], _Result]) -> _Result:
         raise XlvsError(f"the node {place.name} has lost its network namespace") from error
 
 
-def _observer(place: Place) -> Callable[[], Host]:
-    return lambda: observe(place.name, place.role)
+def _observer(place: Place, whole: bool) -> Callable[[], Host]:
+    return lambda: observe(place.name, place.role, alone=not whole)
 
 
 def _asker(cluster: Cluster, host: Host, patience: float) -> Callable[[], _Found]:

@@ -161,6 +161,23 @@ def _mask(service: model.Service) -> str:
     return ".".join(str(bits >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
+def add_rule(host: Host, program: str, table: str, option: str, rule: str) -> Mend:
+    """Add a rule of iptables or ip6tables (-A or -I); ``rule`` begins with the chain.
+
+    Where the table is not there before, it is not afterwards: iptables-nft makes it by itself.
+    """
+    typed = program if table == "filter" else f"{program} -t {table}"
+    undo = f"{typed} -D {rule}"
+    version = 6 if program.startswith("ip6") else 4
+    if not any(each.table == table and not each.place for each in host.rules_of(version)):
+        family = "ip6" if version == 6 else "ip"
+        undo += (
+            f" && {{ {program}-save -t {table} | grep -q '^-A' || nft delete table {family} {table} "
+            "2>/dev/null || true; }"
+        )
+    return Mend(host.name, f"{typed} {option} {rule}", undo)
+
+
 _NFT_WORDS = {"-s": "saddr", "-d": "daddr"}
 _NFT_FRAGMENTATION_NEEDED = "icmp type destination-unreachable icmp code frag-needed"
 _NFT_ICMP6 = {

@@ -37,9 +37,10 @@ _LISTENING = "0A"
 _IP_COMMANDS = "address show\nroute show table all\nneigh show\nrule show\n"
 
 
-def observe(name: str, role: str = "") -> Host:
+def observe(name: str, role: str = "", *, alone: bool = True) -> Host:
     """Look at the host whose network namespace this thread is in.
 
+    ``alone`` says that no other host is looked at: then what `xlvs realserver` has to say is asked, too.
     Raises `XlvsError` where not even ip(8) can be asked.
     """
     shown = _run(["ip", "-json", "-details", "-batch", "-"], _IP_COMMANDS)
@@ -63,7 +64,7 @@ def observe(name: str, role: str = "") -> Host:
         rules=rules,
         rules6=rules6,
         arp_rules=_has_arp_rules(own, nftables),
-        **_set_up(),
+        **_set_up(alone),
         conntrack=_conntrack(),
         clock=clock.observe(),
         memory=memory.observe(),
@@ -234,8 +235,8 @@ def _has_arp_rules(folder: str, nftables: firewall.Tables) -> bool:
     return by_nftables or bool(_read(f"{folder}/arp_tables_names").strip())
 
 
-def _set_up() -> dict[str, Any]:
-    """What `xlvs realserver` has set up here, and how much of it is so."""
+def _set_up(alone: bool) -> dict[str, Any]:
+    """What `xlvs realserver` has set up here, and (``alone``) how much of it is so."""
     from xlvs.realserver import check, guards, record
     from xlvs.realserver.wanted import EBPF, HIDDEN, NFT
 
@@ -243,13 +244,14 @@ def _set_up() -> dict[str, Any]:
     lacks: list[tuple[str, str]] = []
     try:
         servers = record.load().servers
-        if not servers:
-            return {}
+        guarded = [server for server in servers if server.arp in (EBPF, HIDDEN, NFT)]
+        if not servers or not (alone or guarded):
+            return {"serves_as": tuple(ip_address(server.vip) for server in servers)}
         view = check.View(tuple(server.vip for server in servers))
-        for server in servers:
-            in_force = not any(wrong for _, wrong in guards.state(server, view.interfaces))
-            if server.arp in (EBPF, HIDDEN, NFT) and in_force:
+        for server in guarded:
+            if not any(wrong for _, wrong in guards.state(server, view.interfaces)):
                 silenced.add(ip_address(server.vip))
+        for server in servers if alone else ():
             for finding in check.findings(server, view, recorded=True):
                 if finding.level == check.FAULT:
                     lacks.append((finding.what, finding.remedy))

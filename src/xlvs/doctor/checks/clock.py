@@ -20,7 +20,7 @@ from xlvs.doctor.host import Host
 
 RANK = 96
 SCENARIOS: tuple[Scenario, ...] = ()
-WHY_NO_SCENARIO = "the clock is the whole machine's"
+WHY_NO_SCENARIO = "the clock is the whole machine's; a test in a virtual machine sets it"
 _SLOW = ("hpet", "acpi_pm", "jiffies", "refined-jiffies")
 _STEP = 0.01
 """Seconds: less may be what reading both clocks takes."""

@@ -16,7 +16,7 @@ from xlvs.doctor.finding import WARNING, Finding, Mend
 
 RANK = 87
 SCENARIOS: tuple[Scenario, ...] = ()
-WHY_NO_SCENARIO = "the limit is the whole machine's"
+WHY_NO_SCENARIO = "the limit is the whole machine's; a test in a virtual machine sets it"
 _NEARLY = 0.9
 
 

@@ -56,7 +56,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
 
 
 def _ways(host: Host, version: int, virtual: list[Address], *, serves: bool) -> Iterator[tuple[str, Packet]]:
-    """Where such an error meets a host's rules: on its way in, through, and where the host itself says it."""
+    """Where such an error meets a host's rules: on its way in, through, and out of it."""
     protocol, error = ("icmp", "3/4") if version == 4 else ("icmpv6", "2")
     if serves or host.role == "client":
         for each in host.addresses:

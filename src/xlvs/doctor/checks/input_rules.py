@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xlvs import model
+from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster, Served
-from xlvs.doctor.finding import WARNING, Finding, Mend
+from xlvs.doctor.finding import WARNING, Finding
 from xlvs.doctor.firewall import Rule, keeps_out
 from xlvs.doctor.host import Host
 
@@ -74,7 +75,7 @@ def _has(host: Host, rule: Rule) -> bool:
 def _finding(director: Host, rule: Rule, served: Served, lacking: list[Host]) -> Finding:
     text = _without_destination(rule)
     commands = tuple(
-        Mend(host.name, f"{rule.program} -I INPUT {text}", f"{rule.program} -D INPUT {text}")
+        mends.add_rule(host, rule.program, "filter", "-I", f"INPUT {text}")
         for host in lacking
         if not rule.place
     )

@@ -54,7 +54,7 @@ SCENARIOS = (
         "dr6",
         breaks=(
             ("director", "ipvsadm -A -f 9 -6 -s rr"),
-            ("director", "ipvsadm -a -f 9 -6 -r [{rip6_1}] -g"),
+            ("director", "ipvsadm -a -f 9 -6 -r [{rip6_1}]:0 -g"),
             (
                 "director",
                 "ip6tables -t mangle -A PREROUTING -d {vip6} -p tcp --dport 443 -j MARK --set-mark 9",

@@ -3,8 +3,7 @@
 
 Clients' packets that come in by an interface without the packet path are not
 balanced: they end at the director itself.  Of an interface that has the VIP that is a
-fault; of others (one for management alone) a note, as is an interface that
-could have XDP besides.
+fault; of others (one for management alone) a note.
 """
 
 from __future__ import annotations
@@ -44,13 +43,3 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 (Mend(director.name, f"xlvs attach {quote(name)}", f"xlvs detach {quote(name)}"),),
                 severity=FAULT if name in virtual else NOTE,
             )
-        for name, hooks in director.director.hooks.items():
-            if not any(hook.startswith("xdp") for hook in hooks):
-                yield Finding(
-                    director.name,
-                    f"{name} of {director.name} has the packet path at TC alone",
-                    (f"xlvs status: {name} {' '.join(hooks)}",),
-                    "None: TC is the complete path. XDP may forward small packets quicker.",
-                    advice=f"measure it: xlvs attach --mode xdp-generic {name}",
-                    severity=NOTE,
-                )

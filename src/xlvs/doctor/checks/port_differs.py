@@ -31,6 +31,10 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         right = mends.destination_words(served, port=wanted)
         service = mends.service_words(served.service.key)
         odd = mends.endpoint(served.destination.address, named)
+        there = any(
+            (each.destination.address, each.destination.port) == (served.destination.address, wanted)
+            for each in served.entry.destinations
+        )
         yield Finding(
             served.director.name,
             f"real server {served.name} has port {named} in the table, but gets packets for port {wanted}",
@@ -39,8 +43,12 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             (
                 Mend(
                     served.director.name,
-                    f"{command} -a {right} && {command} -d {service} -r {odd}",
-                    f"{command} -d {service} -r {mends.endpoint(served.destination.address, wanted)}; "
+                    f"{command} -d {service} -r {odd}"
+                    if there
+                    else f"{command} -a {right} && {command} -d {service} -r {odd}",
+                    f"{command} -a {mends.destination_words(served)}"
+                    if there
+                    else f"{command} -d {service} -r {mends.endpoint(served.destination.address, wanted)}; "
                     f"{command} -a {mends.destination_words(served)}",
                 ),
             ),

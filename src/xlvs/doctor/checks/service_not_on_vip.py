@@ -85,7 +85,6 @@ def _finding(served: Served, arrives: Address, bound: list[Address]) -> Finding:
         best is not None and best.version == arrives.version and (best.version == 4 or not best.is_loopback)
     )
     if served.host is not None and best is not None and within:
-        name = served.host.name
         if best.is_loopback:
             for link in served.host.ethernet():
                 commands.append(mends.set_conf(served.host, link.name, "route_localnet", 1))
@@ -94,7 +93,7 @@ def _finding(served: Served, arrives: Address, bound: list[Address]) -> Finding:
             f"--to-destination {mends.endpoint(best.packed, served.port)}"
         )
         program = "iptables" if best.version == 4 else "ip6tables"
-        commands.append(Mend(name, f"{program} -t nat -A {rule}", f"{program} -t nat -D {rule}"))
+        commands.append(mends.add_rule(served.host, program, "nat", "-A", rule))
     return Finding(
         served.name,
         f"the service on {served.name} does not listen on {ip_address(arrives.packed)}, port {served.port}",

@@ -53,7 +53,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         holders = [host for host in cluster.directors if host.has(address)]
         if not holders:
             continue
-        right = {link.mac for host in holders for link in host.ethernet()}
+        right = {link.mac for host in holders for link in host.links if link.ethernet}
         # Who answers wrongly at this moment is another check's; what is believed of it, its consequence.
         answering = {heard.sighting.mac for heard in cluster.answers_for(address)}
         for host in cluster.hosts:

@@ -21,7 +21,9 @@ SCENARIOS = (
     Scenario(
         "tun",
         breaks=(("rs2", "ip link set tunl0 down"),),
-        restores=(("rs2", "ip link set tunl0 up && ip addr add {vip6}/128 dev tunl0 nodad"),),
+        restores=(
+            ("rs2", "ip link set tunl0 up && ip addr add {vip6}/128 dev tunl0 nodad preferred_lft 0"),
+        ),
         hosts=("rs2",),
     ),
 )

@@ -17,7 +17,7 @@ from xlvs.doctor.finding import WARNING, Finding
 
 RANK = 93
 SCENARIOS: tuple[Scenario, ...] = ()
-WHY_NO_SCENARIO = "it takes a kernel with IPVS; a test in a guest has one"
+WHY_NO_SCENARIO = "it takes a kernel with IPVS; a test in a virtual machine has one"
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:

@@ -8,14 +8,21 @@ trace unless the other end runs an XDP program, too; any will do.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
-from xlvs.doctor.finding import WARNING, Finding
+from xlvs.doctor.finding import WARNING, Finding, Mend
 
 RANK = 92
-SCENARIOS: tuple[Scenario, ...] = ()
-WHY_NO_SCENARIO = "xlvs attaches generic XDP alone"
+SCENARIOS = (
+    Scenario(
+        "dr",
+        breaks=(("director", "xlvs attach --mode xdp {interface}"),),
+        restores=(("director", "xlvs attach --mode tc {interface}"),),
+        hosts=("director",),
+    ),
+)
 
 
 def examine(cluster: Cluster) -> Iterator[Finding]:
@@ -28,13 +35,18 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                          and each.peer == link.index), None)  # fmt: skip
             if peer is not None and peer.xdp:
                 continue
+            ours = any(hook.startswith("xdp") for hook in director.director.hooks.get(link.name, ()))
+            attach = f"xlvs attach --mode {{}} {quote(link.name)}"
             yield Finding(
                 director.name,
                 f"{link.name} of {director.name} is a veth with native XDP, and its other end "
                 + ("has no XDP program" if peer else "cannot be seen"),
                 (f"ip -details link show {link.name}: veth, xdp", f"its other end is number {link.peer}"),
                 "If the other end has no XDP program, all that XDP sends by this interface vanishes.",
-                advice="take the program off (ip link set dev "
-                f"{link.name} xdpdrv off), use generic XDP, or give the other end a program that passes all",
+                (Mend(director.name, attach.format("tc"), attach.format("xdp")),) if ours else (),
+                "or give the other end a program that passes all"
+                if ours
+                else f"take the program off (ip link set dev {quote(link.name)} xdpdrv off), or give "
+                "the other end one that passes all",
                 severity=WARNING,
-            )  # fmt: skip
+            )

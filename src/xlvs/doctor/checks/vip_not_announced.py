@@ -73,11 +73,14 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         if answered or (cluster.whole and not askers):
             continue
         director = holders[0]
+        assigned = director.with_address(address)
+        its_link = director.link(assigned.interface) if assigned else None
+        if its_link is not None and not its_link.up:
+            continue  # another check's
         interface = director.interface_towards(address)
         hides = bool(interface) and _hides(director, interface, address)
         if not hides and not askers:
             continue
-        assigned = director.with_address(address)
         where = f"{assigned} is on {assigned.interface}" if assigned else f"{address} is a local route"
         yield Finding(
             director.name,

@@ -118,6 +118,7 @@ def _right_gateway(cluster: Cluster, host: Host, client: Address) -> Address | N
     """A router on one of the real server's segments; else what another host of them uses."""
     for router in cluster.hosts:
         for assigned in router.addresses if router.role == "router" else ():
-            if assigned.address.version == client.version and host.interface_towards(assigned.address):
-                return assigned.address
+            own = assigned.address
+            if own.version == client.version and not own.is_link_local and host.interface_towards(own):
+                return own
     return None
