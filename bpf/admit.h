@@ -140,6 +140,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 	new->flow.client = destination->address;
 	new->flow.client_port = new->destination_port;
 	new->destination_port = 0;
+	new->state = 0;
 	new->flags = CONNECTION_REPLY | (is_ftp ? CONNECTION_FTP : 0);
 	new->link = slot + 1;
 	new->replaces = 0;
@@ -188,6 +189,21 @@ struct entrance {
 	__u64 over;
 };
 
+/*
+ * The state that a SYN leads to, whatever is asked of it afterwards: entered with the
+ * connection, it spares the packet another change of the entry and of the counters.
+ */
+static __always_inline void begin_state(struct new_connection *new, const struct packet *packet)
+{
+	__u32 direction = new->flags & CONNECTION_NO_OUTPUT ? DIRECTION_INPUT_ONLY : DIRECTION_INPUT;
+
+	if (packet->flow.protocol != PROTOCOL_TCP || packet->quoted ||
+	    (packet->tcp_flags & (TCP_SYN | TCP_RST)) != TCP_SYN)
+		return;
+	new->state = tcp_next_state(direction, TCP_NONE, packet->tcp_flags, is_secure());
+	new->flags &= ~CONNECTION_INACTIVE;
+}
+
 /* A connection for `packet`, in the place of the one that `over` was; or NO_ROOM. */
 __attribute__((noinline)) int make_connection(const struct packet *packet, const struct entrance *entrance)
 {
@@ -213,6 +229,7 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		new.flags |= CONNECTION_CLIENT_HERE;
 	if (entrance->by_hash)
 		new.flags |= CONNECTION_BY_HASH;
+	begin_state(&new, packet);
 	new.link = entrance->link;
 	new.replaces = entrance->over;
 	found = conn_insert(&new);
@@ -225,7 +242,7 @@ __attribute__((noinline)) int make_connection(const struct packet *packet, const
 		uncount(new.replaced.destination, entrance->over);
 	}
 	found &= SLOT_MASK;
-	count_new(destination, new.destination);
+	count_new(destination, new.destination, new.flags);
 	if (destination->method == METHOD_MASQUERADE && admit_reply(found, &new, destination)) {
 		entry = conn_at(found);
 		if (entry)

@@ -306,10 +306,11 @@ static __always_inline void update_overload(struct destination *destination, __u
 	mark_lighter(index);
 }
 
-/* A new connection is a destination's. */
-static __always_inline void count_new(struct destination *destination, __u32 index)
+/* A new connection with such flags is a destination's. */
+static __always_inline void count_new(struct destination *destination, __u32 index, __u32 flags)
 {
-	__sync_fetch_and_add(&destination->inactive, 1);
+	__sync_fetch_and_add(flags & CONNECTION_INACTIVE ? &destination->inactive : &destination->active,
+			     1);
 	if (destination->upper_threshold)
 		update_overload(destination, index);
 }
@@ -637,6 +638,7 @@ struct new_connection {
 	__be16 destination_port;
 	__u16 flags;
 	__u32 link;
+	__u32 state;
 	union {
 		__u64 replaces; /* in: control word of an entry of this flow that is over, or 0 */
 		struct {        /* out, where one was replaced: whose it was, and its link */
@@ -652,7 +654,7 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	struct connection *entry = &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
 	__u64 control = load_control(entry), live;
 
-	live = control_with(control, PHASE_LIVE, 0, flags);
+	live = control_with(control, PHASE_LIVE, new->state, flags);
 	/* A template is made for a connection, which is the first that it controls. */
 	if (flags & CONNECTION_TEMPLATE)
 		live = (__u32)live | 1ULL << CONTROL_CONTROLLED_SHIFT;

@@ -360,7 +360,7 @@ __attribute__((noinline)) int expect_data(__u32 slot, __u32 port, __u32 active)
 		uncount(new.replaced.destination, over);
 	}
 	found &= SLOT_MASK;
-	count_new(destination, new.destination);
+	count_new(destination, new.destination, new.flags);
 	entry = conn_at(found);
 	if (!entry)
 		return -1;

@@ -18,6 +18,7 @@
 #include "sched_least.h"
 
 #define CURSOR_RETRIES 16
+#define AGAIN (-2)
 /* bpf_loop() itself stops at 8 Mi; a pick of wrr needs a pass or two. */
 #define SCHEDULE_STEPS (1u << 18)
 
@@ -139,34 +140,39 @@ static long wrr_step(__u32 i, void *data)
 	return walk->position == walk->stop;
 }
 
-__attribute__((noinline)) int schedule_wrr(const struct run *run)
+/* One pick; AGAIN if another CPU made one meanwhile, unless it is to be made anyway. */
+__attribute__((noinline)) int pick_by_wrr(const struct run *run, int anyway)
 {
 	__u64 *cursor = run ? pool_at(run->start) : 0;
 	__u64 weights = run ? pool_read(run->start + 2) : 0;
-	__u32 tries = CURSOR_RETRIES;
 	struct wrr_walk walk = {};
 	__u64 old, new;
 
 	if (!cursor || low_half(weights) == 0)
 		return NO_DESTINATION;
-	do {
-		old = *(volatile __u64 *)cursor;
-		walk.start = run->start;
-		walk.count = run->count;
-		walk.position = walk.last = low_half(old);
-		walk.current = high_half(old);
-		walk.highest = low_half(weights);
-		walk.decrement = high_half(weights);
-		walk.stop = walk.last_pass = walk.restarted = walk.whole = unseen(0);
-		walk.best = unseen(0);
-		walk.found = NO_DESTINATION;
-		bpf_loop(SCHEDULE_STEPS, wrr_step, &walk, 0);
-		/* The kernel keeps its place after a fruitless walk, too. */
-		new = halves(walk.position, walk.current);
-		if (__sync_val_compare_and_swap(cursor, old, new) == old)
-			break;
-	} while (--tries);
-	return walk.found;
+	old = *(volatile __u64 *)cursor;
+	walk.start = run->start;
+	walk.count = run->count;
+	walk.position = walk.last = low_half(old);
+	walk.current = high_half(old);
+	walk.highest = low_half(weights);
+	walk.decrement = high_half(weights);
+	walk.stop = walk.last_pass = walk.restarted = walk.whole = unseen(0);
+	walk.best = unseen(0);
+	walk.found = NO_DESTINATION;
+	bpf_loop(SCHEDULE_STEPS, wrr_step, &walk, 0);
+	/* The kernel keeps its place after a fruitless walk, too. */
+	new = halves(walk.position, walk.current);
+	return __sync_val_compare_and_swap(cursor, old, new) == old || anyway ? walk.found : AGAIN;
+}
+
+static __always_inline int schedule_wrr(const struct run *run)
+{
+	int found = AGAIN;
+
+	for (int tries = CURSOR_RETRIES; found == AGAIN && tries; tries--)
+		found = pick_by_wrr(run, tries == 1);
+	return found;
 }
 
 /*
