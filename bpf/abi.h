@@ -187,7 +187,8 @@ struct service {
 	__u64 tree;               /* of which run it is: that one's element 2; 0: of none */
 	__u64 lighter[LOAD_MARKS / 64]; /* where a load may be less than the tree says */
 	__u32 tree_taken;         /* a CPU is at it */
-	__u32 live_pad[3];
+	__u32 chosen;             /* 1 + the leaf that was chosen last: its load has risen; 0: none */
+	__u32 live_pad[2];
 };
 
 /* Numbers of the schedulers, in the order of model.SCHEDULERS. */

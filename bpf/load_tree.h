@@ -171,6 +171,22 @@ __attribute__((noinline)) int enter_load(const struct load_tree *tree, __u32 lev
 	return 0;
 }
 
+/* The first slot of a block that has such a load, or LOAD_FANOUT; as many slots come before
+ * it as differ one after the other. */
+static __always_inline __u32 place_in(const struct load_block *block, __u64 load)
+{
+	__u64 differs = 1, difference;
+	__u32 slot = 0;
+
+#pragma unroll
+	for (int i = 0; i < LOAD_FANOUT; i++) {
+		difference = block->load[i] ^ load;
+		differs &= (difference | -difference) >> 63;
+		slot += differs;
+	}
+	return unseen(slot);
+}
+
 /* The first of the least; or NO_DESTINATION, if none is entered under what its block says. */
 __attribute__((noinline)) int lightest_leaf(const struct load_tree *tree)
 {
@@ -188,13 +204,7 @@ __attribute__((noinline)) int lightest_leaf(const struct load_tree *tree)
 			return NO_DESTINATION;
 		if (n == 0)
 			load = least_of(block);
-		slot = LOAD_FANOUT;
-#pragma unroll
-		for (int i = LOAD_FANOUT - 1; i >= 0; i--) {
-			if (block->load[i] == load)
-				slot = i;
-		}
-		slot = unseen(slot); /* one value for the verifier, not nine */
+		slot = place_in(block, load);
 		if (slot == LOAD_FANOUT)
 			return NO_DESTINATION;
 		place = place * LOAD_FANOUT + slot;
@@ -369,11 +379,17 @@ static __always_inline __u64 load_at(const struct load_tree *tree, __u32 leaf)
 }
 
 /* The least loaded, as the tree has it and its real server confirms. */
-static __always_inline int confirmed(const struct load_tree *tree)
+static __always_inline int confirmed(const struct load_tree *tree, struct service *service)
 {
 	struct pick pick;
 	__u64 load;
 	int leaf;
+
+	leaf = (int)service->chosen - 1;
+	if (leaf >= 0) {
+		pick = pick_at(tree->start, leaf + 1);
+		enter_load(tree, 0, leaf, load_of(&pick, tree->scheduler));
+	}
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < LOAD_TRIES; i++) {
@@ -382,8 +398,10 @@ static __always_inline int confirmed(const struct load_tree *tree)
 			return BROKEN;
 		pick = pick_at(tree->start, leaf + 1);
 		load = load_of(&pick, tree->scheduler);
-		if (load == load_at(tree, leaf))
+		if (load == load_at(tree, leaf)) {
+			service->chosen = leaf + 1;
 			return load == ENDLESS_LOAD ? NO_DESTINATION : pick.destination;
+		}
 		enter_load(tree, 0, leaf, load);
 	}
 	return UNDECIDED;
@@ -408,6 +426,7 @@ __attribute__((noinline)) int schedule_by_tree(const struct run *run)
 	shape_tree(&walk.tree, run, low_half(number));
 	if (service->tree != number) {
 		make_tree(&walk.tree, index);
+		service->chosen = 0;
 		service->tree = number;
 	} else if (has_marks(service)) {
 		walk.service = index;
@@ -416,7 +435,7 @@ __attribute__((noinline)) int schedule_by_tree(const struct run *run)
 		bpf_loop(loop_count(blocks_at(run->count, 0) + LOAD_MARKS + LOAD_MARKS / 64 + 1),
 			 marks_step, &walk, 0);
 	}
-	found = confirmed(&walk.tree);
+	found = confirmed(&walk.tree, service);
 	if (found == BROKEN) {
 		service->tree = 0; /* made anew by the next one */
 		found = UNDECIDED;

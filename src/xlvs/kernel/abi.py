@@ -248,6 +248,7 @@ class Service(LittleEndianStructure):
     tree: int
     lighter: Array[c_uint64]
     tree_taken: int
+    chosen: int
     live_pad: Array[c_uint32]
     _fields_ = [
         ("key", ServiceKey),
@@ -264,7 +265,8 @@ class Service(LittleEndianStructure):
         ("tree", c_uint64),
         ("lighter", c_uint64 * 4),
         ("tree_taken", c_uint32),
-        ("live_pad", c_uint32 * 3),
+        ("chosen", c_uint32),
+        ("live_pad", c_uint32 * 2),
     ]
 
 
