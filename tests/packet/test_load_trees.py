@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import os
-from struct import iter_unpack, pack
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
+from struct import iter_unpack, pack
 
 import pytest
 
@@ -94,7 +95,7 @@ def _destination(server: Bounded, key: ServiceKey) -> Destination:
 
 
 class Crowd:
-    """A service with many real servers, on a director and in a model; `servers` is its list, newest first."""
+    """A service with many real servers, on a director and in a model; `servers`: newest first."""
 
     def __init__(self, director: Director, scheduler: str, weights: list[int]) -> None:
         self.director = director
@@ -193,10 +194,11 @@ class Crowd:
                  for one in (_destination(server, self.key),)}  # fmt: skip
         for row in self.director.listing(self.key).destinations:
             server = known[row.destination.address, row.destination.port]
-            server.active, server.inactive, server.connections = row.active, row.inactive, row.stats.connections
+            server.active, server.inactive = row.active, row.inactive
+            server.connections = row.stats.connections
 
     def check_tree(self) -> None:
-        """Each block has what is above it for its least; no leaf has more than the truth unless it is marked."""
+        """Each block's least stands above it; no leaf has more than the truth unless it is marked."""
         (record,) = (
             record
             for record in map(self.director.maps.service, range(self.director.maps.settings.services_top))
@@ -207,12 +209,13 @@ class Crowd:
         assert record.tree == pool[record.run + 2]
         assert not record.tree_taken
         blocks = [_block(self.director, first + number) for number in range(size)]
-        levels, count = [], len(self.servers)
+        levels: list[int] = []
+        count = len(self.servers)
         while count > 1:
             count = -(-count // abi.LOAD_FANOUT)
             levels.insert(0, count)
         start = 0
-        for above, below in zip(levels, levels[1:], strict=False):
+        for above, below in pairwise(levels):
             entered = [load for block in blocks[start : start + above] for load in block]
             start += above
             assert entered[:below] == [_least(block) for block in blocks[start : start + below]]
@@ -292,7 +295,9 @@ def _weights(chance: Random, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("scheduler", TREE_SCHEDULERS)
-@pytest.mark.parametrize(("count", "steps"), [(16, 60), (17, 150), (64, 120), (70, 120), (520, 60), (1100, 40)])
+@pytest.mark.parametrize(
+    ("count", "steps"), [(16, 60), (17, 150), (64, 120), (70, 120), (520, 60), (1100, 40)]
+)
 def test_any_history(director: Director, scheduler: str, count: int, steps: int) -> None:
     """Connections come, change and go, real servers are edited, leave and come back."""
     chance = Random(f"{scheduler} {count}")
@@ -457,9 +462,7 @@ def test_two_cpus_and_edits(make_director: Callable[[Capacity], Director]) -> No
     director.another_command()
     listed = {(row.destination.address, row.destination.port): place
               for place, row in enumerate(director.listing(crowd.key).destinations)}  # fmt: skip
-    crowd.servers.sort(
-        key=lambda server: listed[(one := _destination(server, crowd.key)).address, one.port]
-    )
+    crowd.servers.sort(key=lambda server: listed[(one := _destination(server, crowd.key)).address, one.port])
     _at_once(crowd, 1, 100)
     crowd.take_counters()
     for _ in range(200):

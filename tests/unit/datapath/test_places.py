@@ -221,3 +221,26 @@ def test_runs_of_other_services_are_left_alone() -> None:
         known.run(8)
     known.free_run(24)
     assert known.run(8) == 24
+
+
+def test_trees_of_loads() -> None:
+    """Each has a number of its own; a run's goes with the run; where there is no room, there is none."""
+    memory = Memory(pool=256)
+    memory.limits.loads = runs.GRAIN + 3 * 4
+    memory.settings.services_top = 1
+    known = _places(memory)
+    assert known.tree(abi.SCHEDULER_LC, 16) == 0
+    assert known.tree(abi.SCHEDULER_RR, 20) == 0
+    made = [known.tree(abi.SCHEDULER_LC, 20) for _ in range(4)]
+    assert [tree & 0xFFFFFFFF for tree in made] == [8, 12, 16, 0]
+    assert [tree >> 32 for tree in made] == [1, 2, 3, 0]
+
+    run = runs.Run(abi.SCHEDULER_LC, [(number, 1) for number in range(20)])
+    start = known.run(runs.size(run))
+    run.tree = made[1]
+    runs.write(memory.pool(), start, run)
+    memory.service(0).flags, memory.service(0).run = abi.SERVICE_USED, start
+    others = _places(memory)  # another command: the first and the last are nobody's by now
+    assert [others.tree(abi.SCHEDULER_LC, 20) & 0xFFFFFFFF for _ in range(3)] == [16, 8, 0]
+    others.free_run(start)
+    assert others.tree(abi.SCHEDULER_LC, 20) == 12 | 6 << 32

@@ -169,3 +169,28 @@ def test_a_place_that_was_just_freed_rests() -> None:
     allocator.free(8)
     assert allocator.allocate(8) == 16
     assert allocator.allocate(8) == 24
+
+
+def test_blocks_of_trees() -> None:
+    """A block for eight picks, one for eight blocks, up to a single one; none where a walk is quicker."""
+    counts = (1, 16, 17, 64, 65, 512, 513, 1000, 8**7, 8**7 + 1)
+    blocks = [runs.tree_blocks(abi.SCHEDULER_WLC, count) for count in counts]
+    assert blocks == [0, 0, 3 + 1, 8 + 1, 9 + 2 + 1, 64 + 8 + 1, 65 + 9 + 2 + 1, 125 + 16 + 2 + 1, 299593, 0]
+    assert runs.tree_blocks(abi.SCHEDULER_RR, 1000) == 0
+    assert runs.tree_blocks(abi.SCHEDULER_LBLCR, 1000) == 144
+
+
+def test_a_run_says_which_tree_it_has() -> None:
+    pool = memoryview(bytearray(8 * 256)).cast("Q")
+    run = Run(abi.SCHEDULER_SED, [(number, 1) for number in range(20)])
+    run.tree = 40 | 7 << 32
+    runs.write(pool, 8, run)
+    assert runs.tree_at(pool, 8) == (40, 4)
+    assert runs.read(pool, 8).picks == run.picks
+    run.tree = 0
+    runs.write(pool, 8, run)
+    assert runs.tree_at(pool, 8) == (0, 0)
+    weighted = Run(abi.SCHEDULER_WRR, run.picks)
+    runs.write(pool, 8, weighted)
+    assert runs.tree_at(pool, 8) == (0, 0)
+    assert runs.size_at(pool, 8) == runs.size(weighted)
