@@ -394,6 +394,7 @@ struct sender {
 /* Constants of one load, in .rodata.limits: the verifier folds them in. */
 struct limits {
 	__u64 hash_seed;
+	__u64 hash_factor[5];     /* of each word of a flow; odd */
 	__u32 buckets;            /* a power of two */
 	__u32 services;
 	__u32 destinations;

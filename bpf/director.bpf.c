@@ -47,6 +47,7 @@
 #include "stray.h"
 #include "related.h"
 #include "tunnel_error.h"
+#include "express.h"
 #include "sweep.h"
 
 char director_license[] SEC("license") = "GPL";
@@ -311,72 +312,10 @@ int xlvs_tc_lo(struct __sk_buff *skb)
 	return go_on(skb, &packet, slot, 0);
 }
 
-/* What is known of the interface that a frame came in by, or 0 if it is not for that one. */
-static __always_inline __u32 interface_of(struct xdp_md *context)
-{
-	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
-	struct ethhdr *ethernet = data;
-	__u32 index = context->ingress_ifindex;
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-
-	if (!interface || (void *)(ethernet + 1) > end ||
-	    *(__u32 *)ethernet->h_dest != *(__u32 *)interface->mac ||
-	    *(__u16 *)(ethernet->h_dest + 4) != *(__u16 *)(interface->mac + 4))
-		return 0;
-	return interface->known & INTERFACE_KNOWN ? interface->known : 0;
-}
-
-/* Whether frames that came in natively may leave by another interface.  Where there is no
- * native XDP most drivers lose them, without a word. */
-static __always_inline int takes_frames(__u32 index)
-{
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-
-	return interface && interface->known & INTERFACE_NATIVE;
-}
-
 SEC("xdp")
 int xlvs_xdp(struct xdp_md *context)
 {
-	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
-	const __u32 wanted = REACH_VIRTUAL_LOCAL | REACH_ROUTE | REACH_MAC;
-	struct destination *destination;
-	struct packet packet = {};
-	struct connection *entry;
-	__u32 now, index, known = interface_of(context);
-	__u64 control;
-
-	if (!known || parse_frame(data, end, end - data, &packet) ||
-	    packet.fragment)
-		return XDP_PASS;
-	entry = conn_here(&packet.flow);
-	/* A SYN or an INIT may begin anew what stands there: for TC to see, as is what
-	 * needs a second look. */
-	if (!entry || asks(&packet) || needs_second_look(&packet))
-		return XDP_PASS;
-	now = ticks_now();
-	control = load_control(entry);
-	if (control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) ||
-	    control_method(control) != METHOD_ROUTE || has_passed(entry->expires, now))
-		return XDP_PASS;
-	index = entry->destination;
-	destination = bpf_map_lookup_elem(&destinations, &index);
-	/* A packet a second takes the long way: the kernel's neighbour entry is
-	 * confirmed by it, and the way to the real server looked up again. */
-	if (!destination ||
-	    (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_LOCAL)) != DESTINATION_AVAILABLE ||
-	    (destination->weight == 0 && destination->flags & DESTINATION_REHOMES) ||
-	    (destination->reach & wanted) != wanted ||
-	    is_stale(destination->refreshed, now) || is_too_big(&packet, destination, 0) || packet.ttl <= 1)
-		return XDP_PASS;
-	if (destination->interface != context->ingress_ifindex && known & INTERFACE_NATIVE &&
-	    !takes_frames(destination->interface))
-		return XDP_PASS;
-
-	count_inbound(destination, index, packet.bytes);
-	follow(entry, &packet, DIRECTION_INPUT, now);
-	COUNT_EVENT(xdp_forwarded);
-	return xdp_direct_route(context, destination, packet.flow.family);
+	return express(context);
 }
 
 SEC("tc")

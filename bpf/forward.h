@@ -65,7 +65,8 @@ static __always_inline int is_too_big(const struct packet *packet,
 /* A way out: what the routing table says of an address. */
 struct way {
 	__u32 interface;
-	__u32 family;
+	__u16 family;
+	__u16 mtu; /* 0 = not known */
 	union address next_hop;
 };
 
@@ -88,6 +89,8 @@ __attribute__((noinline)) int find_way(struct __sk_buff *skb, const union addres
 		return answer;
 	way->interface = query.ifindex;
 	way->family = family;
+	/* Where no neighbour is known yet it says nothing of it. */
+	way->mtu = answer == BPF_FIB_LKUP_RET_SUCCESS ? query.mtu_result : 0;
 	if (family == AF_INET)
 		way->next_hop.v4 = query.ipv4_dst;
 	else
@@ -171,22 +174,6 @@ static __always_inline int tc_to_local_server(struct __sk_buff *skb, const struc
 		return TC_ACT_SHOT;
 	}
 	return NOT_OURS;
-}
-
-/* Direct Routing at XDP: the MACs are in the destination. */
-static __always_inline int xdp_direct_route(struct xdp_md *context,
-					    const struct destination *destination, __u8 family)
-{
-	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
-	struct ethhdr *ethernet = data;
-
-	if ((void *)(ethernet + 1) > end || decrement_ttl(data, end, family))
-		return XDP_DROP;
-	__builtin_memcpy(ethernet->h_dest, destination->mac, ETH_ALEN);
-	__builtin_memcpy(ethernet->h_source, destination->source_mac, ETH_ALEN);
-	if (destination->interface == context->ingress_ifindex)
-		return XDP_TX;
-	return bpf_redirect(destination->interface, 0);
 }
 
 #endif

@@ -45,6 +45,15 @@ enum tcp_flag {
 
 #define FLOW_ENDS (offsetof(struct flow, client_port) / sizeof(__u64))
 
+/* An Ethernet header: the compiler takes the packed struct ethhdr byte by byte. */
+struct ethernet_words {
+	__u32 destination;
+	__u16 destination_end;
+	__u16 source;
+	__u32 source_end;
+	__be16 protocol;
+} __attribute__((may_alias));
+
 struct ports {
 	__be16 source;
 	__be16 destination;
@@ -157,12 +166,16 @@ static __always_inline int parse_transport(void *header, void *end, __s32 room, 
 #define IPV4_FIXED_WORDS 5
 #define IPV4_MOST_WORDS 15
 
-static __always_inline __u32 folded(__u64 sum)
+/*
+ * Whether a sum of words, not zero, folds to 0xffff: whether it is divisible by that.  What
+ * is, is turned by the divisor's inverse modulo 2^64 into the quotient; all else into more
+ * than any quotient.
+ */
+static __always_inline int folds_to_ones(__u64 sum)
 {
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
+	const __u64 largest = 0x0001000100010001ULL; /* quotient; the inverse is its negative */
+
+	return sum * -largest <= largest;
 }
 
 /* The sum of a header's options: of `words` words of which the first five are none.
@@ -196,7 +209,7 @@ static __always_inline int is_ipv4_header_sound(struct iphdr *ip, void *end, __u
 			return 0;
 		sum += sum_options(ip, end, words);
 	}
-	return folded(sum) == 0xffff;
+	return folds_to_ones(sum);
 }
 
 static __always_inline int parse_ipv4(void *header, void *end, __u32 bytes, struct packet *packet)
@@ -302,14 +315,16 @@ static __always_inline int parse_ipv6(void *header, void *end, __u32 bytes, stru
  */
 static __always_inline int parse_frame(void *data, void *end, __u32 length, struct packet *packet)
 {
-	struct ethhdr *ethernet = data;
+	struct ethernet_words *ethernet = data;
+	void *header = data + sizeof(struct ethhdr);
 
-	if ((void *)(ethernet + 1) > end)
+	if (header > end)
 		return -1;
-	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
-		return parse_ipv4(ethernet + 1, end, length - sizeof(*ethernet), packet);
-	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(ethernet + 1, end, length - sizeof(*ethernet), packet);
+	length -= sizeof(struct ethhdr);
+	if (ethernet->protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(header, end, length, packet);
+	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(header, end, length, packet);
 	return -1;
 }
 

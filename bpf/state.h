@@ -13,17 +13,20 @@
 
 #define NEW_CONNECTION_SECONDS 3 /* until its first packet sets a state's timeout */
 
+static __always_inline __u32 timeout_in(const struct settings *current, __u32 index)
+{
+	/* What the compiler knows of it, and leaves the mask out for, verifiers may not know. */
+	asm volatile("" : "+r"(index));
+	return current->timeout[index & (TIMEOUT_COUNT - 1)];
+}
+
 static __always_inline __u32 timeout_of(__u32 index)
 {
 	struct settings *current;
 	__u32 zero = 0;
 
 	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
-	/* What the compiler knows of it, and leaves the mask out for, verifiers may not know. */
-	asm volatile("" : "+r"(index));
-	return current->timeout[index & (TIMEOUT_COUNT - 1)];
+	return current ? timeout_in(current, index) : NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
 }
 
 /*
@@ -38,14 +41,16 @@ static __always_inline __u32 idle_timeout_of(const struct connection *entry, __u
 	struct settings *current;
 
 	current = bpf_map_lookup_elem(&settings, &zero);
-	if (current && current->idle_services &&
+	if (!current)
+		return NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
+	if (current->idle_services &&
 	    (index == TIMEOUT_UDP || index == TCP_ESTABLISHED ||
 	     index == TIMEOUT_SCTP + SCTP_ESTABLISHED)) {
 		destination = bpf_map_lookup_elem(&destinations, &place);
 		if (destination && destination->idle_timeout)
 			return destination->idle_timeout;
 	}
-	return timeout_of(index);
+	return timeout_in(current, index);
 }
 
 /* Whether the stricter transitions of TCP are in force. */
@@ -113,35 +118,51 @@ __attribute__((noinline)) int change_state(struct connection *entry, const struc
 	return state;
 }
 
-/* Move a connection's state by one packet, from its client or its real server. */
-static __always_inline void follow(struct connection *entry, const struct packet *packet,
-				   __u32 direction, __u32 now)
+/* Whether a packet is one that leaves its connection's state as it is, whatever that is: a
+ * datagram, or data in an established connection.  Its lifetime then begins again. */
+static __always_inline int keeps_alive(struct connection *entry, __u64 control,
+				       const struct packet *packet, __u32 direction, __u32 now)
+{
+	__u32 timeout = TCP_ESTABLISHED;
+
+	if (packet->flow.protocol == PROTOCOL_UDP)
+		timeout = TIMEOUT_UDP;
+	/* No table has another state for it. */
+	else if (packet->flow.protocol != PROTOCOL_TCP || control_state(control) != TCP_ESTABLISHED ||
+		 (packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK ||
+		 (direction != DIRECTION_INPUT && control_flags(control) & CONNECTION_NO_OUTPUT))
+		return 0;
+	conn_refresh(entry, now, idle_timeout_of(entry, timeout));
+	return 1;
+}
+
+/* What any other packet makes of a connection's state and lifetime. */
+static __always_inline void move_on(struct connection *entry, __u64 control,
+				    const struct packet *packet, __u32 direction, __u32 now)
 {
 	int is_sctp = packet->flow.protocol == PROTOCOL_SCTP;
-	__u64 control = load_control(entry);
 	__u32 state = control_state(control), flags;
 
-	if (direction == DIRECTION_INPUT)
-		count_in_packet(entry);
-	if (packet->flow.protocol == PROTOCOL_UDP) {
-		if (direction == DIRECTION_OUTPUT)
-			assure_template(entry->link);
-		conn_refresh(entry, now, idle_timeout_of(entry, TIMEOUT_UDP));
-		return;
-	}
-	/* Data in an established connection: no table has another state for it. */
-	if (!is_sctp && control_state(control) == TCP_ESTABLISHED &&
-	    (packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) == TCP_ACK &&
-	    (direction == DIRECTION_INPUT || !(control_flags(control) & CONNECTION_NO_OUTPUT))) {
-		conn_refresh(entry, now, idle_timeout_of(entry, TCP_ESTABLISHED));
-		return;
-	}
 	if (!is_sctp || packet->sctp_event != SCTP_NO_CHUNK) {
 		state = next_state(control, packet, direction, &flags);
 		if (state != control_state(control) || flags != control_flags(control))
 			state = change_state(entry, packet, direction);
 	}
 	conn_refresh(entry, now, idle_timeout_of(entry, (is_sctp ? TIMEOUT_SCTP : 0) + state));
+}
+
+/* Move a connection's state by one packet, from its client or its real server. */
+static __always_inline void follow(struct connection *entry, const struct packet *packet,
+				   __u32 direction, __u32 now)
+{
+	__u64 control = load_control(entry);
+
+	if (direction == DIRECTION_INPUT)
+		count_in_packet(entry);
+	else if (packet->flow.protocol == PROTOCOL_UDP)
+		assure_template(entry->link);
+	if (!keeps_alive(entry, control, packet, direction, now))
+		move_on(entry, control, packet, direction, now);
 }
 
 /* The kernel's conn_reuse_mode. */

@@ -14,30 +14,30 @@ static __always_inline __u32 row_here(void)
 	return cpu < limits.cpus ? cpu : limits.cpus - 1;
 }
 
-static __always_inline struct events *events_here(void)
+static __always_inline struct events *events_in(__u32 row)
 {
-	__u32 row = row_here();
-
 	return bpf_map_lookup_elem(&events, &row);
 }
 
-#define COUNT_EVENT(name)                              \
+#define COUNT_EVENT_IN(cpu, name)                      \
 	do {                                           \
-		struct events *row = events_here();    \
+		struct events *row = events_in(cpu);   \
 		if (row)                               \
 			row->name++;                   \
 	} while (0)
 
-static __always_inline struct traffic *service_traffic_here(__u32 service)
+#define COUNT_EVENT(name) COUNT_EVENT_IN(row_here(), name)
+
+static __always_inline struct traffic *service_traffic_in(__u32 row, __u32 service)
 {
-	__u32 index = row_here() * limits.services + service;
+	__u32 index = row * limits.services + service;
 
 	return bpf_map_lookup_elem(&service_traffic, &index);
 }
 
-static __always_inline struct traffic *destination_traffic_here(__u32 destination)
+static __always_inline struct traffic *destination_traffic_in(__u32 row, __u32 destination)
 {
-	__u32 index = row_here() * limits.destinations + destination;
+	__u32 index = row * limits.destinations + destination;
 
 	return bpf_map_lookup_elem(&destination_traffic, &index);
 }
@@ -50,13 +50,29 @@ static __always_inline __u32 first_record(__u32 service)
 
 static __always_inline void count_connection(__u32 service, __u32 destination)
 {
-	struct traffic *row = service_traffic_here(first_record(service));
+	__u32 cpu = row_here();
+	struct traffic *row = service_traffic_in(cpu, first_record(service));
 
 	if (row)
 		row->connections++;
-	row = destination_traffic_here(destination);
+	row = destination_traffic_in(cpu, destination);
 	if (row)
 		row->connections++;
+}
+
+static __always_inline void count_inbound_in(__u32 cpu, __u32 service, __u32 index, __u32 bytes)
+{
+	struct traffic *row = service_traffic_in(cpu, service);
+
+	if (row) {
+		row->in_packets++;
+		row->in_bytes += bytes;
+	}
+	row = destination_traffic_in(cpu, index);
+	if (row) {
+		row->in_packets++;
+		row->in_bytes += bytes;
+	}
 }
 
 /* What still passes for a real server that left its service is not counted
@@ -64,35 +80,24 @@ static __always_inline void count_connection(__u32 service, __u32 destination)
 static __always_inline void count_inbound(const struct destination *destination, __u32 index,
 					  __u32 bytes)
 {
-	struct traffic *row;
-
-	if (!(destination->flags & DESTINATION_AVAILABLE))
-		return;
-	row = service_traffic_here(destination->service);
-	if (row) {
-		row->in_packets++;
-		row->in_bytes += bytes;
-	}
-	row = destination_traffic_here(index);
-	if (row) {
-		row->in_packets++;
-		row->in_bytes += bytes;
-	}
+	if (destination->flags & DESTINATION_AVAILABLE)
+		count_inbound_in(row_here(), destination->service, index, bytes);
 }
 
 static __always_inline void count_outbound(const struct destination *destination, __u32 index,
 					   __u32 bytes)
 {
+	__u32 cpu = row_here();
 	struct traffic *row;
 
 	if (!(destination->flags & DESTINATION_AVAILABLE))
 		return;
-	row = service_traffic_here(destination->service);
+	row = service_traffic_in(cpu, destination->service);
 	if (row) {
 		row->out_packets++;
 		row->out_bytes += bytes;
 	}
-	row = destination_traffic_here(index);
+	row = destination_traffic_in(cpu, index);
 	if (row) {
 		row->out_packets++;
 		row->out_bytes += bytes;

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import time
+from operator import mul
+from struct import pack, unpack
 
 import pytest
 
 from tests.packet import packets
 from tests.packet.director import (
+    CLIENT,
+    CLIENT6,
     CLIENT_MAC,
     FAR_SERVER,
     FAR_SERVER6,
@@ -25,12 +29,13 @@ from tests.packet.director import (
     real_server,
     real_server_mac,
 )
-from tests.packet.packets import ACK, SYN, UDP, with_one_hop_less
+from tests.packet.packets import ACK, FIN, SYN, UDP, with_one_hop_less
 from tests.packet.spaces import ip
 from xlvs.datapath.records import ticks_now
 from xlvs.kernel import abi
 from xlvs.model import ServiceKey
 
+_ALL = (1 << 64) - 1
 ADDRESSES = pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
 
 
@@ -188,3 +193,80 @@ def test_a_syn_on_a_closed_connection_passes(director: Director) -> None:
     port = director.open(key, packets.FIN)
     assert _passes(director, director.segment(key, port, SYN))
     assert not _passes(director, director.segment(key, port, ACK))
+
+
+@ADDRESSES
+def test_headers_of_any_form(director: Director, address: bytes) -> None:
+    """Options and extension headers, segments that end a connection: XDP finishes them all."""
+    key = director.service(1, address=address)
+    port = director.open(key, ACK)
+    transport = packets.tcp(port, key.port, ACK, b"data")
+    if address == VIP:
+        unusual = packets.ipv4(CLIENT, address, packets.TCP, transport, options=bytes([1, 1, 1, 0]))
+    else:
+        padding = ((packets.HOP_BY_HOP, packets.options_extension()),)
+        unusual = packets.ipv6(CLIENT6, address, packets.TCP, transport, extensions=padding)
+    for frame in (director.frame(unusual), director.segment(key, port, FIN | ACK)):
+        before = director.events()
+        verdict, after = director.xdp(frame)
+        assert verdict == XDP_TX
+        assert after == real_server_mac(1) + INTERFACE_MAC + with_one_hop_less(frame)[12:]
+        assert director.events() == before | {"xdp_forwarded": before["xdp_forwarded"] + 1}
+    connection = director.connection(key, port)
+    assert connection is not None
+    assert connection.state == "FIN_WAIT"
+
+
+def test_every_header_checksum(director: Director) -> None:
+    """One's complement has two zeros: the checksum after the hop is the kernel's (ip_decrease_ttl())."""
+    key = director.service(1)
+    port = director.open(key)
+    transport = packets.tcp(port, key.port, ACK)
+    zero = packets.ipv4(CLIENT, VIP, packets.TCP, transport)
+    before = int.from_bytes(zero[10:12], "big")
+    for wanted in (0x0000, 0x0001, 0x00FF, 0x0100, 0xFDFF, 0xFE00, 0xFEFE, 0xFEFF, 0xFF00, 0xFFFE):
+        identification = (before - wanted) % 0xFFFF
+        packet = packets.ipv4(CLIENT, VIP, packets.TCP, transport, identification=identification)
+        assert int.from_bytes(packet[10:12], "big") % 0xFFFF == wanted % 0xFFFF
+        frame = director.frame(packet)
+        _record(director, key).refreshed = ticks_now()
+        verdict, after = director.xdp(frame)
+        assert (verdict, after[14:]) == (XDP_TX, with_one_hop_less(frame)[14:])
+        damaged = bytearray(frame)
+        damaged[14 + wanted % 20] ^= 0x10
+        assert director.xdp(bytes(damaged)) == (XDP_PASS, bytes(damaged))
+
+
+def _home(director: Director, client: bytes, port: int, key: ServiceKey) -> int:
+    """The bucket that a TCP flow's hash names first."""
+    ends = pack(">HHBBH", port, key.port, packets.TCP, key.family, 0)
+    flow = client.ljust(16, b"\0") + key.address.ljust(16, b"\0") + ends
+    words = unpack("<5Q", flow)
+    total: int = sum(map(mul, words, director.maps.limits.hash_factor)) & _ALL
+    stirred = (total ^ total >> 32) * 0x9E3779B97F4A7C15 & _ALL
+    bucket: int = (stirred ^ stirred >> 32) & (director.maps.limits.buckets - 1)
+    return bucket
+
+
+@ADDRESSES
+def test_wherever_an_entry_stands(director: Director, address: bytes) -> None:
+    """In its first place, in another one of its bucket, or in another bucket."""
+    key = director.service(1, address=address)
+    client = CLIENT if address == VIP else CLIENT6
+    crowded = _home(director, client, 1024, key)
+    ports = [port for port in range(1024, 65536) if _home(director, client, port, key) == crowded][:12]
+    assert len(ports) == 12
+    for port in ports:
+        for flags in (SYN, ACK):
+            assert director.tc(director.segment(key, port, flags))[0] == SENT
+    places = [
+        (place // abi.SLOTS_PER_BUCKET, slot.flags & abi.CONNECTION_SPILLED != 0)
+        for place, slot in director.slots(abi.PHASE_LIVE)
+        if slot.virtual_port == key.port
+    ]
+    assert len(places) == 12
+    assert all((bucket != crowded) == spilled for bucket, spilled in places)
+    assert any(spilled for _, spilled in places)
+    for port in ports:
+        _record(director, key).refreshed = ticks_now()
+        assert director.xdp(director.segment(key, port, ACK))[0] == XDP_TX

@@ -86,7 +86,7 @@ def _maglev_room(capacity: Capacity) -> int:
 
 def _limits(capacity: Capacity) -> abi.Limits:
     slots = _power_of_two(capacity.connections * 2)
-    return abi.Limits(
+    limits = abi.Limits(
         hash_seed=secrets.randbits(64),
         buckets=max(slots // abi.SLOTS_PER_BUCKET, abi.SWEEPS_PER_SECOND),
         services=capacity.services,
@@ -99,6 +99,8 @@ def _limits(capacity: Capacity) -> abi.Limits:
         # 4 blocks.  A change makes a second one.
         loads=capacity.destinations // 2 + 64,
     )
+    limits.hash_factor[:] = [secrets.randbits(64) | 1 for _ in limits.hash_factor]
+    return limits
 
 
 def map_entries(limits: abi.Limits) -> dict[str, int]:

@@ -457,9 +457,10 @@ class Sender(LittleEndianStructure):
 
 
 class Limits(LittleEndianStructure):
-    """``struct limits``, 32 bytes."""
+    """``struct limits``, 72 bytes."""
 
     hash_seed: int
+    hash_factor: Array[c_uint64]
     buckets: int
     services: int
     destinations: int
@@ -468,6 +469,7 @@ class Limits(LittleEndianStructure):
     loads: int
     _fields_ = [
         ("hash_seed", c_uint64),
+        ("hash_factor", c_uint64 * 5),
         ("buckets", c_uint32),
         ("services", c_uint32),
         ("destinations", c_uint32),
@@ -478,7 +480,7 @@ class Limits(LittleEndianStructure):
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 384 bytes."""
+    """``struct settings``, 424 bytes."""
 
     abi_version: int
     full_at: int
