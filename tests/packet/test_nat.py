@@ -368,9 +368,38 @@ def test_a_reply_over_the_mtu_towards_its_client(director: Director, address: by
         if address == VIP:
             _passes(director, one.answered(fits + b"!", ACK))
         frame = director.frame(packets.without_fragmentation(one.answered(fits + b"!", ACK)[0]))
+        director.wait_until(lambda: director.tc(frame)[0] == UNTOUCHED, 3, "the old MTU stays")
+        _is_left_to_the_stack(director, frame)
+        # What is shorter goes on all the while, whatever was too long.
+        _passes(director, one.answered(fits, ACK))
         _is_left_to_the_stack(director, frame)
     finally:
         ip("link set eth0 mtu 1500")
+
+
+@families
+def test_the_way_to_a_client_changes(director: Director, address: bytes) -> None:
+    """It is remembered for an eighth of a second; for each client by itself."""
+    key = director.service(1, address=address, method=MASQUERADE, server_port=SERVER_PORT)
+    clients = ["10.66.0.1", "10.66.0.2"] if address == VIP else ["fd66::1", "fd66::2"]
+    network, gateway = ("10.66.0.0/16", "10.0.0.12") if address == VIP else ("fd66::/64", "fd00::c")
+    connections = [
+        Masqueraded(TCP, (packets.packed(client), 4000), (address, key.port), (_server(key), SERVER_PORT))
+        for client in clients
+    ]
+    ip(f"route add {network} via {gateway}")
+    try:
+        for one in connections:
+            _passes(director, one.asked(b"", SYN))
+            _passes(director, one.answered(b"", SYN | ACK))
+        ip(f"route add blackhole {clients[0]}")
+        gone, there = (director.frame(one.answered()[0]) for one in connections)
+        director.wait_until(lambda: director.tc(gone)[0] == DROPPED, 3, "the old way stays")
+        assert director.tc(there)[0] == SENT
+        ip(f"route del blackhole {clients[0]}")
+        director.wait_until(lambda: director.tc(gone)[0] == SENT, 3, "the way does not come back")
+    finally:
+        ip(f"route del {network}")
 
 
 def test_a_client_that_cannot_be_reached(director: Director) -> None:
@@ -382,8 +411,10 @@ def test_a_client_that_cannot_be_reached(director: Director) -> None:
     _passes(director, one.asked(b"", SYN))
     _passes(director, one.answered(b"", SYN | ACK))
     ip("route del 10.66.0.0/16 via 10.0.0.12")
+    frame = director.frame(one.answered()[0])
+    director.wait_until(lambda: director.tc(frame)[0] == DROPPED, 3, "the old way stays")
     before = director.events()["unroutable"]
-    assert director.tc(director.frame(one.answered()[0]))[0] == DROPPED
+    assert director.tc(frame)[0] == DROPPED
     assert director.events()["unroutable"] == before + 1
 
 
