@@ -30,6 +30,7 @@ class Places:
         self._services: list[int] | None = None
         self._destinations: list[int] | None = None
         self._trash: dict[tuple[bytes, bytes, int], int] | None = None
+        self._trash_begun = False  # whether any is known to be in it, while it has not been read
         self._returning: set[int] = set()  # out of the trash, and maybe not in use yet
 
     def run(self, size: int) -> int:
@@ -130,6 +131,7 @@ class Places:
         record.begun = self._maps.service(record.service).begun
         if not self._has_trash():
             self._maps.settings.trash_started = record.removed
+        self._trash_begun = True
         record.flags &= ~abi.DESTINATION_AVAILABLE
         if self._trash is not None:
             self._remember(index)
@@ -168,11 +170,13 @@ class Places:
         """Whether any removed real server is remembered."""
         if self._trash is not None:
             return bool(self._trash)
-        top = self._maps.settings.destinations_top
-        return any(
-            _is_removed(flags) and not self._is_forgotten(index)
-            for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top))
-        )
+        if not self._trash_begun:  # a look through all records, which a flush of thousands can do but once
+            top = self._maps.settings.destinations_top
+            self._trash_begun = any(
+                _is_removed(flags) and not self._is_forgotten(index)
+                for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top))
+            )
+        return self._trash_begun
 
     def _remember(self, index: int) -> None:
         record = self._maps.destination(index)
