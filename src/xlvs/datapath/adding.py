@@ -26,21 +26,25 @@ from xlvs.datapath.describing import (
     describe,
     describe_service,
     hand_down,
+    set_thresholds,
     special,
 )
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
-from xlvs.datapath.reading import offset_of
-from xlvs.datapath.records import packed_key, store_address, swap_port
+from xlvs.datapath.records import fields_of, offset_of, packed_key, store_address, swap_port
 from xlvs.datapath.scheduling import Scheduling
 from xlvs.kernel import abi, bpf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import mmap
     from collections.abc import Callable, Container
 
     from xlvs.datapath.rows import Table
     from xlvs.kernel import rtnetlink
+
+    _Image = tuple[bytes, bytes, bytes, bytes]
+    """A real server's record: what is before, between and after its service and owner; and all of it."""
 
 _INDEX = Struct("=I")
 _SERVICE_BYTES = ctypes.sizeof(abi.Service)
@@ -51,6 +55,20 @@ _BINDING = offset_of(abi.Service, "binding")
 _BEGUN = offset_of(abi.Service, "begun")
 _ITS_SERVICE = offset_of(abi.Destination, "service")
 _OWNER = offset_of(abi.Destination, "owner")
+_INTERFACE = offset_of(abi.Destination, "interface")
+_REACH = offset_of(abi.Destination, "reach")
+_NEXT_HOP = offset_of(abi.Destination, "next_hop")
+_IDLE = offset_of(abi.Destination, "idle_timeout")
+_OWN_ADDRESS = offset_of(abi.Destination, "own_address")
+_PATH_MTU = offset_of(abi.Destination, "path_mtu")
+_LAST_WEIGHT = offset_of(abi.Destination, "last_weight")
+_SAID = ((_IDLE, _IDLE + 4), (_OWN_ADDRESS, _PATH_MTU), (_LAST_WEIGHT, _LAST_WEIGHT + 4))
+"""What else an operator says of a real server: from where to where in its record."""
+_WAY = ((_INTERFACE, _INTERFACE + 4), (_REACH, _REACH + 4), (_NEXT_HOP, _NEXT_HOP + 16))
+"""What `Records.note_route` writes."""
+_RETURNING = fields_of(
+    abi.Destination, "service", "refreshed", "upper_threshold", "lower_threshold", "begun"
+)
 
 
 class _Planned:
@@ -66,8 +84,8 @@ class _Planned:
         self.run: runs.Run
         self.start = 0
         self.begun = 0
-        self.added: list[tuple[int, tuple[bytes, bytes, bytes]]] = []
-        self.returning: list[tuple[int, model.Destination]] = []
+        self.added: list[tuple[int, _Image]] = []
+        self.returning: list[tuple[int, model.Destination, bytes]] = []
 
 
 class Addition:
@@ -93,7 +111,7 @@ class Addition:
         self._planned: list[_Planned] = []
         self._service_images: dict[tuple[object, ...], tuple[bytes, tuple[bool, ...]]] = {}
         # Lines that say the same share one value, so it is known by its identity.
-        self._destination_images: dict[tuple[object, ...], tuple[bytes, bytes, bytes]] = {}
+        self._destination_images: dict[tuple[object, ...], _Image] = {}
         self._special = [0] * len(SPECIAL)
         self._first_unused_service = maps.settings.services_top
         self._first_unused_destination = maps.settings.destinations_top
@@ -109,6 +127,7 @@ class Addition:
         Raises `TableError`; packets see nothing, and no record that is in use has changed.
         """
         self._check(table, there)
+        place = self._returning_place if self._places.remembers() else self._new_place
         services_memory = self._maps.memory("services", self._maps.limits.services * _SERVICE_BYTES)
         for (service, destinations), key in zip(table, list(self.indices), strict=True):
             index = self._places.service()
@@ -117,7 +136,7 @@ class Addition:
             start = index * _SERVICE_BYTES
             bound = _INDEX.unpack_from(services_memory, start + _BINDING)[0] + 1 & 0xFFFFFFFF
             planned.begun = _INDEX.unpack_from(services_memory, start + _BEGUN)[0] + 1 & 0xFFFFFFFF
-            picks = [(self._place(planned, one), one.weight) for one in reversed(destinations)][::-1]
+            picks = [(place(planned, one), one.weight) for one in reversed(destinations)][::-1]
             planned.run = runs.joined(runs.SCHEDULERS[service.scheduler], picks, bound)
             planned.start = self._scheduling.place_new(
                 planned.run, destinations, service.key.family == model.IPV6
@@ -147,13 +166,16 @@ class Addition:
         for one in different.values():
             check_route(one, self._routes[one.address])
 
-    def _place(self, planned: _Planned, destination: model.Destination) -> int:
-        """A record for a real server, the one that it had if that is remembered."""
-        if self._places.remembers():
-            index = self._places.returning(planned.key, destination.address, destination.port)
-            if index is not None:
-                planned.returning.append((index, destination))
-                return index
+    def _returning_place(self, planned: _Planned, destination: model.Destination) -> int:
+        """The record that a real server had if that is remembered, or a new one."""
+        index = self._places.returning(planned.key, destination.address, destination.port)
+        if index is None:
+            return self._new_place(planned, destination)
+        *_, whole = self._destination_image(planned.service, destination)
+        planned.returning.append((index, destination, whole))
+        return index
+
+    def _new_place(self, planned: _Planned, destination: model.Destination) -> int:
         index = self._places.destination()
         planned.added.append((index, self._destination_image(planned.service, destination)))
         return index
@@ -165,6 +187,8 @@ class Addition:
         services = self._maps.memory("services", limits.services * _SERVICE_BYTES)
         destinations = self._maps.memory("destinations", limits.destinations * _DESTINATION_BYTES)
         pool = self._maps.pool()
+        services_begun: list[int] = []
+        destinations_begun: list[int] = []
         # First, so that whoever mends after a death finds what was written.
         settings.services_top = max(settings.services_top, *(one.index + 1 for one in self._planned))
         settings.destinations_top = max(
@@ -172,13 +196,13 @@ class Addition:
         )
         for planned in self._planned:
             number = _INDEX.pack(planned.index)
-            for index, (head, middle, tail) in planned.added:
+            for index, (head, middle, tail, _) in planned.added:
                 start = index * _DESTINATION_BYTES
                 destinations[start : start + _DESTINATION_BYTES] = b"".join(
                     (head, number, middle, planned.key, tail)
                 )
                 if index < self._first_unused_destination:
-                    self._records.reset_base("destination", index)
+                    destinations_begun.append(index)
             runs.write(pool, planned.start, planned.run)
             image = planned.image
             start = planned.index * _SERVICE_BYTES
@@ -188,9 +212,12 @@ class Addition:
                 _INDEX.pack(planned.begun), image[_BEGUN + 4 :],
             ))  # fmt: skip
             if planned.index < self._first_unused_service:
-                self._records.reset_base("service", planned.index)
-            for index, destination in planned.returning:
-                self._take_back(planned, index, destination)
+                services_begun.append(planned.index)
+            for index, destination, whole in planned.returning:
+                if self._take_back(destinations, planned, index, destination, whole):
+                    destinations_begun.append(index)
+        self._records.reset_bases("service", services_begun)
+        self._records.reset_bases("destination", destinations_begun)
         bpf.update_many(
             self._maps.descriptor("service_index"),
             [self._maps.index_key(planned.key) for planned in self._planned],
@@ -200,12 +227,31 @@ class Addition:
             if count:
                 setattr(settings, name, getattr(settings, name) + count)
 
-    def _take_back(self, planned: _Planned, index: int, destination: model.Destination) -> None:
-        route = self._routes[destination.address]
-        self._records.begin_again(index, planned.index, route)
-        record = self._maps.destination(index)
-        describe(record, destination, route)
-        hand_down(self._maps.service(planned.index), record)
+    def _take_back(
+        self,
+        records: mmap.mmap,
+        planned: _Planned,
+        index: int,
+        destination: model.Destination,
+        image: bytes,
+    ) -> bool:
+        """Let a removed real server join with its record, which connections of it may still read.
+
+        It is what `Records.begin_again`, `describe` and `hand_down` come to;
+        returns whether its counters have to begin anew.
+        """
+        start = index * _DESTINATION_BYTES
+        service, refreshed, upper, lower, begun = _RETURNING.unpack_from(records, start)
+        if (upper, lower) != (destination.upper_threshold, destination.lower_threshold):
+            set_thresholds(self._maps.destination(index), destination)
+        records[start + _ITS_SERVICE : start + _INTERFACE] = (
+            _INDEX.pack(planned.index) + image[_ITS_SERVICE + 4 : _INTERFACE]
+        )
+        for first, end in _SAID if refreshed else _SAID + _WAY:
+            records[start + first : start + end] = image[first:end]
+        # The last: it is in service then.
+        records[start : start + _ITS_SERVICE] = image[:_ITS_SERVICE]
+        return bool(service != planned.index or begun != planned.begun)
 
     def _service_image(self, service: model.Service) -> bytes:
         """The record of a service that is like this one, but for its key, run, binding and beginning."""
@@ -227,10 +273,8 @@ class Addition:
             self._special = [count + does for count, does in zip(self._special, kinds, strict=True)]
         return image
 
-    def _destination_image(
-        self, service: model.Service, destination: model.Destination
-    ) -> tuple[bytes, bytes, bytes]:
-        """A real server's record as it begins: what is before, between and after its service and owner."""
+    def _destination_image(self, service: model.Service, destination: model.Destination) -> _Image:
+        """A real server's record as it begins."""
         kind = (id(destination), service.idle_timeout, service.reject_gone, service.rehome)
         known = self._destination_images.get(kind)
         if known is None:
@@ -248,6 +292,7 @@ class Addition:
                 image[:_ITS_SERVICE],
                 image[_ITS_SERVICE + 4 : _OWNER],
                 image[_OWNER + _KEY_BYTES :],
+                image,
             )
             self._destination_images[kind] = known
         return known

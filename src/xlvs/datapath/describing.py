@@ -8,6 +8,8 @@ service's run and the index of services say (`ebpf`, `replacing`).
 from __future__ import annotations
 
 import ctypes
+from operator import add
+from struct import Struct
 
 from xlvs import errors, model
 from xlvs.datapath import runs
@@ -18,6 +20,7 @@ from xlvs.datapath.records import (
     METHODS,
     STRONGEST_CHECKSUM,
     TUNNELS,
+    offset_of,
     packed_key,
     record_flags,
     seconds_to_ticks,
@@ -28,9 +31,16 @@ from xlvs.kernel import abi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from xlvs.kernel import rtnetlink
 
 
+# Of the machine's own order and size: each number is one store.
+_TRAFFIC = Struct("5Q")
+_NUMBER = Struct("I")
+_ESTIMATE_BYTES = ctypes.sizeof(abi.Estimate)
+_ZEROED = offset_of(abi.Estimate, "zeroed")
 _FTP = swap_port(21)
 SPECIAL = ("ftp_services", "any_port_services", "idle_services", "rehoming_services")
 """Settings that count the services for which packets do more than for others."""
@@ -84,7 +94,7 @@ def describe(record: abi.Destination, destination: model.Destination, route: rtn
 
     record.method = METHODS[destination.method]
     record.weight = destination.weight
-    _set_thresholds(record, destination)
+    set_thresholds(record, destination)
     record.last_weight = destination.weight or record.last_weight
     store_address(record.own_address, route.source)
     # Without a tunnel, too: connections go on by the method with which they began.
@@ -96,7 +106,7 @@ def describe(record: abi.Destination, destination: model.Destination, route: rtn
     record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
 
 
-def _set_thresholds(record: abi.Destination, destination: model.Destination) -> None:
+def set_thresholds(record: abi.Destination, destination: model.Destination) -> None:
     """Bound a real server's connections; new bounds count at once (kernel: ``__ip_vs_update_dest``)."""
     upper, lower = destination.upper_threshold, destination.lower_threshold
     if (record.upper_threshold, record.lower_threshold) == (upper, lower):
@@ -231,24 +241,24 @@ class Records:
 
     def reset_base(self, kind: str, index: int) -> None:
         """Let a record's counters begin at 0 from here."""
-        base = self._base(kind, index)
-        (
-            base.connections, base.in_packets, base.out_packets, base.in_bytes, base.out_bytes,
-        ) = self._counted(kind, index)  # fmt: skip
-        estimate = self._estimate(kind, index)
-        estimate.zeroed = estimate.zeroed + 1 & 0xFFFFFFFF
+        self.reset_bases(kind, (index,))
 
-    def _estimate(self, kind: str, index: int) -> abi.Estimate:
+    def reset_bases(self, kind: str, indices: Iterable[int]) -> None:
+        """Let the counters of some records, ``service`` or ``destination``, begin at 0 from here."""
         limits = self._maps.limits
         count = limits.services if kind == "service" else limits.destinations
-        return self._maps.record(f"{kind}_estimates", abi.Estimate, index, count)
-
-    def _counted(self, kind: str, index: int) -> tuple[int, int, int, int, int]:
-        limits = self._maps.limits
-        per_row = limits.services if kind == "service" else limits.destinations
-        return self._maps.traffic(f"{kind}_traffic", index, per_row)
-
-    def _base(self, kind: str, index: int) -> abi.Traffic:
-        limits = self._maps.limits
-        count = limits.services if kind == "service" else limits.destinations
-        return self._maps.record(f"{kind}_base", abi.Traffic, index, count)
+        traffic = self._maps.memory(f"{kind}_traffic", count * limits.cpus * _TRAFFIC.size)
+        bases = self._maps.memory(f"{kind}_base", count * _TRAFFIC.size)
+        estimates = self._maps.memory(f"{kind}_estimates", count * _ESTIMATE_BYTES)
+        others = [cpu * count * _TRAFFIC.size for cpu in range(1, limits.cpus)]
+        unpack, pack = _TRAFFIC.unpack_from, _TRAFFIC.pack_into
+        for index in indices:
+            place = index * _TRAFFIC.size
+            total = unpack(traffic, place)
+            for row in others:
+                more = unpack(traffic, row + place)
+                if any(more):
+                    total = tuple(map(add, total, more))
+            pack(bases, place, *total)
+            place = index * _ESTIMATE_BYTES + _ZEROED
+            _NUMBER.pack_into(estimates, place, _NUMBER.unpack_from(estimates, place)[0] + 1 & 0xFFFFFFFF)

@@ -30,8 +30,9 @@ from xlvs.datapath.describing import (
 )
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
-from xlvs.datapath.reading import Reader, offset_of
+from xlvs.datapath.reading import Reader
 from xlvs.datapath.records import (
+    offset_of,
     packed_key,
     padded,
     seconds_to_ticks,

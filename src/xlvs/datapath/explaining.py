@@ -17,8 +17,17 @@ from xlvs import model
 from xlvs.datapath import runs, specimen
 from xlvs.datapath.maps import SLOT_BYTES, Maps
 from xlvs.datapath.places import Places
-from xlvs.datapath.reading import Reader, offset_of
-from xlvs.datapath.records import METHOD_NAMES, Slot, address, packed_key, padded, swap_port, ticks_now
+from xlvs.datapath.reading import Reader
+from xlvs.datapath.records import (
+    METHOD_NAMES,
+    Slot,
+    address,
+    offset_of,
+    packed_key,
+    padded,
+    swap_port,
+    ticks_now,
+)
 from xlvs.datapath.rehearsal import INGRESS, Rehearsal, busy
 from xlvs.datapath.scheduling import Scheduling
 from xlvs.errors import UsageError

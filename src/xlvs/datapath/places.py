@@ -7,17 +7,31 @@ process that died in the middle of a change leaks nothing.
 
 from __future__ import annotations
 
+import ctypes
+
 from xlvs import errors
 from xlvs.datapath import runs
 from xlvs.datapath.maps import Maps
-from xlvs.datapath.records import milliseconds_to_ticks, padded, swap_port, ticks_now
+from xlvs.datapath.records import fields_of, milliseconds_to_ticks, padded, swap_port, ticks_now
 from xlvs.kernel import abi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Name = tuple[bytes, bytes, int]
+    """What the trash knows a real server by: the packed key of its service, its padded address, its port."""
 
 ROUND_MILLISECONDS = 61_440
 """Between two of the kernel's looks into its trash (``ip_vs_dest_trash_expire``): half of
 ``IP_VS_DEST_TRASH_PERIOD``, a minute, and what its coarse timer makes of that at any HZ."""
 ROUNDS = 2
 """So many rounds after the one that found it idle, a removed real server is forgotten."""
+
+_REMOVED = fields_of(
+    abi.Destination, "address", "port", "active", "inactive", "persistent", "cached", "removed", "owner"
+)
+_DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
 
 
 class Places:
@@ -29,7 +43,7 @@ class Places:
         self._trees: runs.Allocator | None = None
         self._services: list[int] | None = None
         self._destinations: list[int] | None = None
-        self._trash: dict[tuple[bytes, bytes, int], int] | None = None
+        self._trash: dict[Name, int] | None = None
         self._trash_begun = False  # whether any is known to be in it, while it has not been read
         self._returning: set[int] = set()  # out of the trash, and maybe not in use yet
 
@@ -134,7 +148,8 @@ class Places:
         self._trash_begun = True
         record.flags &= ~abi.DESTINATION_AVAILABLE
         if self._trash is not None:
-            self._remember(index)
+            name = (bytes(record.owner), bytes(record.address), swap_port(record.port))
+            self._trash[name] = index
 
     def _allocator(self) -> runs.Allocator:
         if self._runs is None:
@@ -156,14 +171,10 @@ class Places:
         starts = [self._maps.service(index).run for index, value in enumerate(flags) if value]
         return [start for start in starts if start]
 
-    def _remembered(self) -> dict[tuple[bytes, bytes, int], int]:
+    def _remembered(self) -> dict[Name, int]:
         """Removed real servers by service, address and port."""
         if self._trash is None:
-            self._trash = {}
-            top = self._maps.settings.destinations_top
-            for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top)):
-                if _is_removed(flags) and not self._is_forgotten(index):
-                    self._remember(index)
+            self._trash = dict(self._removed())
         return self._trash
 
     def _has_trash(self) -> bool:
@@ -171,31 +182,35 @@ class Places:
         if self._trash is not None:
             return bool(self._trash)
         if not self._trash_begun:  # a look through all records, which a flush of thousands can do but once
-            top = self._maps.settings.destinations_top
-            self._trash_begun = any(
-                _is_removed(flags) and not self._is_forgotten(index)
-                for index, flags in enumerate(self._maps.flags("destinations", abi.Destination, top))
-            )
+            self._trash_begun = any(True for _ in self._removed())
         return self._trash_begun
 
-    def _remember(self, index: int) -> None:
-        record = self._maps.destination(index)
-        name = (bytes(record.owner), bytes(record.address), swap_port(record.port))
-        self._remembered()[name] = index
+    def _removed(self) -> Iterator[tuple[Name, int]]:
+        """Every removed real server that is remembered.
 
-    def _is_forgotten(self, index: int) -> bool:
-        """Whether a removed real server was idle for so long that the kernel would have forgotten it.
-
-        Rounds begin with a removal while nothing is remembered (`settings.trash_started`):
-        what was idle before that was forgotten then.
+        One is forgotten that was idle for so long that the kernel would have
+        forgotten it.  Rounds begin with a removal while nothing is remembered
+        (`settings.trash_started`): what was idle before that was forgotten then.
         """
-        if not self._is_idle(index):
-            return False
-        started = self._maps.settings.trash_started
+        limits, settings = self._maps.limits, self._maps.settings
+        memory = self._maps.memory("destinations", limits.destinations * _DESTINATION_BYTES)
         period = milliseconds_to_ticks(ROUND_MILLISECONDS)
-        idle = (self._maps.destination(index).removed - started) & 0xFFFFFFFF
+        started = settings.trash_started
         now = (ticks_now() - started) & 0xFFFFFFFF
-        return idle > now or now // period - idle // period > ROUNDS
+        unpack, used = _REMOVED.unpack_from, abi.DESTINATION_USED
+        either = used | abi.DESTINATION_AVAILABLE
+        flags = self._maps.flags("destinations", abi.Destination, settings.destinations_top)
+        for index, value in enumerate(flags):
+            if value & either != used:
+                continue
+            address, port, active, inactive, persistent, cached, removed, owner = unpack(
+                memory, index * _DESTINATION_BYTES
+            )
+            if active <= 0 and inactive <= 0 and persistent <= 0 and cached <= 0:
+                idle = (removed - started) & 0xFFFFFFFF
+                if idle > now or now // period - idle // period > ROUNDS:
+                    continue
+            yield (owner, address, (port & 0xFF) << 8 | port >> 8), index
 
     def _is_idle(self, index: int) -> bool:
         record = self._maps.destination(index)
@@ -206,7 +221,3 @@ class Places:
         trash = self._remembered()
         idle = [name for name, index in trash.items() if self._is_idle(index)]
         return [trash.pop(name) for name in idle]
-
-
-def _is_removed(flags: int) -> bool:
-    return bool(flags & abi.DESTINATION_USED) and not flags & abi.DESTINATION_AVAILABLE

@@ -9,7 +9,6 @@ take ten times as long.  Nothing here changes anything.
 from __future__ import annotations
 
 import ctypes
-from struct import Struct
 
 from xlvs import model
 from xlvs.datapath import runs
@@ -18,6 +17,7 @@ from xlvs.datapath.records import (
     CHECKSUM_NAMES,
     METHOD_NAMES,
     TUNNEL_NAMES,
+    fields_of,
     model_key,
     rounded_byte_rate,
     rounded_packet_rate,
@@ -35,36 +35,13 @@ if TYPE_CHECKING:
 
     from xlvs.datapath.rows import Counters, DestinationRow, ServiceRow
 
-_LETTERS: dict[object, str] = {
-    ctypes.c_uint8: "B", ctypes.c_uint16: "H", ctypes.c_uint32: "I", ctypes.c_int32: "i",
-    ctypes.c_uint64: "Q",
-}  # fmt: skip
-
-
-def offset_of(record: type[ctypes.Structure], name: str) -> int:
-    """Where a field stands in a record, in bytes."""
-    place: int = getattr(record, name).offset
-    return place
-
-
-def _fields(record: type[ctypes.Structure], *names: str) -> Struct:
-    """What unpacks the named fields, in the order in which they stand in the record."""
-    layout, place = "=", 0
-    for name, kind, *_ in record._fields_:
-        if name in names:
-            field = getattr(record, name)
-            layout += f"{field.offset - place}x{_LETTERS.get(kind, f'{field.size}s')}"
-            place = field.offset + field.size
-    return Struct(layout)
-
-
-_SERVICE = _fields(abi.Service, "key", "flags", "run", "persistence", "netmask", "idle_timeout")
-_DESTINATION = _fields(
+_SERVICE = fields_of(abi.Service, "key", "flags", "run", "persistence", "netmask", "idle_timeout")
+_DESTINATION = fields_of(
     abi.Destination, "address", "port", "family", "method", "weight", "active", "inactive", "persistent",
     "upper_threshold", "lower_threshold", "tunnel_kind", "tunnel_checksum", "tunnel_port",
 )  # fmt: skip
-_TRAFFIC = _fields(abi.Traffic, "connections", "in_packets", "out_packets", "in_bytes", "out_bytes")
-_ESTIMATE = _fields(abi.Estimate, "zeroed", "seen", "rate")
+_TRAFFIC = fields_of(abi.Traffic, "connections", "in_packets", "out_packets", "in_bytes", "out_bytes")
+_ESTIMATE = fields_of(abi.Estimate, "zeroed", "seen", "rate")
 
 _SERVICE_BYTES = ctypes.sizeof(abi.Service)
 _DESTINATION_BYTES = ctypes.sizeof(abi.Destination)

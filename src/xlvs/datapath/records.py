@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from struct import Struct
 
 from xlvs import model
 from xlvs.kernel import abi
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ctypes import Array, c_uint8
 
 METHODS = {
     model.ROUTE: abi.METHOD_ROUTE,
@@ -35,8 +32,32 @@ STRONGEST_CHECKSUM = {
 """What a type of tunnel may have at most."""
 CHECKSUM_NAMES = {number: name for name, number in CHECKSUMS.items()}
 
+_LETTERS: dict[object, str] = {
+    ctypes.c_uint8: "B", ctypes.c_uint16: "H", ctypes.c_uint32: "I", ctypes.c_int32: "i",
+    ctypes.c_uint64: "Q",
+}  # fmt: skip
 _SERVICE_KEY = Struct("=16sI2sBB")
 SLOT = Struct("=Q16s16sHHBBHIIHHI")
+
+
+def offset_of(record: type[ctypes.Structure], name: str) -> int:
+    """Where a field stands in a record, in bytes."""
+    place: int = getattr(record, name).offset
+    return place
+
+
+def fields_of(record: type[ctypes.Structure], *names: str) -> Struct:
+    """What unpacks the named fields, in the order in which they stand in the record.
+
+    What is no number comes as bytes.
+    """
+    layout, place = "=", 0
+    for name, kind, *_ in record._fields_:
+        if name in names:
+            field = getattr(record, name)
+            layout += f"{field.offset - place}x{_LETTERS.get(kind, f'{field.size}s')}"
+            place = field.offset + field.size
+    return Struct(layout)
 
 
 def packed_key(key: model.ServiceKey) -> bytes:
@@ -51,7 +72,7 @@ def model_key(packed: bytes) -> model.ServiceKey:
     return model.ServiceKey(family, protocol, its_address, int.from_bytes(port, "big"), fwmark)
 
 
-def address(field: Array[c_uint8], family: int) -> bytes:
+def address(field: ctypes.Array[ctypes.c_uint8], family: int) -> bytes:
     """The packed address in a record's sixteen bytes."""
     return bytes(field)[: 4 if family == model.IPV4 else 16]
 
@@ -61,7 +82,7 @@ def padded(packed: bytes) -> bytes:
     return packed.ljust(16, b"\0")
 
 
-def store_address(field: Array[c_uint8], packed: bytes) -> None:
+def store_address(field: ctypes.Array[ctypes.c_uint8], packed: bytes) -> None:
     """Write a packed address into a record."""
     field[:] = list(padded(packed))
 

@@ -45,6 +45,9 @@ class Memory:
     def destination(self, index: int) -> abi.Destination:
         return self._destinations[index]
 
+    def memory(self, _name: str, _size: int) -> memoryview:
+        return memoryview(self._destinations).cast("B")
+
     def flags(self, name: str, _kind: type[ctypes.Structure], top: int) -> list[int]:
         self.looks_at_all += 1
         records = self._services if name == "services" else self._destinations
