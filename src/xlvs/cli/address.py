@@ -17,6 +17,8 @@ _C_INT_MAX = 2147483647
 _LONGEST_NUMBER = 19
 """The digits of the largest C long; int() itself refuses text of thousands of digits."""
 _BYTES = {str(number): number for number in range(256)}
+_DIGITS = tuple(_BYTES)
+"""What bytes look like in an address: joining these takes two thirds of what formatting numbers does."""
 _MOST_ENDPOINTS = 65536
 _endpoints: dict[str, tuple[bytes, int | None]] = {}
 """Endpoints that were read before."""
@@ -168,7 +170,8 @@ def format_address(address: bytes) -> str:
 def format_endpoint(address: bytes, port: int) -> str:
     """Write ``address:port``, an IPv6 address in brackets."""
     if len(address) == 4:
-        return "%d.%d.%d.%d:%d" % (*address, port)  # noqa: UP031 - the fastest of all ways
+        one, two, three, four = address
+        return f"{_DIGITS[one]}.{_DIGITS[two]}.{_DIGITS[three]}.{_DIGITS[four]}:{port}"
     return f"[{_format_ipv6(address)}]:{port}"
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from xlvs.datapath.rows import ConnectionRow, Counters, DestinationRow, ServiceRow
     from xlvs.model import Service, Timeouts, Tunnel
 
-    Endpoint = Callable[[DestinationRow], str]
+    Endpoint = Callable[[bytes, int], str]
 
 # The listings, in ipvsadm's order of precedence.
 STATS = "stats"
@@ -129,13 +129,14 @@ def saved_table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
     As in ipvsadm thresholds are not saved, unless the form is extended.
     """
     for service, _, destinations in sorted_services(list(rows), form.extended):
+        server = _server_name(service.key.protocol, form)
         name = _saved_service_name(service, form)
         yield f"-A {name} -s {service.scheduler}{_saved_service_tail(service)}\n"
-        protocol = service.key.protocol
         yield "".join([
             "-a %s -r %s %s -w %d%s%s\n" % (  # noqa: UP031
-                name, form.endpoint(row[0], row[1], protocol),
-                _METHOD_OPTIONS.get(row[2], "-g"), row[3], _saved_tunnel(row[2], row[9]),
+                name, server(row[0], row[1]),
+                _METHOD_OPTIONS.get(row[2], "-g"), row[3],
+                _saved_tunnel(row[9]) if row[2] == TUNNEL else "",
                 _saved_thresholds(row) if form.extended else "",
             )
             for row in sorted_destinations(destinations, form.extended)
@@ -219,15 +220,23 @@ def _service_line(row: ServiceRow, form: Format) -> str:
     return f"{name} {service.scheduler}{_service_tail(service)}\n"
 
 
+def _server_name(protocol: int, form: Format) -> Endpoint:
+    """What writes a real server's address and port."""
+    if form.names is None:
+        return format_endpoint
+    endpoint = form.names.endpoint
+    return lambda address, port: endpoint(address, port, protocol)
+
+
 def _server_column(protocol: int, form: Format) -> Endpoint:
     """What writes the first column of a real server's row; of an IPv4 one it is cut."""
     if form.names is None:
-        return lambda row: format_endpoint(row[0], row[1])
-    endpoint = form.names.endpoint
+        return format_endpoint
+    endpoint = _server_name(protocol, form)
 
-    def write(row: DestinationRow) -> str:
-        text = endpoint(row[0], row[1], protocol)
-        return text[:_DESTINATION_COLUMN] if len(row[0]) == 4 else text
+    def write(address: bytes, port: int) -> str:
+        text = endpoint(address, port)
+        return text[:_DESTINATION_COLUMN] if len(address) == 4 else text
 
     return write
 
@@ -312,9 +321,7 @@ def _saved_thresholds(row: DestinationRow) -> str:
     return (f" -x {upper}" if upper else "") + (f" -y {lower}" if lower else "")
 
 
-def _saved_tunnel(method: str, tunnel: Tunnel | None) -> str:
-    if method != TUNNEL:
-        return ""
+def _saved_tunnel(tunnel: Tunnel | None) -> str:
     if tunnel is None or tunnel.kind == "ipip":
         return " --tun-type ipip"
     port = f" --tun-port {tunnel.port}" if tunnel.kind == "gue" else ""
@@ -337,6 +344,8 @@ def _large_numbers(counters: Counters, exact: bool) -> str:
 
 
 def _rates(rates: Counters, exact: bool) -> str:
+    if max(rates) < _SHORTENED:
+        return " %8d %8d %8d%9d%9d" % rates  # noqa: UP031
     in_bytes, out_bytes = large_number(rates[3], exact), large_number(rates[4], exact)
     return " %8d %8d %8d%s%s" % (*rates[:3], in_bytes, out_bytes)  # noqa: UP031
 
@@ -345,17 +354,28 @@ def _rates(rates: Counters, exact: bool) -> str:
 
 
 def _stats_rows(rows: Sequence[DestinationRow], server: Endpoint, exact: bool) -> list[str]:
-    return ["  -> %-28s%s\n" % (server(row), _large_numbers(row[10], exact)) for row in rows]  # noqa: UP031
+    if max([max(row[10]) for row in rows], default=0) < _SHORTENED:
+        return [
+            "  -> %-28s%9d%9d%9d%9d%9d\n" % (server(row[0], row[1]), *row[10])  # noqa: UP031
+            for row in rows
+        ]
+    return [
+        "  -> %-28s%s\n" % (server(row[0], row[1]), _large_numbers(row[10], exact))  # noqa: UP031
+        for row in rows
+    ]
 
 
 def _rate_rows(rows: Sequence[DestinationRow], server: Endpoint, exact: bool) -> list[str]:
-    return ["  -> %-28s%s\n" % (server(row), _rates(row[10], exact)) for row in rows]  # noqa: UP031
+    return [
+        "  -> %-28s%s\n" % (server(row[0], row[1]), _rates(row[10], exact))  # noqa: UP031
+        for row in rows
+    ]
 
 
 def _plain_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
     return [
         "  -> %-28s %-7s %-6d %-10d %-10d\n"  # noqa: UP031
-        % (server(row), _METHOD_NAMES[row[2]], row[3], row[4], row[5])
+        % (server(row[0], row[1]), _METHOD_NAMES[row[2]], row[3], row[4], row[5])
         for row in rows
     ]
 
@@ -363,21 +383,28 @@ def _plain_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) 
 def _tunnel_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
     return [
         "  -> %-28s %-7s %-13s %-6d %-10d %-10d\n"  # noqa: UP031
-        % (server(row), _METHOD_NAMES[row[2]], _tunnel_info(row[2], row[9]), row[3], row[4], row[5])
+        % (
+            server(row[0], row[1]),
+            _METHOD_NAMES[row[2]],
+            _tunnel_info(row[2], row[9]),
+            row[3],
+            row[4],
+            row[5],
+        )
         for row in rows
     ]
 
 
 def _threshold_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
     return [
-        "  -> %-28s %-10d %-10d %-10d %-10d\n" % (server(row), row[7], row[8], row[4], row[5])  # noqa: UP031
+        "  -> %-28s %-10d %-10d %-10d %-10d\n" % (server(row[0], row[1]), row[7], row[8], row[4], row[5])  # noqa: UP031
         for row in rows
     ]
 
 
 def _persistent_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
     return [
-        "  -> %-28s %-9d %-11d %-10d %-10d\n" % (server(row), row[3], row[6], row[4], row[5])  # noqa: UP031
+        "  -> %-28s %-9d %-11d %-10d %-10d\n" % (server(row[0], row[1]), row[3], row[6], row[4], row[5])  # noqa: UP031
         for row in rows
     ]
 

@@ -9,6 +9,7 @@ take ten times as long.  Nothing here changes anything.
 from __future__ import annotations
 
 import ctypes
+from itertools import repeat
 
 from xlvs import model
 from xlvs.datapath import runs
@@ -31,7 +32,7 @@ from xlvs.kernel import abi
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from xlvs.datapath.rows import Counters, DestinationRow, ServiceRow
 
@@ -42,6 +43,8 @@ _DESTINATION = fields_of(
 )  # fmt: skip
 _TRAFFIC = fields_of(abi.Traffic, "connections", "in_packets", "out_packets", "in_bytes", "out_bytes")
 _ESTIMATE = fields_of(abi.Estimate, "zeroed", "seen", "rate")
+
+_NO_RATE = bytes(ctypes.sizeof(abi.Traffic))
 
 _SERVICE_BYTES = ctypes.sizeof(abi.Service)
 _DESTINATION_BYTES = ctypes.sizeof(abi.Destination)
@@ -61,7 +64,7 @@ class Reader:
         used = self._used()
         if not used:
             return []  # without mapping the rest for it
-        read = self._row_reader(counted)
+        read = self._row_reader(counted, together=True)
         return [read(index) for index in used]
 
     def services(self) -> list[model.ServiceEntry]:
@@ -88,11 +91,11 @@ class Reader:
         flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
         return [index for index, value in enumerate(flags) if value and self._maps.service(index).run]
 
-    def _row_reader(self, counted: str) -> Callable[[int], ServiceRow]:
+    def _row_reader(self, counted: str, together: bool = False) -> Callable[[int], ServiceRow]:
         limits = self._maps.limits
         services = self._maps.memory("services", limits.services * _SERVICE_BYTES)
-        destinations_of = self._destinations_reader(counted)
-        counters = self._counters_reader("service", counted)
+        destinations_of = self._destinations_reader(counted, together)
+        counters = self._counters_reader("service", counted, together)
 
         def read(index: int) -> ServiceRow:
             key, flags, run, persistence, netmask, idle_timeout = _SERVICE.unpack_from(
@@ -109,9 +112,11 @@ class Reader:
 
         return read
 
-    def _destinations_reader(self, counted: str) -> Callable[[list[int]], list[DestinationRow]]:
+    def _destinations_reader(
+        self, counted: str, together: bool
+    ) -> Callable[[list[int]], list[DestinationRow]]:
         memory = self._maps.memory("destinations", self._maps.limits.destinations * _DESTINATION_BYTES)
-        counters = self._counters_reader("destination", counted)
+        counters = self._counters_reader("destination", counted, together)
         unpack = _DESTINATION.unpack_from
         size, ipv4, tunnelled = _DESTINATION_BYTES, model.IPV4, abi.METHOD_TUNNEL
 
@@ -139,16 +144,21 @@ class Reader:
 
         return read
 
-    def _counters_reader(self, kind: str, counted: str) -> Callable[[int], Counters]:
+    def _counters_reader(self, kind: str, counted: str, together: bool) -> Callable[[int], Counters]:
+        """What reads the counters of a record; those of all are read ``together``, or each when asked for."""
         if not counted:
             return lambda _index: NO_COUNTERS
-        limits = self._maps.limits
-        count = limits.services if kind == "service" else limits.destinations
+        limits, settings = self._maps.limits, self._maps.settings
+        count, top = limits.destinations, settings.destinations_top
+        if kind == "service":
+            count, top = limits.services, settings.services_top
         if counted == RATES:
             return self._rates_reader(self._maps.memory(f"{kind}_estimates", count * _ESTIMATE_BYTES))
         bases = self._maps.memory(f"{kind}_base", count * _TRAFFIC_BYTES)
         traffic = self._maps.memory(f"{kind}_traffic", count * limits.cpus * _TRAFFIC_BYTES)
         rows = [cpu * count * _TRAFFIC_BYTES for cpu in range(limits.cpus)]
+        if together:
+            return _summed(bases, traffic, rows, top).__getitem__
         unpack = _TRAFFIC.unpack_from
 
         def read(index: int) -> Counters:
@@ -173,7 +183,7 @@ class Reader:
     def _rates_reader(estimates: mmap.mmap) -> Callable[[int], Counters]:
         def read(index: int) -> Counters:
             zeroed, seen, rate = _ESTIMATE.unpack_from(estimates, index * _ESTIMATE_BYTES)
-            if seen != zeroed:
+            if seen != zeroed or rate == _NO_RATE:
                 return NO_COUNTERS
             connections, in_packets, out_packets, in_bytes, out_bytes = _TRAFFIC.unpack(rate)
             return (
@@ -182,3 +192,22 @@ class Reader:
             )  # fmt: skip
 
         return read
+
+
+def _summed(bases: mmap.mmap, traffic: mmap.mmap, rows: list[int], top: int) -> list[Counters]:
+    """The counters of the first ``top`` records, field by field: a third of what record by record takes.
+
+    ``rows`` says where those of each CPU begin, in bytes.
+    """
+    from operator import add, sub  # other listings do without it
+
+    width = _TRAFFIC_BYTES // 8
+    base, every = memoryview(bases).cast("Q"), memoryview(traffic).cast("Q")
+    fields = []
+    for field in range(width):
+        counts: Iterable[int] = repeat(0)
+        for row in rows:
+            start = row // 8
+            counts = map(add, counts, every[start + field : start + top * width : width].tolist())
+        fields.append(map(sub, counts, base[field : top * width : width].tolist()))
+    return list(zip(*fields, strict=True))
