@@ -145,7 +145,7 @@ class Reader:
         return read
 
     def _counters_reader(self, kind: str, counted: str, together: bool) -> Callable[[int], Counters]:
-        """What reads the counters of a record; those of all are read ``together``, or each when asked for."""
+        """What reads a record's counters; those of all are read ``together``, or each when asked for."""
         if not counted:
             return lambda _index: NO_COUNTERS
         limits, settings = self._maps.limits, self._maps.settings
