@@ -31,6 +31,11 @@ def start(function: Callable[[], None], cpu: int | None = None) -> int:
         os._exit(status)
 
 
+def is_running(child: int) -> bool:
+    """Whether a child has not ended yet; its status is still there for `status_of`."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def status_of(child: int) -> int:
     """Wait for a child; its exit status, or the negative number of the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import mmap
 import os
-import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -125,6 +125,44 @@ def test_what_cannot_be_changes_nothing(
     assert sorted(definitions(own), key=str) == sorted(wanted, key=str)
 
 
+class Turns:
+    """What a test and the senders beside it tell each other: how many tables there were, what was seen."""
+
+    def __init__(self) -> None:
+        self._told = memoryview(mmap.mmap(-1, 32)).cast("Q")
+
+    @property
+    def begun(self) -> int:
+        """Tables so far."""
+        return self._told[0]
+
+    @property
+    def over(self) -> bool:
+        """Whether there are no more."""
+        return bool(self._told[1])
+
+    def judged(self, sender: int) -> None:
+        """A sender has seen what it was to see."""
+        self._told[2 + sender] = 1
+
+    def play(self, own: Director, table: Callable[[int], Table], send: Callable[[int], None]) -> None:
+        """Put sixty tables in each other's place while two senders send.
+
+        However busy the machine is, each of them judges something in every ten turns.
+        """
+        senders = [children.start(partial(send, number)) for number in range(2)]
+        for count in range(1, 61):
+            if count % 10 == 1:
+                while not all(self._told[2:]) and count > 1 and all(map(children.is_running, senders)):
+                    os.sched_yield()
+                self._told[2] = self._told[3] = 0
+            self._told[0] = count
+            own.table.replace(table(count))
+            os.sched_yield()
+        self._told[1] = 1
+        assert [children.status_of(one) for one in senders] == [0, 0]
+
+
 def test_packets_never_find_a_service_missing_or_without_real_servers(own: Director) -> None:
     key, others = own.unused_key(UDP), [own.unused_key() for _ in range(5)]
     # One packet each: there is no connection that could be of a real server that has gone.
@@ -134,41 +172,33 @@ def test_packets_never_find_a_service_missing_or_without_real_servers(own: Direc
         [(one_packet.replace(scheduler="mh"), servers(3, 4))],
     ]
     own.table.replace(tables[0])
-    end = time.monotonic() + 1.5
+    turns = Turns()
 
-    def send() -> None:
+    def send(number: int) -> None:
         port = 1024
-        while time.monotonic() < end:
+        while not turns.over:
             port = port % 60000 + 1024
             verdict, _ = own.tc(own.segment(key, port, SYN))
             assert verdict == SENT
+            turns.judged(number)
 
-    senders = [children.start(send) for _ in range(2)]
-    rounds = 0
-    while time.monotonic() < end:
-        rounds += 1
-        own.table.replace(tables[rounds % 2])
-        os.sched_yield()
-    assert [children.status_of(one) for one in senders] == [0, 0]
-    assert rounds > 20
+    turns.play(own, lambda turn: tables[turn % 2], send)
 
 
 def test_packets_never_see_some_of_one_table_and_some_of_another(own: Director) -> None:
     first, last = own.unused_key(UDP), own.unused_key(UDP)
     between = [own.unused_key() for _ in range(5)]
-    turns = 4
+    different = 4
 
     def table(turn: int) -> Table:
-        chosen = Destination(real_server(1 + turn % turns), 80, MASQUERADE)
+        chosen = Destination(real_server(1 + turn % different), 80, MASQUERADE)
         ends = [(Service(key, "rr", one_packet=True), [chosen]) for key in (first, last)]
         return [ends[0], *((Service(key), servers(5 + turn % 2)) for key in between), ends[1]]
 
     own.table.replace(table(0))
-    end = time.monotonic() + 1.5
-    shared = mmap.mmap(-1, 8)
-    begun = memoryview(shared).cast("Q")  # turns, for the senders too
+    turns = Turns()
 
-    def send() -> None:
+    def send(number: int) -> None:
         port = 1024
 
         def seen(key: ServiceKey) -> int:
@@ -176,23 +206,14 @@ def test_packets_never_see_some_of_one_table_and_some_of_another(own: Director) 
             assert verdict == SENT
             return frame[33] - real_server(1)[3]  # the last byte of the IPv4 destination
 
-        judged = 0
-        while time.monotonic() < end or not judged:
+        while not turns.over:
             port = port % 60000 + 1024
-            turn = begun[0]
+            turn = turns.begun
             before, other, after = seen(first), seen(last), seen(first)
             # Some turns may have passed, but none backwards. A sender that had to wait for
             # its processor may have missed so many that they look like fewer.
-            if begun[0] - turn < turns - 1:
-                assert (other - before) % turns <= (after - before) % turns
-                judged += 1
+            if turns.begun - turn < different - 1:
+                assert (other - before) % different <= (after - before) % different
+                turns.judged(number)
 
-    senders = [children.start(send) for _ in range(2)]
-    rounds = 0
-    while time.monotonic() < end:
-        rounds += 1
-        begun[0] = rounds
-        own.table.replace(table(rounds))
-        os.sched_yield()
-    assert [children.status_of(one) for one in senders] == [0, 0]
-    assert rounds > 20
+    turns.play(own, table, send)
