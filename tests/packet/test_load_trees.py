@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
@@ -14,7 +14,7 @@ import pytest
 
 from bench.walk import TC, Traffic, Walk, new_walk
 from tests.packet import children
-from tests.packet.director import SENT, Director, real_server
+from tests.packet.director import SENT, Director, new_director, real_server
 from tests.packet.kernel_model import Server, is_active, next_state, takes_over
 from tests.packet.kernel_schedulers import by_delay, by_overhead
 from tests.packet.packets import ACK, FIN, RST, SYN
@@ -35,6 +35,13 @@ MEASURES: dict[str, Measure] = {
     "lblcr": lambda server: (True, by_overhead(server)),
 }
 TREE_SCHEDULERS = ("lc", "wlc", "sed", "nq")
+
+
+@pytest.fixture(scope="module")
+def director() -> Iterator[Director]:
+    """One with room for all connections of these tests, which do not end."""
+    with new_director(Capacity(65_536, 64, 8192)) as made:
+        yield made
 
 
 class Bounded(Server):
