@@ -62,8 +62,7 @@ def tried(places: tuple[Place, ...], state: Callable[[], str], only: str = "") -
     """What is found, what is left after mending, and whether undoing leads to what was before."""
 
     def look() -> list[Finding]:
-        # To ask the network is what takes time in a guest: that is done once, at the end.
-        found = judge(examine(places, whole=len(places) > 1, ask=False))
+        found = judge(examine(places, whole=False, ask=False))
         return [finding for finding in found if only in ("", finding.check)]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -94,18 +93,19 @@ def main() -> None:
 
     typed("director", f"ip addr add {vip}/32 dev {addresses.interface}; sysctl -qw net.ipv4.ip_forward=1")
     typed("director", f"ipvsadm -A -t {vip}:80 -s rr && ipvsadm -a -t {vip}:80 -r {rip}:80 -m")
-    story["healthy"] = tried(places, settings)
     typed("director", "sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.accept_redirects=0")
-    story["ip_forward"] = tried(places, settings)
+    # To look at other nodes is what takes time in a guest: of these mistakes the director alone knows.
+    alone = places[:1]
+    story["ip_forward"] = tried(alone, settings)
     typed("director", "sysctl -qw net.ipv4.ip_forward=1")
     with network_namespace(namespaces.path(record.namespace("director"))), open_kernel() as kernel:
         key = ServiceKey(IPV4, TCP, socket.inet_aton(vip), 81)
         kernel.add_service(Service(key, "rr"))
         kernel.add_destination(key, Destination(socket.inet_aton(rip), 8080, ROUTE, 1))
-    story["port"] = tried(places, settings, "port-differs")
+    story["port"] = tried(alone, settings, "port-differs")
     typed("director", f"ipvsadm -D -t {vip}:81")
     typed("director", f"{XLVSADM} -A -t {vip}:80 && {XLVSADM} -a -t {vip}:80 -r {rip}:80 -m")
-    story["two tables"] = tried(places, settings)
+    story["two tables"] = named(judge(examine(alone, whole=False, ask=False)))
     typed("director", f"{XLVS} detach")
 
     def set_the_clock() -> None:

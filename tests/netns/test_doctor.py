@@ -31,7 +31,7 @@ from xlvs.lab.addresses import Request
 PATIENCE = 0.3
 CHECKS = all_checks()
 SCENARIOS = [
-    pytest.param(check, scenario, id=f"{check.name}-{number}")
+    pytest.param(check, scenario, id=f"{check.name}-{scenario.lab}-{number}")
     for lab in (
         "dr",
         "dr6",
