@@ -12,11 +12,11 @@ from tests.guest.runner import Guest
 from tests.guest.scenario import PROJECT
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_kernel_ipvs_and_the_whole_machine(guest: Guest) -> None:
     """Each: what is found, what is left after mending, whether undoing leads to what was before."""
     player = [sys.executable, "-m", "tests.guest.doctor_player"]
-    played = guest.run(player, directory=PROJECT, timeout=240)
+    played = guest.run(player, directory=PROJECT, timeout=540)
     assert not played.exit_code, played.stderr
     story = json.loads(played.stdout)
     director = "director"

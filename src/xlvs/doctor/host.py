@@ -100,6 +100,7 @@ class Listener:
 class Host:
     """What one host is set to.  ``role`` is a lab's word for it, or empty.
 
+    ``policy`` are the rules of `ip rule` besides those that every host has.
     ``speaks_vrrp`` are the IP versions of which it takes VRRP.
     ``serves_as`` are the VIPs for which `xlvs realserver` has set it up, ``silenced`` those of
     them that it keeps silent by other means than sysctls, and does so now; ``lacks`` is what of
@@ -112,6 +113,7 @@ class Host:
     addresses: tuple[Assigned, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    policy: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     listeners: tuple[Listener, ...] = ()
     speaks_vrrp: tuple[int, ...] = ()

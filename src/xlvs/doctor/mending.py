@@ -28,7 +28,8 @@ ROUNDS = 5
 Run = Callable[[str, str], tuple[int, str]]
 """Runs a command in a host's shell: the host's name, the command; gives exit code and output."""
 _FOLDER = "/run/xlvs/doctor"
-_PATIENCE = 60
+LONGEST = 60
+"""Seconds that a mend may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,10 @@ def run_here(_host: str, command: str) -> tuple[int, str]:
     try:
         ran = subprocess.run(
             ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=_PATIENCE,
+            timeout=LONGEST,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return 124, f"no end after {_PATIENCE} seconds"
+        return 124, f"no end after {LONGEST} seconds"
     return ran.returncode, (ran.stderr or ran.stdout).strip()
 
 

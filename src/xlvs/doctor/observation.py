@@ -33,6 +33,7 @@ _SETTINGS = {
 _FOREVER = 0xFFFFFFFF
 _RAW_VRRP = 112
 _ARP_FAMILIES = (firewall.ARP, firewall.NETDEV)
+_USUAL_RULES = (0, 32766, 32767)
 _LISTENING = "0A"
 _IP_COMMANDS = "address show\nroute show table all\nneigh show\nrule show\n"
 
@@ -46,7 +47,7 @@ def observe(name: str, role: str = "", *, alone: bool = True) -> Host:
     shown = _run(["ip", "-json", "-details", "-batch", "-"], _IP_COMMANDS)
     if shown is None:
         raise XlvsError("cannot ask ip(8) about interfaces and routes", "apt-get install iproute2")
-    interfaces, routes, neighbours, _rules = _documents(shown)
+    interfaces, routes, neighbours, policy = _documents(shown)
     own = "/proc/thread-self/net"
     nftables = firewall.tables()
     rules, rules6 = firewall.observe_both(_run, nftables)
@@ -58,6 +59,7 @@ def observe(name: str, role: str = "", *, alone: bool = True) -> Host:
         addresses=tuple(_addresses(interfaces)),
         routes=tuple(_routes(routes)),
         neighbours=tuple(_neighbours(neighbours)),
+        policy=tuple(_policy(policy)),
         settings=_settings(),
         listeners=tuple(_listeners(own)),
         speaks_vrrp=_speaks_vrrp(own),
@@ -198,6 +200,23 @@ def _neighbours(raw_neighbours: list[dict[str, Any]]) -> Iterator[Neighbour]:
     for raw in raw_neighbours:
         if "lladdr" in raw:
             yield Neighbour(ip_address(raw["dst"]), raw["dev"], raw["lladdr"], tuple(raw.get("state", ())))
+
+
+def _policy(raw_rules: list[dict[str, Any]]) -> Iterator[str]:
+    for raw in raw_rules:
+        if raw.get("priority") in _USUAL_RULES:
+            continue
+        words = [f"{raw.get('priority')}:"]
+        for word in ("src", "dst"):
+            if raw.get(word, "all") != "all":
+                length = f"/{raw[f'{word}len']}" if f"{word}len" in raw else ""
+                words += [{"src": "from", "dst": "to"}[word], f"{raw[word]}{length}"]
+        for word, key in (("fwmark", "fwmark"), ("iif", "iif"), ("oif", "oif"), ("lookup", "table")):
+            if key in raw:
+                words += [word, str(raw[key])]
+        if "action" in raw:
+            words.append(str(raw["action"]))
+        yield " ".join(words)
 
 
 def _settings() -> dict[str, str]:

@@ -10,7 +10,7 @@ from xlvs.doctor.checks import judge
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.examination import Place, examine
 from xlvs.doctor.finding import Finding
-from xlvs.doctor.mending import Journal, Run, journal_here, run_here
+from xlvs.doctor.mending import LONGEST, Journal, Run, journal_here, run_here
 from xlvs.doctor.probe import PATIENCE
 from xlvs.errors import UsageError
 from xlvs.lab import lifecycle, namespaces, node, state
@@ -52,7 +52,9 @@ def lab(name: str | None) -> Patient:
     )
 
     def run(host: str, command: str) -> tuple[int, str]:
-        ran = node.run(record, host, ["sh", "-c", command])
-        return ran.returncode, (ran.stderr or ran.stdout).strip()
+        # A mend may not hang: `timeout` ends it, and whatever it has started.
+        ran = node.run(record, host, ["timeout", str(LONGEST), "sh", "-c", command])
+        said = (ran.stderr or ran.stdout).strip()
+        return ran.returncode, said or (f"no end after {LONGEST} seconds" if ran.returncode == 124 else "")
 
     return Patient(record.name, places, True, Journal(record.folder / "doctor.json"), run)

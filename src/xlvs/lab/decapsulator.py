@@ -32,14 +32,25 @@ _KERNELS_OWN = "tunl0-kernel"
 _MTU = 1480
 _HANDLE = 1
 _PRIORITY = 1
+_DEVICE = "address {mac} mtu {mtu} type bridge stp_state 0 mcast_snooping 0"
 _MODPROBE = """\
 #!/bin/sh
 # This node's {device} is there already, whatever modules the kernel has: those for
-# tunnels need no loading.  All others are the machine's.
+# tunnels need no loading.  If somebody has removed it, ipip brings it back, and
+# with -r takes it away.  All other modules are the machine's.
+remove=
 for word in "$@"; do
     case $word in
+        -r|--remove) remove=yes ;;
         -*) ;;
-        ipip|ip_gre|gre|fou|fou6|sit|ip6_tunnel|ip6_gre|ip_tunnel|tunnel4|tunnel6) ;;
+        ipip)
+            if [ "$remove" ]; then
+                ip link del {device} || exit 1
+            elif [ ! -e /proc/sys/net/ipv4/conf/{device} ]; then
+                ip link add {device} index {index} {made} || exit 1
+                ip link set {device} arp off addrgenmode none || exit 1
+            fi ;;
+        ip_gre|gre|fou|fou6|sit|ip6_tunnel|ip6_gre|ip_tunnel|tunnel4|tunnel6) ;;
         *) exec {program} "$@" ;;
     esac
 done
@@ -55,9 +66,7 @@ def install(namespace: str, node: Node, gue_ports: tuple[int, ...]) -> None:
         commands.append(f"link set {DEVICE} name {_KERNELS_OWN}")
     # A bridge without ports is a device that every kernel has which can have a lab.
     # The same MAC: frames are handed in with the Ethernet header that they came with.
-    commands.append(
-        f"link add {DEVICE} address {wire.mac} mtu {_MTU} type bridge stp_state 0 mcast_snooping 0"
-    )
+    commands.append(f"link add {DEVICE} {_DEVICE.format(mac=wire.mac, mtu=_MTU)}")
     commands.append(f"link set {DEVICE} arp off addrgenmode none")
     wiring.batch(namespace, commands)
     own = tuple(address.partition("/")[0] for address in wire.addresses)
@@ -85,9 +94,12 @@ def is_installed(namespace: str, node: Node) -> bool:
         return libbpf.clsact_program(index, "ingress", _HANDLE, _PRIORITY) != 0
 
 
-def configure(node_folder: Path) -> None:
-    """Write a node's ``modprobe``, for which there is nothing to do about tunnels."""
+def configure(node_folder: Path, namespace: str, node: Node) -> None:
+    """Write a node's ``modprobe``, which does for tunnels what loading their modules would."""
+    with network_namespace(namespaces.path(namespace)):
+        index = socket.if_nametoindex(DEVICE)
+    made = _DEVICE.format(mac=node.interfaces[0].mac, mtu=_MTU)
     wrapper = node_folder / "bin/modprobe"
     program = shutil.which("modprobe", path="/usr/sbin:/sbin:/usr/bin:/bin") or "/sbin/modprobe"
-    wrapper.write_text(_MODPROBE.format(device=DEVICE, program=program))
+    wrapper.write_text(_MODPROBE.format(device=DEVICE, program=program, index=index, made=made))
     wrapper.chmod(0o755)

@@ -205,7 +205,7 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
     for each in damage.nodes:
         if each.unwraps:
             decapsulator.install(record.namespace(each.name), each, record.addresses.gue_ports)
-            decapsulator.configure(record.node_folder(each.name))
+            decapsulator.configure(record.node_folder(each.name), record.namespace(each.name), each)
     wiring.plug_in(switch, plan)
     native.prepare(switch, plan)
     for each in damage.web:

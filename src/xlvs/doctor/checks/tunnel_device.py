@@ -26,6 +26,16 @@ SCENARIOS = (
         ),
         hosts=("rs2",),
     ),
+    Scenario(
+        "tun",
+        breaks=(("rs1", "ip link del tunl0 && ip addr add {vip}/32 dev lo"),),
+        restores=(
+            ("rs1", "ip addr del {vip}/32 dev lo && modprobe ipip && ip link set tunl0 up"),
+            ("rs1", "sysctl -w net.ipv4.conf.tunl0.rp_filter=2 && ip addr add {vip}/32 dev tunl0"),
+            ("rs1", "ip addr add {vip6}/128 dev tunl0 nodad preferred_lft 0"),
+        ),
+        hosts=("rs1",),
+    ),
 )
 
 _EFFECT = "Connections that are given to this real server time out; its own address answers."
@@ -62,7 +72,8 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             problem = f"the tunnel's device {name} of real server {host.name} is down"
             evidence = f"ip link show {name}: not UP"
         else:
-            commands = (Mend(host.name, "modprobe ipip && ip link set tunl0 up", "ip link set tunl0 down"),)
+            # It was not there because nobody had loaded the module: with that it goes.
+            commands = (Mend(host.name, "modprobe ipip && ip link set tunl0 up", "modprobe -r ipip"),)
             problem = f"real server {host.name} has no device for tunnels"
             evidence = "ip -details link: none of the kinds ipip, gre, sit, ip6tnl"
         yield Finding(host.name, problem, (evidence, mends.destination_words(served)), _EFFECT, commands)

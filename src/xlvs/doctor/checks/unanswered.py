@@ -66,6 +66,8 @@ def _finding(served: Served, asked: Asked) -> Finding:
         f"asked as {served.virtual}: {answer.outcome}",
         f"asked on its own address: {asked.plain.outcome}",
     ]
+    if served.host is not None:
+        evidence += [f"ip rule on {served.name}: {each}" for each in served.host.policy]
     if served.director.route_to(served.real_server) is None:
         evidence.append(f"{served.director.name} has no route to {served.real_server}: ip route")
     if answer.icmp is not None:
