@@ -25,6 +25,16 @@ SCENARIOS = (
         restores=(("rs1", "ip addr del {vip}/24 dev lo"), ("rs1", "ip addr add {vip}/32 dev lo")),
         hosts=("rs1",),
     ),
+    Scenario(
+        "dr6",
+        breaks=(
+            ("rs1", "ip addr del {vip6}/128 dev lo && ip addr add {vip6}/64 dev lo nodad preferred_lft 0"),
+        ),
+        restores=(
+            ("rs1", "ip addr del {vip6}/64 dev lo && ip addr add {vip6}/128 dev lo nodad preferred_lft 0"),
+        ),
+        hosts=("rs1",),
+    ),
 )
 
 
