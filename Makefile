@@ -20,6 +20,8 @@ COUNT ?= 2000
 BENCH ?= packet guest lab scale
 # How many frames `make fuzz` mutates, unless COUNT is given.
 FUZZ_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),1000000)
+# How many histories keepalived and xlvsd play, unless COUNT is given: each takes a quarter of a minute.
+KEEPALIVED_COUNT := $(if $(filter command line environment,$(origin COUNT)),$(COUNT),20)
 SEED ?= $(shell date +%s)
 # How many slots the connection table has that `make flood` floods tenfold; a power of two.
 SLOTS ?= 524288
@@ -27,8 +29,8 @@ SLOTS ?= 524288
 BINDIR ?= $(CURDIR)/$(VENV)/bin
 DESTDIR ?=
 
-.PHONY: help build demo test oracle oracle-commands fuzz flood bench bench-cli bench-xlvsd check format abi doctor-page install clean packages
-.PHONY: test-packages bench-packages
+.PHONY: help build demo test oracle oracle-commands oracle-keepalived fuzz flood bench bench-cli bench-xlvsd
+.PHONY: check format abi doctor-page install clean packages test-packages bench-packages
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -53,8 +55,13 @@ bench: build bench-packages ## how fast it is, in four parts (docs/performance.m
 bench-cli: build test-packages ## xlvsadm beside ipvsadm on a large table: medians of runs in turns
 	$(VENV)/bin/python -m tests.guest.bench_cli
 
-bench-xlvsd: build ## xlvsd: start and reload of 2,284 services, ten thousand TCP checks
+oracle-keepalived: build test-packages ## random histories, keepalived beside xlvsd; COUNT=… SEED=…
+	$(VENV)/bin/python -m tests.guest.keepalived_oracle --count $(KEEPALIVED_COUNT) --seed $(SEED)
+
+bench-xlvsd: build test-packages ## xlvsd beside keepalived: 2,284 services, ten thousand TCP checks
 	$(VENV)/bin/python -m tests.netns.bench_xlvsd
+	$(VENV)/bin/python -m tests.netns.bench_beside_keepalived
+	$(VENV)/bin/python -m tests.guest.bench_xlvsd
 
 fuzz: build ## mutated frames through the packet path; COUNT=… SEED=…
 	$(VENV)/bin/python -m tests.packet.mutations --count $(FUZZ_COUNT) --seed $(SEED)

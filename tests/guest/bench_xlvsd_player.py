@@ -10,7 +10,6 @@ its children's, with what the kernel does for them.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tests.guest.network import add_namespace, delete_namespace
+from tests.netns.bench_beside_keepalived import processor_seconds
 from tests.netns.bench_xlvsd import configuration
 from xlvs.datapath import open_datapath
 from xlvs.datapath.interface import Datapath
@@ -34,16 +34,7 @@ NAMESPACE = "bench"
 XLVSD = Path(sys.executable).parent / "xlvsd"
 PATIENCE = 600.0
 LOOK = 0.05
-TICKS = os.sysconf("SC_CLK_TCK")
 Opener = Callable[[], AbstractContextManager[Datapath]]
-
-
-def processor_seconds(process: int) -> float:
-    """What a process and its living descendants have used so far, in user space and kernel."""
-    stat = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-    own = sum(int(field) for field in stat[11:15]) / TICKS
-    return own + sum(processor_seconds(int(child)) for child in children)
 
 
 def service(opener: Opener, number: int) -> ServiceEntry | None:
@@ -143,7 +134,7 @@ def main() -> None:
         ("xlvsd, kernel IPVS", [str(XLVSD), "--datapath", "kernel"], open_kernel),
         ("xlvsd, eBPF", [str(XLVSD)], open_datapath),
     ]
-    for name, command, opener in runs[:2] if "--kernel" in sys.argv else runs:
+    for name, command, opener in runs:
         add_namespace(NAMESPACE)
         try:
             with network_namespace(f"/run/netns/{NAMESPACE}"):

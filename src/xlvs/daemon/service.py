@@ -101,11 +101,13 @@ class Service:
     async def reload(self, configuration: Configuration) -> None:
         """Go by another configuration; what stays as it was is not touched."""
         async with self._round:
-            try:
-                self.have = await asyncio.to_thread(self._read_table)
-            except (XlvsError, OSError) as error:
-                self._say_once(f"The table cannot be read: {error}")
-                self.have = {}
+            if any(server.key not in self.keeper.servers for server in configuration.virtual_servers):
+                # Those that are new may stand in the table already, and be adopted.
+                try:
+                    self.have = await asyncio.to_thread(self._read_table)
+                except (XlvsError, OSError) as error:
+                    self._say_once(f"The table cannot be read: {error}")
+                    self.have = {}
             events = self.keeper.configure(configuration, self.have)
             self._users = {}
             for server in configuration.virtual_servers:

@@ -56,7 +56,13 @@ class Report:
 
 
 def run(one: Round, open_datapath: Opener) -> Report:
-    """Run a round; the data plane is opened for writing only if there is something to write."""
+    """Run a round; the data plane is opened for writing only if there is something to write.
+
+    What is wanted otherwise than it was left has to be written: then one look is enough.
+    """
+    if one.applied is not None and not one.left and one.wanted != one.applied:
+        with open_datapath(True) as datapath:
+            return perform(one, datapath)
     with open_datapath(False) as datapath:
         have = present(datapath.table())
     report, changes = plan(one, have)
