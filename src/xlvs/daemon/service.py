@@ -18,6 +18,7 @@ from xlvs.checkers.schedule import Probe, Question, Scheduler, probe_key, questi
 from xlvs.checkers.verdict import Verdict
 from xlvs.checkers.way import Way
 from xlvs.daemon import upkeep
+from xlvs.daemon.addresses import AddressWatch
 from xlvs.daemon.describe import change_text, place_name, service_name
 from xlvs.daemon.health import DOWN, QUORUM_LOST, UP, Event, ServerKey
 from xlvs.daemon.keeper import Keeper
@@ -70,6 +71,7 @@ class Service:
         self._open = open_datapath
         self._notifier = notifier
         self._is_local = is_local
+        self._addresses = AddressWatch(self._loop, self._suspend)
         self._written = store.read_owned()
         self._via_vip = ViaVip()
         self._bfd = Sessions(self._loop, self._bfd_changed) if bfd else None
@@ -123,6 +125,7 @@ class Service:
                 lambda asked: self.keeper.believed(asked.checker, self._users[asked]),
             )
             self._notifier.configure(configuration)
+            self._watch_addresses()
             self._suspend()
             self._tell(events + self.keeper.settle(self.keeper.servers, time.time()))
             await self._apply_timeouts()
@@ -139,6 +142,7 @@ class Service:
     async def stop(self, *, leave: bool) -> None:
         """End all checks, and remove the services unless they are to be left."""
         self.scheduler.stop()
+        self._addresses.close()
         self._via_vip.close()
         if self._bfd is not None:
             self._bfd.stop()
@@ -266,6 +270,16 @@ class Service:
         self._dirty.clear()
         self._tell(self.keeper.settle(keys, time.time()))
         self._wake.set()
+
+    def _watch_addresses(self) -> None:
+        """Hear of addresses as long as somebody needs that; without, each round looks."""
+        if not any(server.ha_suspend for server in self.keeper.servers.values()):
+            self._addresses.close()
+            return
+        try:
+            self._addresses.open()
+        except OSError as error:
+            self._say_once(f"Changes of addresses are noticed late: {error}")
 
     def _suspend(self) -> None:
         """Let the checks of virtual servers rest that have ha_suspend and whose address is elsewhere."""

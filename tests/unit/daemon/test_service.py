@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.daemon.examples import VIP, configuration, real_server, virtual_server
+from xlvs.daemon.addresses import AddressWatch
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.service import Service
 from xlvs.daemon.state import Store
@@ -86,6 +87,32 @@ def test_what_is_made_is_known_to_be_ours_before_it_is_made(tmp_path: Path) -> N
 def listening() -> Any:
     with socket.create_server(("127.0.0.1", 0)) as made:
         yield made
+
+
+def test_a_change_of_addresses_is_told_soon_and_once() -> None:
+    """Also where more was announced than there is room for; a change after that is told again."""
+
+    async def run() -> None:
+        ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.setblocking(False)
+        told = 0
+
+        def changed() -> None:
+            nonlocal told
+            told += 1
+
+        watch = AddressWatch(asyncio.get_running_loop(), changed, lambda: ours)
+        watch.open()
+        watch.open()
+        with kernels:
+            async with asyncio.timeout(30):
+                for times in (1, 2):
+                    for _ in range(3):
+                        kernels.send(b"an announcement")
+                    await eventually(lambda times=times: told == times)  # type: ignore[misc]
+        watch.close()
+
+    asyncio.run(run())
 
 
 def test_ha_suspend_asks_nobody_while_the_vip_is_elsewhere(tmp_path: Path, listening: socket.socket) -> None:
