@@ -162,7 +162,7 @@ def connections(shares: Iterable[Sequence[ConnectionRow]], form: Format) -> Iter
 
 def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
     # What many connections have in common is written once.
-    expiries: dict[int, str] = {}
+    heads: dict[tuple[int, str, int], str] = {}
     ends: dict[tuple[bytes, int, bytes, int, int], str] = {}
     endpoint = form.endpoint if form.names else None
     lines = []
@@ -170,9 +170,10 @@ def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
     for (
         protocol, client, client_port, virtual, virtual_port, destination, port, state, left, _, engine_data,
     ) in rows:  # fmt: skip
-        expiry = expiries.get(left)
-        if expiry is None:
-            expiry = expiries[left] = "%02d:%02d" % divmod(left, 60)  # noqa: UP031
+        head = heads.get((protocol, state, left))
+        if head is None:
+            name, expiry = PROTOCOL_NAMES.get(protocol, "IP"), "%02d:%02d" % divmod(left, 60)  # noqa: UP031
+            head = heads[protocol, state, left] = f"{name:3} {expiry:6} {state:11}"
         key = (virtual, virtual_port, destination, port, protocol)
         end = ends.get(key)
         if end is None:
@@ -184,8 +185,7 @@ def _connection_lines(rows: Sequence[ConnectionRow], form: Format) -> list[str]:
         if engine_data and shows_engine:
             text, server = form.endpoint(virtual, virtual_port, protocol), end.split()[-1]
             end = f"{text:18} {server:16} {SIP:18} {engine_data}"
-        name = PROTOCOL_NAMES.get(protocol, "IP")
-        lines.append("%-3s %-6s %-11s %-18s %s\n" % (name, expiry, state, source, end))  # noqa: UP031
+        lines.append("%s %-18s %s\n" % (head, source, end))  # noqa: UP031
     return lines
 
 
