@@ -23,7 +23,7 @@ import sys
 from xlvs.cli import ipvsadm_grammar as grammar
 from xlvs.cli.ipvsadm_execute import check_carried, execute, needs_load, needs_write, refusal, streams
 from xlvs.cli.ipvsadm_grammar import CommandLineError
-from xlvs.cli.ipvsadm_help import VERSION_LINE, help_text
+from xlvs.cli.ipvsadm_help import VERSION_LINE, examples, help_text
 from xlvs.cli.ipvsadm_parse import parse, try_help
 from xlvs.cli.ipvsadm_request import Request
 from xlvs.cli.ipvsadm_restore import command_lines, words_of
@@ -150,7 +150,9 @@ class _Command:
         return request
 
     def _own_answer(self, request: Request) -> str:
-        return help_text(self._program) if request.command == grammar.HELP else VERSION_LINE
+        if request.command != grammar.HELP:
+            return VERSION_LINE
+        return help_text(self._program) + (examples(self._program) if "extended" in request.options else "")
 
     def _perform_alone(self, request: Request) -> int:
         """Carry out one command.

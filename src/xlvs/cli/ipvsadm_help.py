@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The answers to ``--help`` and ``--version``, to the letter those of ipvsadm 1.31."""
+"""The answers to ``--help`` and ``--version``, to the letter those of ipvsadm 1.31.
+
+``--help --extended`` goes on with what ipvsadm's has not: examples.
+"""
 
 from __future__ import annotations
 
@@ -96,3 +99,10 @@ def help_text(program: str) -> str:
     """The whole help, for a program called by that name."""
     usage = "".join(f"  {program} {line}\n" for line in _USAGE)
     return f"{VERSION_LINE}Usage:\n{usage}\n{_OPTIONS}"
+
+
+def examples(program: str) -> str:
+    """What the help goes on with for whoever asks for more, for a program called by that name."""
+    from xlvs.cli.manual_text import XLVSADM_EXAMPLES
+
+    return f"Examples:\n{XLVSADM_EXAMPLES.replace('xlvsadm -', f'{program} -')}\n"

@@ -76,6 +76,9 @@ def parse(arguments: Sequence[str], program: str) -> Request:
     request = Request()
     _take_command(parser, request, program)
     if request.command in (grammar.HELP, grammar.VERSION):
+        # ipvsadm looks at nothing that follows.
+        if "--extended" in arguments:
+            request.options.add("extended")
         return request
     try:
         for option, value in parser:

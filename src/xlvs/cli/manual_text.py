@@ -90,7 +90,7 @@ OPTIONS = {
     "delete-server": "Delete a real server from a virtual service.",
     "set": "Change the timeouts of TCP connections, of those after a FIN, and of UDP, in\n"
     "seconds; 0 leaves one as it is.",
-    "help": "Print a summary.",
+    "help": "Print a summary; with --extended, examples too.",
     "version": "Print the version of ipvsadm that this is equal to.",
     "restore": "Carry out commands from standard input, a line each.",
     "save": "Print the table as commands that restore it; with -n in numbers.",

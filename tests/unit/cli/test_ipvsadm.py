@@ -317,6 +317,13 @@ def test_called_by_its_own_name() -> None:
     assert process("xlvsadm -n").stderr == ("Try `xlvsadm -h' or 'xlvsadm --help' for more information.\n")
 
 
+def test_help_goes_on_with_examples_for_whoever_asks() -> None:
+    plain, extended = (process(f"xlvsadm {words}").stdout for words in ("-h -C", "--help --extended"))
+    assert extended.startswith(plain)
+    assert "\n  xlvsadm -A -t 192.0.2.100:80 -s wlc\n" in extended.removeprefix(plain)
+    assert plain == process("xlvsadm --help").stdout
+
+
 # Properties.
 
 ADDRESS4 = st.integers(0x0A000001, 0x0A0000FF).map(lambda number: number.to_bytes(4, "big"))
