@@ -25,6 +25,8 @@ SHORTEST = 25_000_000
 """A call is to take that many nanoseconds at least."""
 GUESS = 100_000
 """So many packets say how many take that long: a call costs some 300 us by itself, at XDP."""
+_ATTEMPTS = 8
+"""A call that loses its processor for a second meets ways that are due to be looked up again."""
 
 _CLIENT, _CLIENT6 = packed("172.16.0.1"), packed("fd02::1")
 
@@ -95,18 +97,19 @@ def establish(director: Director, programs: Walk, kind: Kind, flows: int) -> Tra
 def measurement(
     programs: Walk, director: Director, hook: str, traffic: Traffic, flows: int, shortest: int = SHORTEST
 ) -> Callable[[], float]:
-    """A measurement of the packet path; fails where it did not forward every packet."""
+    """A measurement of the packet path; ends the benchmark where packets are not forwarded."""
     keep_ways(director)
     guess, _ = programs.run(hook, traffic, flows, GUESS)
     count = int(shortest / guess)
     event = "xdp_forwarded" if hook == XDP else "forwarded"
 
     def measure() -> float:
-        keep_ways(director)
-        before = director.maps.events()[event]
-        taken, _ = programs.run(hook, traffic, flows, count)
-        if director.maps.events()[event] - before < count * 0.999:
-            raise SystemExit("bench: packets were not forwarded; is the machine very slow?")
-        return taken
+        for _ in range(_ATTEMPTS):
+            keep_ways(director)
+            before = director.maps.events()[event]
+            taken, _ = programs.run(hook, traffic, flows, count)
+            if director.maps.events()[event] - before >= count * 0.999:
+                return taken
+        raise SystemExit("bench: packets were not forwarded; is the machine very busy?")
 
     return measure
