@@ -44,7 +44,7 @@
 #define BROKEN (-3)       /* the tree is at odds with itself, as after a program that slept on its way */
 #define FANOUT_BITS 3     /* of LOAD_FANOUT */
 #define LOAD_TRIES 12     /* risen loads that are entered for one choice */
-#define TREE_WAITS 200    /* looks at a tree that another CPU is at: a choice takes it half as long */
+#define TREE_WAITS 200    /* looks at a tree that another CPU is at */
 #define NO_BLOCK 0xffffffffu
 #define ENDLESS_LOAD halves(0, 1) /* of whoever must not be chosen: 1 by weight 0 */
 
