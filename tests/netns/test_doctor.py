@@ -20,7 +20,7 @@ import pytest
 
 from tests.labs import Lab, eventually, xlvs
 from xlvs.doctor import mending, patients
-from xlvs.doctor.checks import Check, Scenario, all_checks
+from xlvs.doctor.checks import Check, Scenario, all_checks, judge
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.examination import examine
 from xlvs.doctor.finding import NOTE, Finding
@@ -363,6 +363,30 @@ def test_the_command(labs: Callable[[str], Lab]) -> None:
         typed(lab, (("rs2", "ip addr replace {vip}/32 dev lo"),))
         typed(lab, (("rs1", "sysctl -w net.ipv4.conf.all.arp_announce=2 net.ipv4.conf.lo.arp_announce=2"),))
     xlvs("doctor", "--lab", lab.name, quick)
+
+
+def test_a_real_server_by_itself_is_held_to_what_was_set_up(labs: Callable[[str], Lab]) -> None:
+    """What `xlvs realserver` remembers counts where nobody else can be asked; the director asks for it."""
+    lab = labs("dr6")
+
+    def seen_by(name: str) -> list[Finding]:
+        places = [place for place in patient_of(lab).places if place.name == name]
+        found = judge(examine(places, whole=False, patience=PATIENCE))
+        return [finding for finding in found if finding.severity != NOTE]
+
+    assert seen_by("rs2") == seen_by("director") == []
+    try:
+        typed(
+            lab, (("rs2", "ip addr del {vip6}/128 dev lo && ip addr add {vip6}/128 dev {interface} nodad"),)
+        )
+        findings = seen_by("rs2")
+        assert named(findings) == {("set-up", "rs2")}
+        assert all(finding.evidence and finding.advice and not finding.mends for finding in findings)
+        assert named(seen_by("director")) == {("arp-answers", lab.addresses.rips6[1])}
+    finally:
+        typed(lab, (("rs2", "ip addr del {vip6}/128 dev {interface}"),))
+        typed(lab, (("rs2", "ip addr add {vip6}/128 dev lo nodad preferred_lft 0"),))
+    assert seen_by("rs2") == []
 
 
 def test_the_probe_goes_with_its_process(labs: Callable[[str], Lab]) -> None:

@@ -338,7 +338,7 @@ def _ask(walk: _Walk, chain: str) -> Rule | None:
 def covers(rule: Rule, packet: Packet) -> bool | None:
     """Whether a rule matches a new packet; None where that cannot be said."""
     words = list(rule.matches)
-    negated = False
+    negated = unknown = False
     while words:
         word = words.pop(0)
         if word == "!":
@@ -352,11 +352,11 @@ def covers(rule: Rule, packet: Packet) -> bool | None:
             return None
         verdict = judge(words.pop(0), packet)
         if verdict is None:
-            return None
-        if verdict == negated:
+            unknown = True  # what comes behind may say no all the same
+        elif verdict == negated:
             return False
         negated = False
-    return True
+    return None if unknown else True
 
 
 _IMPLIED = (

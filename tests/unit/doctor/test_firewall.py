@@ -96,6 +96,14 @@ def test_interfaces_that_are_known() -> None:
     assert not fate(rules, "FORWARD", Packet("tcp", VIP, 80, interface="eth1", leaves_by="eth0"))
 
 
+def test_what_is_unknown_matters_only_where_nothing_else_says_no() -> None:
+    """An answer, whose destination nobody knows, is not let pass by a rule for packets to a port."""
+    rules = parse("*filter\n:INPUT DROP [0:0]\n-A INPUT -d 192.0.2.9/32 -p udp -j ACCEPT\n", "iptables")
+    assert fate(rules, "INPUT", ANSWER)
+    rules = parse("*filter\n:INPUT DROP [0:0]\n-A INPUT -d 192.0.2.9/32 -p tcp -j ACCEPT\n", "iptables")
+    assert not fate(rules, "INPUT", ANSWER)
+
+
 def test_neighbour_discovery_is_of_no_connection() -> None:
     question = Packet("icmpv6", ip_address("ff02::1:ff00:100"), icmp="135", state="UNTRACKED")
     established = "-A INPUT -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT\n"

@@ -115,7 +115,7 @@ def _finding(host: Host, interface: str, address: Address, evidence: tuple[str, 
 
 def _from_afar(cluster: Cluster, address: Address, mac: str, evidence: tuple[str, ...]) -> Iterator[Finding]:
     """A MAC that is known only for the real server's address it answers for."""
-    for own in cluster.addresses_of(mac):
+    for own in sorted(cluster.addresses_of(mac), key=lambda each: each.version != address.version):
         if any(served.real_server == own for served in cluster.served()):
             yield Finding(
                 str(own), f"real server {own} answers {asking(address)} for the VIP {address}", evidence,

@@ -81,6 +81,8 @@ SCENARIOS = (
     ),
 )
 _PROTOCOLS = {number: name.lower() for number, name in model.PROTOCOL_NAMES.items()}
+_EPHEMERAL = 49152
+"""A client's port, as it may be."""
 _CARRIERS = {"gre": "gre", "gue": "udp"}
 
 
@@ -103,8 +105,8 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             address = way.packet.destination or way.packet.source
             version = address.version if address else 4
             decided = fate(way.host.rules_of(version), way.chain, way.packet)
-            if decided is not None and (way.host.name, str(decided)) not in seen:
-                seen.add((way.host.name, str(decided)))
+            if decided is not None and (way.host.name, way.what) not in seen:
+                seen.add((way.host.name, way.what))
                 yield _finding(way, decided)
 
 
@@ -114,6 +116,7 @@ def _ways(cluster: Cluster, served: Served) -> Iterator[_Way]:
     protocol = _PROTOCOLS.get(key.protocol, "")
     if virtual is None or not protocol:
         return
+    client = _client(cluster, virtual)
     asked = cluster.answer(served)
     arrived = asked is not None and asked.as_virtual.connected
     tunnelled = served.destination.method == model.TUNNEL
@@ -124,20 +127,22 @@ def _ways(cluster: Cluster, served: Served) -> Iterator[_Way]:
         if tunnelled and any(link.kind in TUNNELS for link in host.links):
             yield _outer(host, "INPUT", served, comes_by=comes_by)
         device = next((link.name for link in host.tunnels() if link.up), "") if tunnelled else comes_by
-        yield _to(host, "INPUT", protocol, arrives, served.port, comes_by=device)
-        yield _from(host, "OUTPUT", protocol, arrives, served.port)
+        yield _to(host, "INPUT", protocol, arrives, served.port, client, comes_by=device)
+        yield _from(host, "OUTPUT", protocol, arrives, served.port, client)
     for router in cluster.hosts:
         if router.role != "router":
             continue
         outside, inside = _sides(cluster, router, virtual), _leads(router, served.real_server)
-        yield _to(router, "FORWARD", protocol, virtual, key.port, comes_by=outside,
+        yield _to(router, "FORWARD", protocol, virtual, key.port, client, comes_by=outside,
                   leaves_by=_leads(router, virtual))  # fmt: skip
-        yield _from(router, "FORWARD", protocol, virtual, key.port, comes_by=inside, leaves_by=outside)
+        yield _from(
+            router, "FORWARD", protocol, virtual, key.port, client, comes_by=inside, leaves_by=outside
+        )
         if tunnelled and not arrived:
             by = _leads(router, _source(served) or served.real_server)
             yield _outer(router, "FORWARD", served, comes_by=by, leaves_by=inside)
     if served.table.command == "ipvsadm":  # kernel IPVS stands behind INPUT
-        yield _to(served.director, "INPUT", protocol, virtual, key.port)
+        yield _to(served.director, "INPUT", protocol, virtual, key.port, client)
 
 
 def _interface(host: Host, served: Served) -> str:
@@ -174,21 +179,31 @@ def _source(served: Served) -> Address | None:
     return None
 
 
+def _client(cluster: Cluster, virtual: Address) -> Address | None:
+    """The address of a client; None where none is known."""
+    for host in cluster.hosts:
+        for each in host.addresses if host.role == "client" else ():
+            own = not (each.address.is_loopback or each.address.is_link_local)
+            if own and each.address.version == virtual.version and each.address != virtual:
+                return each.address
+    return None
+
+
 def _to(
-    host: Host, chain: str, protocol: str, address: Address, port: int, *, comes_by: str = "",
-    leaves_by: str = "",
+    host: Host, chain: str, protocol: str, address: Address, port: int, client: Address | None, *,
+    comes_by: str = "", leaves_by: str = "",
 ) -> _Way:  # fmt: skip
-    packet = Packet(protocol, address, port, interface=comes_by, leaves_by=leaves_by)
+    packet = Packet(protocol, address, port, client, _EPHEMERAL, interface=comes_by, leaves_by=leaves_by)
     matches = (("-d", str(address)), ("-p", protocol), ("--dport", str(port)))
     return _Way(host, chain, packet, f"packets to {address}, port {port}", matches)
 
 
 def _from(
-    host: Host, chain: str, protocol: str, address: Address, port: int, *, comes_by: str = "",
-    leaves_by: str = "",
+    host: Host, chain: str, protocol: str, address: Address, port: int, client: Address | None, *,
+    comes_by: str = "", leaves_by: str = "",
 ) -> _Way:  # fmt: skip
     packet = Packet(
-        protocol, None, source=address, source_port=port, interface=comes_by, leaves_by=leaves_by,
+        protocol, client, _EPHEMERAL, address, port, interface=comes_by, leaves_by=leaves_by,
         state="ESTABLISHED",
     )  # fmt: skip
     matches = (("-s", str(address)), ("-p", protocol), ("--sport", str(port)))
