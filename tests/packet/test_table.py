@@ -157,11 +157,20 @@ def test_adding_at_once_writes_what_adding_one_by_one_does(
     ]  # fmt: skip
     servers = {number: Destination(real_server(number), 80, weight=2 * number) for number in (1, 2)}
     servers[3] = Destination(real_server(3), 0, "tunnel", 5, 9, 4, Tunnel("gue", 6080, "csum"))
-    wanted = [(service, [servers[number] for number in numbers]) for service, numbers in table]
+    first = [(service, [servers[number] for number in numbers]) for service, numbers in table]
+    # What returns may be described otherwise than it was.
+    servers[1] = servers[1].replace(weight=0, upper_threshold=8, lower_threshold=2)
+    servers[2] = servers[2].replace(method="tunnel", tunnel=Tunnel("gre", 0, "csum"))
+    then = [(service, [servers[number] for number in numbers]) for service, numbers in table]
     images = []
     for at_once in (True, False):
         director = make_director(Capacity(64, services=8, destinations=32))
-        for _ in range(2):  # on records that nobody has used, then on those of real servers that return
+        # On records that nobody has used, then on those of real servers that return.
+        for wanted in (first, then):
+            for index in range(director.maps.settings.destinations_top):
+                record = director.maps.destination(index)
+                # The way of one of two is known to the packet path, which is the better judge.
+                record.refreshed, record.interface = index % 2, 99
             director.another_command()
             director.table.flush()
             director.another_command()
