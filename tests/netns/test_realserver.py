@@ -24,6 +24,7 @@ SERVERS = ("rs1", "rs2")
 _numbers = itertools.count(1)
 
 MACHINE = """
+exec 2>/dev/null  # iproute2 complains there of other tests' namespaces that go at the moment
 ip address; ip link show; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all
 grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf
 nft list ruleset; tc qdisc show; bpftool net show

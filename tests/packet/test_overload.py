@@ -29,7 +29,7 @@ from tests.packet.director import (
 )
 from tests.packet.packets import ACK, FIN, RST, SYN, UDP, packed
 from xlvs.cli import main
-from xlvs.datapath.records import Slot, seconds_to_ticks
+from xlvs.datapath.records import Slot, seconds_to_ticks, ticks_now
 from xlvs.kernel import abi
 from xlvs.model import MASQUERADE, ROUTE, TUNNEL, Destination, Service, ServiceKey, Tunnel
 
@@ -39,13 +39,9 @@ HALF_OPEN = 4
 """Seconds that a half-open connection has even in a full table."""
 
 
-def _now() -> int:
-    return (time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> abi.TICK_SHIFT) & 0xFFFFFFFF
-
-
 def _full(director: Director, seconds: float) -> None:
     """Let it be that long since a connection found no room."""
-    director.maps.settings.full_at = max(_now() - seconds_to_ticks(1) * int(seconds), 1)
+    director.maps.settings.full_at = max(ticks_now() - seconds_to_ticks(1) * int(seconds), 1)
 
 
 @pytest.fixture(autouse=True)
@@ -314,7 +310,7 @@ def test_persistence_holds(director: Director) -> None:
             assert {ask(network, host, flags) for host, flags in ((1, SYN), (2, ACK), (3, SYN))} == {server}
     # Those that have a template by now keep it as long as a flow without an entry may be idle.
     lasting = [
-        slot.expires - _now()
+        slot.expires - ticks_now()
         for _, slot in director.slots(abi.PHASE_LIVE)
         if slot.virtual_port == key.port and slot.client_port == 0
     ]
@@ -326,7 +322,7 @@ def test_persistence_holds(director: Director) -> None:
         assert ask(network, 4, SYN) == server
     for place, slot in director.slots(abi.PHASE_LIVE):
         if (slot.virtual, slot.virtual_port) == (key.address, key.port):
-            director.slot_record(place).expires = (_now() - 2) & 0xFFFFFFFF
+            director.slot_record(place).expires = (ticks_now() - 2) & 0xFFFFFFFF
 
 
 def test_the_half_open_make_room(director: Director) -> None:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import time
-
+from xlvs.datapath.records import ticks_now
 from xlvs.kernel import abi
 from xlvs.model import SCTP_STATES, TCP_STATES
 
@@ -34,9 +33,8 @@ def overload(settings: abi.Settings) -> tuple[Phase, int | None]:
     """
     if not settings.full_at:
         return "room", None
-    now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> abi.TICK_SHIFT
-    # The packet path's clock, a coarse one, may be a tick behind or, read before, ahead of ours.
-    ticks = (now - settings.full_at) % _TICKS
+    # The packet path may have written its stamp after we have read the clock.
+    ticks = (ticks_now() - settings.full_at) % _TICKS
     if ticks > _TICKS // 2:
         ticks = 0
     seconds = ticks // _TICKS_PER_SECOND

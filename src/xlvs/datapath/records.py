@@ -36,6 +36,7 @@ _LETTERS: dict[object, str] = {
     ctypes.c_uint8: "B", ctypes.c_uint16: "H", ctypes.c_uint32: "I", ctypes.c_int32: "i",
     ctypes.c_uint64: "Q",
 }  # fmt: skip
+_MONOTONIC_COARSE = 6  # linux/time.h; Python has no name for it
 _SERVICE_KEY = Struct("=16sI2sBB")
 SLOT = Struct("=Q16s16sHHBBHIIHHI")
 
@@ -103,8 +104,8 @@ def swap_port(port: int) -> int:
 
 
 def ticks_now() -> int:
-    """The packet path's clock."""
-    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> abi.TICK_SHIFT & 0xFFFFFFFF
+    """The packet path's clock (bpf_ktime_get_coarse_ns()), which steps every few milliseconds."""
+    return time.clock_gettime_ns(_MONOTONIC_COARSE) >> abi.TICK_SHIFT & 0xFFFFFFFF
 
 
 def seconds_to_ticks(seconds: int) -> int:
