@@ -257,14 +257,17 @@ def test_scheduler_flags_of_commas_do_not_crash(director: Director) -> None:
 
 
 def process(shell: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell line in which ``xlvsadm`` is the command on a table of 2,000 services in memory."""
+    """Run a shell line in which ``xlvsadm`` is the command on a table of 10,000 services in memory.
+
+    What it lists is more than a pipe holds, so a reader that goes away is always noticed.
+    """
     code = (
         "import sys\n"
         "from contextlib import contextmanager\n"
         "import xlvs.datapath\n"
         "from xlvs.datapath.memory import MemoryDatapath\n"
         "from xlvs.model import *\n"
-        "services = [ServiceEntry(Service(ServiceKey(2, 6, bytes(4), port))) for port in range(2000)]\n"
+        "services = [ServiceEntry(Service(ServiceKey(2, 6, bytes(4), port))) for port in range(10000)]\n"
         "@contextmanager\n"
         "def opened(write, load, locked):\n"
         "    yield MemoryDatapath(services)\n"
