@@ -6,6 +6,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
@@ -50,21 +51,34 @@ def ask(questions: list[Question], patience: float = PATIENCE) -> list[Sighting]
     The requests are ordinary ones, so that whoever would answer a router does.
     Raises `OSError` where packet sockets are not allowed.
     """
+    return collect(questions, patience, _ETHERTYPE, _requests, _reply)
+
+
+def collect(
+    questions: list[Question],
+    patience: float,
+    ethertype: int,
+    frames_of: Callable[[Question], Iterable[bytes]],
+    answer_in: Callable[[bytes, Question], Sighting | None],
+) -> list[Sighting]:
+    """Send the frames of each question by its interface, and read the answers in what comes there.
+
+    Raises `OSError` where packet sockets are not allowed.
+    """
     sockets: dict[int, tuple[socket.socket, Question]] = {}
     found: dict[Sighting, None] = {}
     try:
         for question in questions:
-            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE))
+            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
             sockets[packets.fileno()] = (packets, question)
-            packets.bind((question.interface, _ETHERTYPE))
-            for address in question.wanted:
-                for mac in (_BROADCAST, *map(_packed, question.directly)):
-                    packets.send(_request(question, address, mac))
+            packets.bind((question.interface, ethertype))
+            for frame in frames_of(question):
+                packets.send(frame)
         deadline = time.monotonic() + patience
         while sockets and (left := deadline - time.monotonic()) > 0:
             for ready in select.select(list(sockets), [], [], left)[0]:
                 packets, question = sockets[ready]
-                sighting = _reply(packets.recv(256), question)
+                sighting = answer_in(packets.recv(256), question)
                 if sighting is not None:
                     found[sighting] = None
     finally:
@@ -73,12 +87,19 @@ def ask(questions: list[Question], patience: float = PATIENCE) -> list[Sighting]
     return list(found)
 
 
-def _packed(mac: str) -> bytes:
+def packed_mac(mac: str) -> bytes:
+    """A MAC address's six bytes."""
     return bytes.fromhex(mac.replace(":", ""))
 
 
+def _requests(question: Question) -> Iterator[bytes]:
+    for address in question.wanted:
+        for mac in (_BROADCAST, *map(packed_mac, question.directly)):
+            yield _request(question, address, mac)
+
+
 def _request(question: Question, address: IPv4Address | IPv6Address, receiver: bytes) -> bytes:
-    own = _packed(question.mac)
+    own = packed_mac(question.mac)
     return _FRAME.pack(
         receiver, own, _ETHERTYPE, 1, 0x0800, 6, 4, _REQUEST,
         own, question.own.packed, bytes(6), address.packed,

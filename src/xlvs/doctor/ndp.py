@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import select
-import socket
-import time
+from collections.abc import Iterator
 from ipaddress import IPv6Address
 from struct import Struct
 
-from xlvs.doctor.arp import PATIENCE, Question, Sighting
+from xlvs.doctor.arp import PATIENCE, Question, Sighting, collect, packed_mac
 
 _ETHERTYPE = 0x86DD
 _ICMPV6 = 58
@@ -33,32 +31,14 @@ def ask(questions: list[Question], patience: float = PATIENCE) -> list[Sighting]
 
     Raises `OSError` where packet sockets are not allowed.
     """
-    sockets: dict[int, tuple[socket.socket, Question]] = {}
-    found: dict[Sighting, None] = {}
-    try:
-        for question in questions:
-            packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETHERTYPE))
-            sockets[packets.fileno()] = (packets, question)
-            packets.bind((question.interface, _ETHERTYPE))
-            for address in question.wanted:
-                if isinstance(address, IPv6Address):
-                    for mac in (_of_group(solicited(address)), *map(_packed, question.directly)):
-                        packets.send(_solicitation(question, address, mac))
-        deadline = time.monotonic() + patience
-        while sockets and (left := deadline - time.monotonic()) > 0:
-            for ready in select.select(list(sockets), [], [], left)[0]:
-                packets, question = sockets[ready]
-                sighting = _advertisement(packets.recv(256), question)
-                if sighting is not None:
-                    found[sighting] = None
-    finally:
-        for packets, _ in sockets.values():
-            packets.close()
-    return list(found)
+    return collect(questions, patience, _ETHERTYPE, _solicitations, _advertisement)
 
 
-def _packed(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
+def _solicitations(question: Question) -> Iterator[bytes]:
+    for address in question.wanted:
+        if isinstance(address, IPv6Address):
+            for mac in (_of_group(solicited(address)), *map(packed_mac, question.directly)):
+                yield _solicitation(question, address, mac)
 
 
 def _of_group(group: IPv6Address) -> bytes:
@@ -67,7 +47,7 @@ def _of_group(group: IPv6Address) -> bytes:
 
 
 def _solicitation(question: Question, address: IPv6Address, receiver: bytes) -> bytes:
-    own, source, to = _packed(question.mac), question.own.packed, solicited(address).packed
+    own, source, to = packed_mac(question.mac), question.own.packed, solicited(address).packed
     option = _OPTION.pack(_SOURCE_MAC, 1, own)
     message = _MESSAGE.pack(_SOLICITATION, 0, 0, 0, address.packed) + option
     checksum = _checksum(source + to + len(message).to_bytes(4, "big") + bytes((0, 0, 0, _ICMPV6)) + message)

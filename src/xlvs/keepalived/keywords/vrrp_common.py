@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from xlvs.keepalived.drafts import Draft, InstanceDraft, SyncGroupDraft
 from xlvs.keepalived.keywords.lines import known_interface
 from xlvs.keepalived.numbers import read_int
-from xlvs.keepalived.redundancy import Tracked
+from xlvs.keepalived.redundancy import BfdInstance, Tracked, TrackFile, TrackProcess, TrackScript
 from xlvs.keepalived.scripts import read_script
 from xlvs.keepalived.statements import Action, Cursor, Section
 
+Find = Callable[[Draft, Cursor, str, str], "tuple[int, bool] | None"]
+"""What weight is the default for what an owner tracks; None, reported, if there is no such thing."""
+Weighted = TrackScript | TrackFile | TrackProcess | BfdInstance
 NO_VRRP = "xlvsd runs no VRRP; run `keepalived -P` with the same file beside it"
 
 
@@ -52,10 +55,10 @@ def _read_weight(
 def _track_lines(
     field: str,
     kind: str,
-    find: Callable[[Draft, Cursor, str, str], tuple[int, bool] | None],
+    find: Find,
     most: int = 254,
 ) -> Action:
-    """A track_* block; ``find`` says what weight is the default, or reports that there is no such thing."""
+    """A track_* block."""
 
     def action(owner: InstanceDraft | SyncGroupDraft, at: Cursor) -> None:
         standing: dict[str, Tracked] = getattr(owner.tracking, field)
@@ -81,36 +84,21 @@ def _find_interface(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[in
     return None
 
 
-def _find_script(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
-    found = draft.track_scripts.get(name)
-    if found is None:
-        at.report(f"({owner}) track script {name} not found, ignoring...")
-        return None
-    return found.weight, found.reverse
+def _find(kind: str, defined: Callable[[Draft], Mapping[str, Weighted]]) -> Find:
+    """Finds one of what is ``defined`` in the configuration."""
+
+    def find(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
+        found = defined(draft).get(name)
+        if found is None:
+            at.report(f"({owner}) track {kind} {name} not found, ignoring...")
+            return None
+        return found.weight, found.reverse
+
+    return find
 
 
-def _find_file(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
-    found = draft.track_files.get(name)
-    if found is None:
-        at.report(f"({owner}) track file {name} not found, ignoring...")
-        return None
-    return found.weight, found.reverse
-
-
-def _find_process(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
-    found = draft.track_processes.get(name)
-    if found is None:
-        at.report(f"({owner}) track process {name} not found, ignoring...")
-        return None
-    return found.weight, found.reverse
-
-
-def _find_bfd(draft: Draft, at: Cursor, owner: str, name: str) -> tuple[int, bool] | None:
-    found = draft.bfd_instances.get(name)
-    if found is None or not found.vrrp:
-        at.report(f"({owner}) track bfd {name} not found, ignoring...")
-        return None
-    return found.weight, found.reverse
+def _vrrp_sessions(draft: Draft) -> dict[str, BfdInstance]:
+    return {name: one for name, one in draft.bfd_instances.items() if one.vrrp}
 
 
 def add_tracking(section: Section) -> None:
@@ -123,25 +111,25 @@ def add_tracking(section: Section) -> None:
     )
     section.add(
         "track_script",
-        _track_lines("scripts", "track script", _find_script),
+        _track_lines("scripts", "track script", _find("script", lambda draft: draft.track_scripts)),
         "{ NAME [weight N [reverse]] … }",
         "vrrp_scripts.",
     )
     section.add(
         "track_file",
-        _track_lines("files", "track file", _find_file),
+        _track_lines("files", "track file", _find("file", lambda draft: draft.track_files)),
         "{ NAME [weight N [reverse]] … }",
         "track_files.",
     )
     section.add(
         "track_process",
-        _track_lines("processes", "track process", _find_process),
+        _track_lines("processes", "track process", _find("process", lambda draft: draft.track_processes)),
         "{ NAME [weight N [reverse]] … }",
         "vrrp_track_processes.",
     )
     section.add(
         "track_bfd",
-        _track_lines("bfd", "track bfd", _find_bfd, 253),
+        _track_lines("bfd", "track bfd", _find("bfd", _vrrp_sessions), 253),
         "{ NAME [weight N [reverse]] … }",
         "bfd_instances.",
     )
