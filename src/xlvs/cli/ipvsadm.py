@@ -119,12 +119,10 @@ class _Command:
         if isinstance(step, CommandLineError):
             self.complain(step.message)
             return step.status
-        if step.command == grammar.RESTORE:
-            return self._restore_uncollected(not step.options.isdisjoint(("atomic", "extended")))
         if _is_answered_here(step):
             self._print((self._own_answer(step),))
             return 0
-        return self._perform_alone(step)
+        return self._uncollected(step)
 
     def complain(self, text: str) -> None:
         """Write to standard error; there is nowhere to say that it failed."""
@@ -148,6 +146,18 @@ class _Command:
         except CommandLineError as error:
             return error
         return request
+
+    def _uncollected(self, request: Request) -> int:
+        """Work without the garbage collector, which would look through all rows again and again."""
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            if request.command == grammar.RESTORE:
+                return self._restore(not request.options.isdisjoint(("atomic", "extended")))
+            return self._perform_alone(request)
+        finally:
+            if collects:
+                gc.enable()
 
     def _own_answer(self, request: Request) -> str:
         if request.command != grammar.HELP:
@@ -196,16 +206,6 @@ class _Command:
             return
         if text:
             self.complain(text)
-
-    def _restore_uncollected(self, at_once: bool) -> int:
-        """Restore without the garbage collector, which would look through all lines again and again."""
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return self._restore(at_once)
-        finally:
-            if collects:
-                gc.enable()
 
     def _restore(self, at_once: bool) -> int:
         """Read all commands first: the table is locked only while they are carried out."""

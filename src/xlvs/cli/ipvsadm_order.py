@@ -45,8 +45,8 @@ def sorted_destinations(rows: Sequence[DestinationRow], by_number: bool = False)
         return rows
     if by_number:
         return sorted(rows, key=lambda row: (len(row[0]), row[0], row[1]))
-    if all(len(row[0]) == 4 for row in rows):
-        ordered = sorted(rows, key=_endpoint)
+    if {len(row[0]) for row in rows} == {4}:
+        ordered = sorted(rows)  # no two have one address and port, so nothing else is compared
         # First bytes that close: no two addresses differ so much that their order turns round.
         if ordered[-1][0][0] - ordered[0][0][0] < 128:
             return ordered
@@ -56,10 +56,6 @@ def sorted_destinations(rows: Sequence[DestinationRow], by_number: bool = False)
     else:
         ranked = _merge_sort(ranked, lambda one, other: _compare_destinations(one[0], other[0]))
     return [row for _, row in ranked]
-
-
-def _endpoint(row: DestinationRow) -> tuple[bytes, int]:
-    return row[0], row[1]
 
 
 def _service_rank(row: ServiceRow) -> _ServiceRank:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from xlvs.datapath.rows import ConnectionRow, Counters, DestinationRow, ServiceRow
     from xlvs.model import Service, Timeouts, Tunnel
 
-    Endpoint = Callable[[bytes, int], str]
-
 # The listings, in ipvsadm's order of precedence.
 STATS = "stats"
 RATE = "rate"
@@ -115,12 +113,16 @@ def table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
     """The two title lines, then every service with its real servers."""
     yield _TITLES[form.style]
     rows = list(rows)
+    columns: dict[int, _ServerColumn] = {}
     write = _WRITERS[form.style]
     for row in sorted_services(rows, form.extended) if form.sort else rows:
         service, _, destinations = row
         ordered = sorted_destinations(destinations, form.extended) if form.sort else destinations
-        yield _service_line(row, form)
-        yield "".join(write(ordered, _server_column(service.key.protocol, form), form.exact))
+        protocol = service.key.protocol
+        column = columns.get(protocol)
+        if column is None:
+            column = columns[protocol] = _ServerColumn(form, protocol)
+        yield _service_line(row, form) + "".join(write(ordered, column, form.exact))
 
 
 def saved_table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
@@ -128,19 +130,25 @@ def saved_table(rows: Iterable[ServiceRow], form: Format) -> Iterator[str]:
 
     As in ipvsadm thresholds are not saved, unless the form is extended.
     """
+    texts: dict[tuple[bytes, int, int], str] = {}
     for service, _, destinations in sorted_services(list(rows), form.extended):
-        server = _server_name(service.key.protocol, form)
         name = _saved_service_name(service, form)
-        yield f"-A {name} -s {service.scheduler}{_saved_service_tail(service)}\n"
-        yield "".join([
-            "-a %s -r %s %s -w %d%s%s\n" % (  # noqa: UP031
-                name, server(row[0], row[1]),
-                _METHOD_OPTIONS.get(row[2], "-g"), row[3],
-                _saved_tunnel(row[9]) if row[2] == TUNNEL else "",
-                _saved_thresholds(row) if form.extended else "",
+        protocol = service.key.protocol
+        lines = [f"-A {name} -s {service.scheduler}{_saved_service_tail(service)}\n"]
+        for row in sorted_destinations(destinations, form.extended):
+            end = (row[0], row[1], protocol)
+            text = texts.get(end)
+            if text is None:
+                text = texts[end] = form.endpoint(*end)
+            method = row[2]
+            tail = _saved_tunnel(row[9]) if method == TUNNEL else ""
+            if form.extended:
+                tail += _saved_thresholds(row)
+            lines.append(
+                "-a %s -r %s %s -w %d%s\n"  # noqa: UP031
+                % (name, text, _METHOD_OPTIONS.get(method, "-g"), row[3], tail)
             )
-            for row in sorted_destinations(destinations, form.extended)
-        ])  # fmt: skip
+        yield "".join(lines)
 
 
 def saved_timeouts(timeouts: Timeouts) -> str:
@@ -220,25 +228,22 @@ def _service_line(row: ServiceRow, form: Format) -> str:
     return f"{name} {service.scheduler}{_service_tail(service)}\n"
 
 
-def _server_name(protocol: int, form: Format) -> Endpoint:
-    """What writes a real server's address and port."""
-    if form.names is None:
-        return format_endpoint
-    endpoint = form.names.endpoint
-    return lambda address, port: endpoint(address, port, protocol)
+class _ServerColumn(dict["tuple[bytes, int]", str]):
+    """The first column of real servers' rows, by address and port: each is written once.
 
+    It begins with the arrow, and is as wide as all; of an IPv4 real server's name the end is cut.
+    """
 
-def _server_column(protocol: int, form: Format) -> Endpoint:
-    """What writes the first column of a real server's row; of an IPv4 one it is cut."""
-    if form.names is None:
-        return format_endpoint
-    endpoint = _server_name(protocol, form)
+    def __init__(self, form: Format, protocol: int) -> None:
+        self._form = form
+        self._protocol = protocol
 
-    def write(address: bytes, port: int) -> str:
-        text = endpoint(address, port)
-        return text[:_DESTINATION_COLUMN] if len(address) == 4 else text
-
-    return write
+    def __missing__(self, end: tuple[bytes, int]) -> str:
+        text = self._form.endpoint(*end, self._protocol)
+        if self._form.names and len(end[0]) == 4:
+            text = text[:_DESTINATION_COLUMN]
+        column = self[end] = f"  -> {text:28}"
+        return column
 
 
 def _service_name(service: Service, form: Format) -> str:
@@ -353,63 +358,47 @@ def _rates(rates: Counters, exact: bool) -> str:
 # What writes the rows of one service's real servers, by the style of the listing.
 
 
-def _stats_rows(rows: Sequence[DestinationRow], server: Endpoint, exact: bool) -> list[str]:
+def _stats_rows(rows: Sequence[DestinationRow], column: _ServerColumn, exact: bool) -> list[str]:
     if max([max(row[10]) for row in rows], default=0) < _SHORTENED:
-        return [
-            "  -> %-28s%9d%9d%9d%9d%9d\n" % (server(row[0], row[1]), *row[10])  # noqa: UP031
-            for row in rows
-        ]
+        return ["%s%9d%9d%9d%9d%9d\n" % (column[row[:2]], *row[10]) for row in rows]  # noqa: UP031
+    return ["%s%s\n" % (column[row[:2]], _large_numbers(row[10], exact)) for row in rows]  # noqa: UP031
+
+
+def _rate_rows(rows: Sequence[DestinationRow], column: _ServerColumn, exact: bool) -> list[str]:
+    return ["%s%s\n" % (column[row[:2]], _rates(row[10], exact)) for row in rows]  # noqa: UP031
+
+
+def _plain_rows(rows: Sequence[DestinationRow], column: _ServerColumn, _exact: bool) -> list[str]:
     return [
-        "  -> %-28s%s\n" % (server(row[0], row[1]), _large_numbers(row[10], exact))  # noqa: UP031
+        "%s %-7s %-6d %-10d %-10d\n"  # noqa: UP031
+        % (column[row[:2]], _METHOD_NAMES[row[2]], row[3], row[4], row[5])
         for row in rows
     ]
 
 
-def _rate_rows(rows: Sequence[DestinationRow], server: Endpoint, exact: bool) -> list[str]:
+def _tunnel_rows(rows: Sequence[DestinationRow], column: _ServerColumn, _exact: bool) -> list[str]:
     return [
-        "  -> %-28s%s\n" % (server(row[0], row[1]), _rates(row[10], exact))  # noqa: UP031
+        "%s %-7s %-13s %-6d %-10d %-10d\n"  # noqa: UP031
+        % (column[row[:2]], _METHOD_NAMES[row[2]], _tunnel_info(row[2], row[9]), row[3], row[4], row[5])
         for row in rows
     ]
 
 
-def _plain_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
+def _threshold_rows(rows: Sequence[DestinationRow], column: _ServerColumn, _exact: bool) -> list[str]:
     return [
-        "  -> %-28s %-7s %-6d %-10d %-10d\n"  # noqa: UP031
-        % (server(row[0], row[1]), _METHOD_NAMES[row[2]], row[3], row[4], row[5])
+        "%s %-10d %-10d %-10d %-10d\n" % (column[row[:2]], row[7], row[8], row[4], row[5])  # noqa: UP031
         for row in rows
     ]
 
 
-def _tunnel_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
+def _persistent_rows(rows: Sequence[DestinationRow], column: _ServerColumn, _exact: bool) -> list[str]:
     return [
-        "  -> %-28s %-7s %-13s %-6d %-10d %-10d\n"  # noqa: UP031
-        % (
-            server(row[0], row[1]),
-            _METHOD_NAMES[row[2]],
-            _tunnel_info(row[2], row[9]),
-            row[3],
-            row[4],
-            row[5],
-        )
+        "%s %-9d %-11d %-10d %-10d\n" % (column[row[:2]], row[3], row[6], row[4], row[5])  # noqa: UP031
         for row in rows
     ]
 
 
-def _threshold_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
-    return [
-        "  -> %-28s %-10d %-10d %-10d %-10d\n" % (server(row[0], row[1]), row[7], row[8], row[4], row[5])  # noqa: UP031
-        for row in rows
-    ]
-
-
-def _persistent_rows(rows: Sequence[DestinationRow], server: Endpoint, _exact: bool) -> list[str]:
-    return [
-        "  -> %-28s %-9d %-11d %-10d %-10d\n" % (server(row[0], row[1]), row[3], row[6], row[4], row[5])  # noqa: UP031
-        for row in rows
-    ]
-
-
-_WRITERS: dict[str, Callable[[Sequence[DestinationRow], Endpoint, bool], list[str]]] = {
+_WRITERS: dict[str, Callable[[Sequence[DestinationRow], _ServerColumn, bool], list[str]]] = {
     STATS: _stats_rows,
     RATE: _rate_rows,
     PLAIN: _plain_rows,

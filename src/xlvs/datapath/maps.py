@@ -43,6 +43,7 @@ class Maps:
         self.folder = folder
         self._descriptors: dict[str, int] = {}
         self._memory: dict[str, mmap.mmap] = {}
+        self._pool: memoryview | None = None
         self.settings = self.record("settings", abi.Settings, 0, 1)
         if self.settings.abi_version != abi.ABI_VERSION:
             raise Unusable(
@@ -58,6 +59,7 @@ class Maps:
             os.close(fd)
         self._descriptors.clear()
         self._memory.clear()
+        self._pool = None
 
     def descriptor(self, name: str) -> int:
         """The file descriptor of a map."""
@@ -113,14 +115,20 @@ class Maps:
 
     def flags(self, name: str, kind: type[ctypes.Structure], top: int) -> list[int]:
         """The ``flags`` field of the first ``top`` records of a map, quickly."""
+        return self.column(name, kind, "flags", top)
+
+    def column(self, name: str, kind: type[ctypes.Structure], field: str, top: int) -> list[int]:
+        """A 32-bit field of the first ``top`` records of a map, quickly."""
         size = ctypes.sizeof(kind)
         words = memoryview(self.memory(name, size * max(top, 1))).cast("I")
-        first = kind.flags.offset // 4
+        first = getattr(kind, field).offset // 4
         return words[first : top * size // 4 : size // 4].tolist() if top else []
 
     def pool(self) -> memoryview:
         """The pool of scheduling runs: 64-bit words in host order."""
-        return memoryview(self.memory("pool", self.limits.pool * 8)).cast("Q")
+        if self._pool is None:
+            self._pool = memoryview(self.memory("pool", self.limits.pool * 8)).cast("Q")
+        return self._pool
 
     def connection_slots(self) -> mmap.mmap:
         """The whole connection table."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from itertools import repeat
+from struct import Struct
 
 from xlvs import model
 from xlvs.datapath import runs
@@ -38,9 +39,12 @@ if TYPE_CHECKING:
 
 _SERVICE = fields_of(abi.Service, "key", "flags", "run", "persistence", "netmask", "idle_timeout")
 _DESTINATION = fields_of(
-    abi.Destination, "address", "port", "family", "method", "weight", "active", "inactive", "persistent",
-    "upper_threshold", "lower_threshold", "tunnel_kind", "tunnel_checksum", "tunnel_port",
+    abi.Destination, "address..method", "weight", "active", "inactive", "persistent", "upper_threshold",
+    "lower_threshold",
 )  # fmt: skip
+_TUNNEL = fields_of(abi.Destination, "tunnel_kind", "tunnel_checksum", "tunnel_port")
+_ENDPOINT = Struct("=16sHBB")
+"""What stands together in ``address..method``."""
 _TRAFFIC = fields_of(abi.Traffic, "connections", "in_packets", "out_packets", "in_bytes", "out_bytes")
 _ESTIMATE = fields_of(abi.Estimate, "zeroed", "seen", "rate")
 
@@ -88,8 +92,10 @@ class Reader:
 
     def _used(self) -> list[int]:
         """The service records in use; one without a run was being deleted by a command that died."""
-        flags = self._maps.flags("services", abi.Service, self._maps.settings.services_top)
-        return [index for index, value in enumerate(flags) if value and self._maps.service(index).run]
+        top = self._maps.settings.services_top
+        flags = self._maps.flags("services", abi.Service, top)
+        starts = self._maps.column("services", abi.Service, "run", top)
+        return [index for index, (used, run) in enumerate(zip(flags, starts, strict=True)) if used and run]
 
     def _row_reader(self, counted: str, together: bool = False) -> Callable[[int], ServiceRow]:
         limits = self._maps.limits
@@ -117,28 +123,25 @@ class Reader:
     ) -> Callable[[list[int]], list[DestinationRow]]:
         memory = self._maps.memory("destinations", self._maps.limits.destinations * _DESTINATION_BYTES)
         counters = self._counters_reader("destination", counted, together)
-        unpack = _DESTINATION.unpack_from
-        size, ipv4, tunnelled = _DESTINATION_BYTES, model.IPV4, abi.METHOD_TUNNEL
+        unpack, size = _DESTINATION.unpack_from, _DESTINATION_BYTES
+        # Services share real servers: where one is, and how it is reached, is read once.
+        endpoints: dict[bytes, tuple[bytes, int, str]] = {}
 
         def read(indices: list[int]) -> list[DestinationRow]:
             rows = []
             for index in indices:
-                (
-                    address, port, family, method, weight, active, inactive, persistent, upper, lower,
-                    kind, checksum, tunnel_port,
-                ) = unpack(memory, index * size)  # fmt: skip
-                tunnel = None
-                if method == tunnelled:
-                    tunnel = model.Tunnel(
-                        TUNNEL_NAMES[kind], swap_port(tunnel_port), CHECKSUM_NAMES[checksum]
-                    )
+                packed, weight, active, inactive, persistent, upper, lower = unpack(memory, index * size)
+                endpoint = endpoints.get(packed)
+                if endpoint is None:
+                    endpoint = endpoints[packed] = _endpoint(packed)
+                address, port, method = endpoint
                 rows.append((
-                    address[:4] if family == ipv4 else address, (port & 0xFF) << 8 | port >> 8,
-                    METHOD_NAMES[method], weight,
+                    address, port, method, weight,
                     # Two CPUs that count one up and down meet in an instant below 0.
                     active if active > 0 else 0, inactive if inactive > 0 else 0,
                     persistent if persistent > 0 else 0,
-                    upper, lower, tunnel, counters(index) if counted else NO_COUNTERS,
+                    upper, lower, _tunnel(memory, index) if method == model.TUNNEL else None,
+                    counters(index) if counted else NO_COUNTERS,
                 ))  # fmt: skip
             return rows
 
@@ -192,6 +195,18 @@ class Reader:
             )  # fmt: skip
 
         return read
+
+
+def _endpoint(packed: bytes) -> tuple[bytes, int, str]:
+    """Address, port and forwarding method of a real server's record."""
+    address, port, family, method = _ENDPOINT.unpack(packed)
+    return address[:4] if family == model.IPV4 else address, swap_port(port), METHOD_NAMES[method]
+
+
+def _tunnel(memory: mmap.mmap, index: int) -> model.Tunnel:
+    """The tunnel in a real server's record."""
+    kind, checksum, port = _TUNNEL.unpack_from(memory, index * _DESTINATION_BYTES)
+    return model.Tunnel(TUNNEL_NAMES[kind], swap_port(port), CHECKSUM_NAMES[checksum])
 
 
 def _summed(bases: mmap.mmap, traffic: mmap.mmap, rows: list[int], top: int) -> list[Counters]:

@@ -48,16 +48,19 @@ def offset_of(record: type[ctypes.Structure], name: str) -> int:
 
 
 def fields_of(record: type[ctypes.Structure], *names: str) -> Struct:
-    """What unpacks the named fields, in the order in which they stand in the record.
+    """What unpacks the named fields, which are named in the order in which they stand in the record.
 
-    What is no number comes as bytes.
+    What is no number comes as bytes; so do neighbours together, ``first..last``.
     """
+    kinds = {name: kind for name, kind, *_ in record._fields_}
     layout, place = "=", 0
-    for name, kind, *_ in record._fields_:
-        if name in names:
-            field = getattr(record, name)
-            layout += f"{field.offset - place}x{_LETTERS.get(kind, f'{field.size}s')}"
-            place = field.offset + field.size
+    for name in names:
+        first, together, last = name.partition("..")
+        field, end = getattr(record, first), getattr(record, last or first)
+        size = end.offset + end.size - field.offset
+        letter = None if together else _LETTERS.get(kinds[first])
+        layout += f"{field.offset - place}x{letter or f'{size}s'}"
+        place = field.offset + size
     return Struct(layout)
 
 
