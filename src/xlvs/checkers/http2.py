@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from struct import Struct
 
 from xlvs.checkers import tls
-from xlvs.checkers.http import Answer, open_stream, server_name
+from xlvs.checkers.http_stream import LARGEST_BODY, Answer, open_stream, server_name
 from xlvs.keepalived.checks import Connection, HttpCheck
 from xlvs.keepalived.configuration import TlsClient
 
@@ -30,7 +30,6 @@ _STREAM = 1
 _WINDOW_SIZE = 2**31 - 1
 # SETTINGS_HEADER_TABLE_SIZE 0, SETTINGS_ENABLE_PUSH 0, SETTINGS_INITIAL_WINDOW_SIZE the largest.
 _OUR_SETTINGS = Struct("!HIHIHI").pack(1, 0, 2, 0, 4, _WINDOW_SIZE)
-_LARGEST_BODY = 16 * 1024 * 1024
 _LARGEST_FRAME = 16384
 """What a peer may send that has not been allowed more."""
 
@@ -152,8 +151,8 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         elif kind == _DATA:
             part = _unpadded(payload, flags)
             got += len(part)
-            if got > _LARGEST_BODY:
-                raise ValueError(f"the answer has more than {_LARGEST_BODY} octets")
+            if got > LARGEST_BODY:
+                raise ValueError(f"the answer has more than {LARGEST_BODY} octets")
             body.append(part)
             if flags & _END_STREAM:
                 return Answer(status, b"".join(body)), called

@@ -11,7 +11,7 @@ import subprocess
 import time
 from ipaddress import ip_address
 
-from xlvs.doctor import firewall
+from xlvs.doctor import firewall, ruleset
 from xlvs.model import IPV6, PROTOCOL_NAMES, ServiceKey
 
 SILENCE = "XLVS_NO_WARNINGS"
@@ -24,9 +24,9 @@ def about_input_rules(key: ServiceKey, program: str) -> str:
     """A line on the first INPUT rule that no longer keeps anybody from this service; empty if none does."""
     if key.fwmark:
         return ""  # which packets have the mark is said elsewhere
-    family = firewall.IPV6 if key.family == IPV6 else firewall.IPV4
+    family = ruleset.IPV6 if key.family == IPV6 else ruleset.IPV4
     end = time.monotonic() + _SECONDS
-    rules = firewall.observe(lambda command: _printed(command, end), firewall.tables(), family)
+    rules = ruleset.observe(lambda command: _printed(command, end), ruleset.tables(), family)
     address = ip_address(key.address)
     protocol = PROTOCOL_NAMES.get(key.protocol, "").lower()
     rule = next((each for each in rules if firewall.keeps_out(each, protocol, address, key.port)), None)

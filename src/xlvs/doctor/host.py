@@ -13,8 +13,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 from xlvs.doctor.clock import Clock
 from xlvs.doctor.director import Director, Table
-from xlvs.doctor.firewall import Rule
 from xlvs.doctor.memory import Memory
+from xlvs.doctor.rule import Rule
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Rules written with nft(8), in the words of `firewall.Rule`, so that one judge asks both kinds.
+"""Rules written with nft(8), in the words of iptables-save (`rule.Rule`), so that one judge asks both kinds.
 
 Read from ``nft -j list ruleset`` (libnftables-json(5)): chains of the types filter
 and route, of the families ip, ip6 and inet.  A packet
@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from xlvs.doctor.firewall import NOT_UNDERSTOOD, Rule
+from xlvs.doctor.rule import NOT_UNDERSTOOD, Rule
 
 PROGRAM = "nft"
 _FAMILIES = {"ip": 4, "ip6": 6, "inet": 0}

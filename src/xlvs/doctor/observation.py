@@ -17,7 +17,7 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from xlvs.doctor import clock, firewall, memory
+from xlvs.doctor import clock, memory, ruleset
 from xlvs.doctor.director import observe_director
 from xlvs.doctor.host import Address, Assigned, Host, Link, Listener, Neighbour, Route
 from xlvs.errors import XlvsError
@@ -32,7 +32,7 @@ _SETTINGS = {
 """Of net.ipv4.conf and net.ipv6.conf."""
 _FOREVER = 0xFFFFFFFF
 _RAW_VRRP = 112
-_ARP_FAMILIES = (firewall.ARP, firewall.NETDEV)
+_ARP_FAMILIES = (ruleset.ARP, ruleset.NETDEV)
 _USUAL_RULES = (0, 32766, 32767)
 _LISTENING = "0A"
 _IP_COMMANDS = "address show\nroute show table all\nneigh show\nrule show\n"
@@ -49,8 +49,8 @@ def observe(name: str, role: str = "", *, alone: bool = True) -> Host:
         raise XlvsError("cannot ask ip(8) about interfaces and routes", "apt-get install iproute2")
     interfaces, routes, neighbours, policy = _documents(shown)
     own = "/proc/thread-self/net"
-    nftables = firewall.tables()
-    rules, rules6 = firewall.observe_both(_run, nftables)
+    nftables = ruleset.tables()
+    rules, rules6 = ruleset.observe_both(_run, nftables)
     links = tuple(_link(raw) for raw in interfaces if raw)
     return Host(
         name=name,
@@ -248,7 +248,7 @@ def _address_of_proc(text: str) -> Address:
     return mapped or address
 
 
-def _has_arp_rules(folder: str, nftables: firewall.Tables) -> bool:
+def _has_arp_rules(folder: str, nftables: ruleset.Tables) -> bool:
     """Whether arptables or nftables say something of ARP; what, only asking tells."""
     by_nftables = any(family in _ARP_FAMILIES for family, _ in nftables)
     return by_nftables or bool(_read(f"{folder}/arp_tables_names").strip())

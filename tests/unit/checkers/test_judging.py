@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlvs.checkers import dns, file, grpc, http, http2, misc, udp
-from xlvs.checkers.http import Answer
+from xlvs.checkers import dns, file, grpc, http, http1, http2, misc, udp
+from xlvs.checkers.http_stream import Answer
 from xlvs.keepalived.checks import (
     Connection,
     FileCheck,
@@ -59,7 +59,7 @@ def answer_to(text: bytes) -> Answer:
         reader = asyncio.StreamReader()
         reader.feed_data(text)
         reader.feed_eof()
-        return await http.read_answer(reader)
+        return await http1.read_answer(reader)
 
     return asyncio.run(read())
 
@@ -89,11 +89,11 @@ def test_what_is_no_response_is_said_to_be_none(text: bytes) -> None:
 
 def test_requests_are_keepaliveds() -> None:
     checker = HttpCheck(Schedule(), THERE, (Url("/a"),))
-    assert http.request(checker, checker.urls[0]) == (
+    assert http1.request(checker, checker.urls[0]) == (
         b"GET /a HTTP/1.0\r\nUser-Agent: KeepAliveClient\r\nHost: 127.0.0.1:8080\r\n\r\n"
     )
     checker = HttpCheck(Schedule(), THERE, (Url("/a"),), virtualhost="web", version=HttpVersion.HTTP_1_1)
-    assert http.request(checker, checker.urls[0]) == (
+    assert http1.request(checker, checker.urls[0]) == (
         b"GET /a HTTP/1.1\r\nUser-Agent: KeepAliveClient\r\nConnection: close\r\nHost: web\r\n\r\n"
     )
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlvs.doctor.firewall import Packet, fate, parse
+from xlvs.doctor.firewall import Packet, fate
+from xlvs.doctor.ruleset import parse
 
 VIP = IPv4Address("192.0.2.100")
 TO_VIP = Packet("tcp", VIP, 80)

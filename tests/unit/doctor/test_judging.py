@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from xlvs import model
-from xlvs.doctor import firewall, memory, mends
+from xlvs.doctor import memory, mends, ruleset
 from xlvs.doctor.arp import Sighting
 from xlvs.doctor.checks import judge
 from xlvs.doctor.checks.netfilter_marks import equivalent
@@ -271,7 +271,7 @@ def test_settings_of_interfaces_with_dots() -> None:
     ],
 )  # fmt: skip
 def test_mark_rules(rule: str, typed: str) -> None:
-    (parsed,) = firewall.parse(f"*mangle\n-A PREROUTING {rule}\n", "iptables")
+    (parsed,) = ruleset.parse(f"*mangle\n-A PREROUTING {rule}\n", "iptables")
     assert equivalent(parsed, 7) == typed
     if typed:
         _accepted(typed)

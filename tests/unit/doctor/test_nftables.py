@@ -9,13 +9,14 @@ from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from xlvs.doctor import firewall, nftables
+from xlvs.doctor import nftables, ruleset
 from xlvs.doctor.checks import judge
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import NOTE
-from xlvs.doctor.firewall import Drop, Packet, Rule, covers, fate
+from xlvs.doctor.firewall import Drop, Packet, covers, fate
 from xlvs.doctor.host import Host
 from xlvs.doctor.mends import accept_in_front
+from xlvs.doctor.rule import Rule
 
 VIP = IPv4Address("192.0.2.100")
 TO_VIP = Packet("tcp", VIP, 80, source=IPv4Address("198.51.100.1"))
@@ -26,7 +27,7 @@ VIP6 = ip_address("2001:db8::100")
 TO_VIP6 = Packet("tcp", VIP6, 80)
 PACKET_TOO_BIG = Packet("icmpv6", VIP6, icmp="2")
 SOLICITATION = Packet("icmpv6", ip_address("ff02::1:ff00:100"), icmp="135", state="UNTRACKED")
-OWN = frozenset({(firewall.INET, "fw")})
+OWN = frozenset({(ruleset.INET, "fw")})
 
 
 def in_a_namespace(script: str) -> str:
@@ -117,27 +118,27 @@ def test_what_is_not_understood_is_a_note() -> None:
     assert judge(Cluster((Host("rs1", rules=rules_of("ip daddr 192.0.2.9 drop")),))) == []
 
 
-def _printing(text: str) -> firewall.Run:
+def _printing(text: str) -> ruleset.Run:
     return lambda _command: text
 
 
 def test_a_document_that_is_none() -> None:
     for text in ("", "{", "[]", "{}", '{"nftables": 3}', '{"nftables": [{"chain": {}}]}'):
-        assert firewall.observe_nft(_printing(text), OWN, ()) == ()
-    assert firewall.observe_nft(lambda _command: None, OWN, ()) == ()
+        assert ruleset.observe_nft(_printing(text), OWN, ()) == ()
+    assert ruleset.observe_nft(lambda _command: None, OWN, ()) == ()
 
 
 def test_rules_of_iptables_are_not_asked_twice() -> None:
-    there = frozenset({(firewall.IPV4, "filter")})
-    (policy,) = firewall.parse("*filter\n:INPUT DROP [0:0]\n", "iptables-nft")
+    there = frozenset({(ruleset.IPV4, "filter")})
+    (policy,) = ruleset.parse("*filter\n:INPUT DROP [0:0]\n", "iptables-nft")
     asked: list[list[str]] = []
 
     def run(command: list[str]) -> str:
         asked.append(command)
         return ""
 
-    assert firewall.observe_nft(run, there, (policy,)) == () and asked == []
-    firewall.observe_nft(run, there, ())
+    assert ruleset.observe_nft(run, there, (policy,)) == () and asked == []
+    ruleset.observe_nft(run, there, ())
     assert asked
 
 

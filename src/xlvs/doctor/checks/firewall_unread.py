@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import NOTE, Finding
-from xlvs.doctor.firewall import Rule
+from xlvs.doctor.rule import Rule
 
 RANK = 97
 SCENARIOS: tuple[Scenario, ...] = ()

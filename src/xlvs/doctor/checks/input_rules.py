@@ -16,8 +16,9 @@ from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster, Served
 from xlvs.doctor.finding import WARNING, Finding
-from xlvs.doctor.firewall import Rule, keeps_out
+from xlvs.doctor.firewall import keeps_out
 from xlvs.doctor.host import Host
+from xlvs.doctor.rule import Rule
 
 RANK = 57
 SCENARIOS = (

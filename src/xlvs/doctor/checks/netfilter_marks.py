@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import Finding, Mend
-from xlvs.doctor.firewall import Rule
+from xlvs.doctor.rule import Rule
 
 RANK = 58
 SCENARIOS = (
