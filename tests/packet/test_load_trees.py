@@ -204,18 +204,26 @@ class Crowd:
             server.active, server.inactive = row.active, row.inactive
             server.connections = row.stats.connections
 
-    def check_tree(self) -> None:
-        """Each block's least stands above it; no leaf has more than the truth unless it is marked."""
+    def record(self) -> abi.Service:
+        """What the director has of the service."""
         (record,) = (
             record
             for record in map(self.director.maps.service, range(self.director.maps.settings.services_top))
             if bytes(record.key) == packed_key(self.key) and record.run
         )
-        pool = self.director.maps.pool()
-        first, size = runs.tree_at(pool, record.run)
-        assert record.tree == pool[record.run + 2]
+        return record
+
+    def blocks(self) -> list[list[tuple[int, int]]]:
+        """Those of its tree, from the root down."""
+        first, size = runs.tree_at(self.director.maps.pool(), self.record().run)
+        return [_block(self.director, first + number) for number in range(size)]
+
+    def check_tree(self) -> None:
+        """Each block's least stands above it; no leaf has more than the truth unless it is marked."""
+        record = self.record()
+        assert record.tree == self.director.maps.pool()[record.run + 2]
         assert not record.tree_taken
-        blocks = [_block(self.director, first + number) for number in range(size)]
+        blocks = self.blocks()
         levels: list[int] = []
         count = len(self.servers)
         while count > 1:
@@ -388,6 +396,28 @@ def test_places_of_trees_are_given_back(director: Director) -> None:
     assert taken[1][0] + taken[1][1] <= room
     for crowd in crowds:
         director.table.delete_service(crowd.key)
+
+
+@pytest.mark.parametrize("scheduler", TREE_SCHEDULERS)
+def test_a_tree_that_another_cpu_is_at(director: Director, scheduler: str) -> None:
+    """Nobody reads or writes it, nor lets others in; the choice is the kernel's all the same."""
+    chance = Random(scheduler)
+    crowd = Crowd(director, scheduler, _weights(chance, 90))
+    _play(crowd, chance, 30)
+    record, before = crowd.record(), crowd.blocks()
+    record.tree_taken = 1
+    for _ in range(12):
+        crowd.open()
+        crowd.segment(chance.randrange(10**6), FIN)
+    crowd.compare()
+    assert crowd.blocks() == before
+    assert record.tree_taken == 1
+    record.tree_taken = 0
+    for _ in range(12):
+        crowd.open()
+    crowd.compare()
+    crowd.check_tree()
+    director.table.delete_service(crowd.key)
 
 
 # --- two CPUs ---------------------------------------------------------------
