@@ -260,6 +260,7 @@ enum reach_flag {
 	REACH_ROUTE = 1,          /* `interface` and `next_hop` hold */
 	REACH_MAC = 2,            /* `mac` and `source_mac` hold: XDP may send */
 	REACH_VIRTUAL_LOCAL = 4,  /* the VIP is an address of the director */
+	REACH_BY_IPV6 = 8,        /* `next_hop` is an IPv6 address, whatever the real server's is */
 };
 
 enum overload_flag {

@@ -22,9 +22,11 @@
 
 struct client_way {
 	union address client;
+	union address virtual; /* the answers' source */
 	struct way way;
-	__u32 found; /* tick; 0: nothing here */
-	__u32 pad[5];
+	__u32 found;           /* tick; 0: nothing here */
+	__u8 family;
+	__u8 pad[3];
 };
 
 struct {
@@ -44,9 +46,10 @@ static __always_inline struct client_way *client_way_of(const union address *cli
 	return bpf_map_lookup_elem(&client_ways, &index);
 }
 
-/* The way to a packet's client; 0, or what bpf_fib_lookup() returns where there is none for it. */
-static __always_inline int way_to_client(struct __sk_buff *skb, const struct packet *packet, __u32 now,
-					 struct way *way)
+/* The way to a packet's client, as the VIP's; 0, or what bpf_fib_lookup() returns where there is
+ * none for it. */
+static __always_inline int way_to_client(struct __sk_buff *skb, const struct packet *packet,
+					 const union address *virtual, __u32 now, struct way *way)
 {
 	const union address *client = &packet->flow.virtual;
 	__u32 longest = packet->whole && !skb->gso_size ? packet->bytes : 1;
@@ -54,15 +57,18 @@ static __always_inline int way_to_client(struct __sk_buff *skb, const struct pac
 	int refused;
 
 	if (known && known->found && now - known->found < CLIENT_WAY_TICKS &&
-	    known->way.family == packet->flow.family &&
+	    known->family == packet->flow.family &&
 	    known->client.half[0] == client->half[0] && known->client.half[1] == client->half[1] &&
+	    known->virtual.half[0] == virtual->half[0] && known->virtual.half[1] == virtual->half[1] &&
 	    longest <= known->way.mtu) {
 		*way = known->way;
 		return 0;
 	}
-	refused = find_way(skb, client, packet->flow.family, longest, way);
+	refused = find_way(skb, virtual, client, family_and_length(packet->flow.family, longest), way);
 	if (!refused && way->mtu && known) {
 		known->client = *client;
+		known->virtual = *virtual;
+		known->family = packet->flow.family;
 		known->way = *way;
 		known->found = now;
 	}
@@ -117,7 +123,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 	if (is_routed(packet, entry)) {
 		if (packet->ttl <= 1)
 			return NOT_OURS;
-		refused = way_to_client(skb, packet, now, &way);
+		refused = way_to_client(skb, packet, &entry->flow.virtual, now, &way);
 		if (refused == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 			return NOT_OURS;
 		if (refused) {

@@ -53,6 +53,7 @@
 char director_license[] SEC("license") = "GPL";
 
 #define PACKET_HOST 0
+#define VLAN_NUMBER_MASK 0x0fff
 #define GSO_BY_FRAGS 0xffff /* of SCTP, whose segments differ in size */
 #define LONGEST_HEADERS 160 /* what must be readable: Ethernet, IP with options, TCP; ICMP's quote */
 
@@ -99,7 +100,8 @@ __attribute__((noinline)) int bypass(struct __sk_buff *skb, const struct packet 
 
 	if (!packet)
 		return NOT_OURS;
-	if (find_way(skb, &packet->flow.virtual, packet->flow.family, 1, &way) !=
+	if (find_way(skb, ANY_SOURCE, &packet->flow.virtual,
+		     family_and_length(packet->flow.family, 1), &way) !=
 	    BPF_FIB_LKUP_RET_NOT_FWDED)
 		return NOT_OURS;
 	COUNT_EVENT(no_destination);
@@ -165,6 +167,16 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		return tc_to_local_server(skb, packet, destination, method, port);
 	COUNT_EVENT(unroutable);
 	return TC_ACT_SHOT;
+}
+
+/*
+ * Frames with a VLAN's tag belong to the VLAN's device.  A tag of VLAN 0 only tells a
+ * priority (IEEE 802.1Q): without it the frame is the interface's own, as it is
+ * for the stack (kernel: __netif_receive_skb_core()).  0 if it was such a tag.
+ */
+static __always_inline int shed_priority_tag(struct __sk_buff *skb)
+{
+	return skb->vlan_tci & VLAN_NUMBER_MASK ? -1 : bpf_skb_vlan_pop(skb);
 }
 
 static __always_inline void make_readable(struct __sk_buff *skb)
@@ -259,7 +271,7 @@ int xlvs_tc(struct __sk_buff *skb)
 	struct packet packet = {};
 	int slot;
 
-	if (skb->pkt_type != PACKET_HOST || skb->vlan_present)
+	if (skb->pkt_type != PACKET_HOST || (skb->vlan_present && shed_priority_tag(skb)))
 		return NOT_OURS;
 	make_readable(skb);
 	if (parse_skb(skb, &packet))

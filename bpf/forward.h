@@ -65,36 +65,48 @@ static __always_inline int is_too_big(const struct packet *packet,
 /* A way out: what the routing table says of an address. */
 struct way {
 	__u32 interface;
-	__u16 family;
-	__u16 mtu; /* 0 = not known */
+	__u16 family; /* of the next hop */
+	__u16 mtu;    /* 0 = not known */
 	union address next_hop;
 };
 
+/* Not one of a packet's sources: where the way must not depend on that. */
+#define ANY_SOURCE ((const union address *)0)
+
+/* What find_way() is asked with: a function of BPF takes five arguments. */
+static __always_inline __u32 family_and_length(__u8 family, __u32 length)
+{
+	return (__u32)family << 16 | (length > 0xffff ? 0xffff : length);
+}
+
 /*
- * The way to a client for a packet of `length` bytes; 0, or what
- * bpf_fib_lookup() returns where there is none for it.
+ * The way to a client for a packet from `source`; 0, or what bpf_fib_lookup()
+ * returns where there is none for it.  The source counts as in the kernel, whose
+ * answers and errors go by routing rules for the VIP (kernel: ip_route_me_harder(),
+ * icmp_route_lookup()).
  */
-__attribute__((noinline)) int find_way(struct __sk_buff *skb, const union address *address,
-				       __u32 family, __u32 length, struct way *way)
+__attribute__((noinline)) int find_way(struct __sk_buff *skb, const union address *source,
+				       const union address *address, __u32 asked,
+				       struct way *way)
 {
 	struct bpf_fib_lookup query = {};
+	__u8 family = asked >> 16;
+	__u16 length = asked;
 	int answer;
 
 	if (!address || !way)
 		return BPF_FIB_LKUP_RET_UNREACHABLE;
-	if (length > 0xffff)
-		length = 0xffff;
+	if (source && family == AF_INET)
+		query.ipv4_src = source->v4;
+	else if (source)
+		__builtin_memcpy(query.ipv6_src, source, sizeof(*source));
 	answer = look_up_route_for(skb, &query, address, family, length);
 	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return answer;
 	way->interface = query.ifindex;
-	way->family = family;
+	way->family = next_hop_of(&query, &way->next_hop);
 	/* Where no neighbour is known yet it says nothing of it. */
 	way->mtu = answer == BPF_FIB_LKUP_RET_SUCCESS ? query.mtu_result : 0;
-	if (family == AF_INET)
-		way->next_hop.v4 = query.ipv4_dst;
-	else
-		__builtin_memcpy(&way->next_hop, query.ipv6_dst, sizeof(way->next_hop));
 	return 0;
 }
 
@@ -106,12 +118,13 @@ static __always_inline int send_on(const struct way *way)
 	return bpf_redirect_neigh(way->interface, &next, sizeof(next), 0);
 }
 
-/* To a client, by the routing table. */
-static __always_inline int tc_to(struct __sk_buff *skb, const union address *address, __u8 family)
+/* To a client, by the routing table, with that source. */
+static __always_inline int tc_to(struct __sk_buff *skb, const union address *source,
+				 const union address *address, __u8 family)
 {
 	struct way way = {};
 
-	if (find_way(skb, address, family, 1, &way)) {
+	if (find_way(skb, source, address, family_and_length(family, 1), &way)) {
 		COUNT_EVENT(unroutable);
 		return TC_ACT_SHOT;
 	}
@@ -122,7 +135,9 @@ static __always_inline int tc_to(struct __sk_buff *skb, const union address *add
 static __always_inline int tc_to_next_hop(struct __sk_buff *skb,
 					  const struct destination *destination)
 {
-	struct bpf_redir_neigh next = { .nh_family = destination->family };
+	struct bpf_redir_neigh next = {
+		.nh_family = destination->reach & REACH_BY_IPV6 ? AF_INET6 : destination->family,
+	};
 
 	__builtin_memcpy(next.ipv6_nh, &destination->next_hop, sizeof(next.ipv6_nh));
 	return bpf_redirect_neigh(destination->interface, &next, sizeof(next), 0);

@@ -133,7 +133,7 @@ static __always_inline int answer_fragment(struct __sk_buff *skb, const struct p
 		return tc_to_self(skb);
 	if (take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
-	return tc_to(skb, &packet->flow.virtual, packet->flow.family);
+	return tc_to(skb, virtual, &packet->flow.virtual, packet->flow.family);
 }
 
 /* A later fragment of what has no entry. */

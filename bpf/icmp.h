@@ -245,7 +245,7 @@ __attribute__((noinline)) int send_error(struct __sk_buff *skb, const struct pac
 		return TC_ACT_SHOT;
 	if (packet->own)
 		return tc_to_self(skb);
-	return tc_to(skb, &packet->flow.client, packet->flow.family);
+	return tc_to(skb, &packet->flow.virtual, &packet->flow.client, packet->flow.family);
 }
 
 #endif

@@ -63,8 +63,10 @@ static __always_inline int leads_on(struct __sk_buff *skb, const struct packet *
 	if (packet->own)
 		return 1;
 	return packet->ttl > 1 &&
-	       !find_way(skb, &packet->flow.virtual, packet->flow.family,
-			 packet->whole && !skb->gso_size ? packet->bytes : 1, &way);
+	       !find_way(skb, ANY_SOURCE, &packet->flow.virtual,
+			 family_and_length(packet->flow.family,
+					   packet->whole && !skb->gso_size ? packet->bytes : 1),
+			 &way);
 }
 
 /* What the client would have sent, for its packet to come to that service. */
@@ -203,7 +205,7 @@ __attribute__((noinline)) int answer_one_packet(struct __sk_buff *skb, const str
 	COUNT_EVENT(forwarded);
 	if (take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
-	return tc_to(skb, &packet->flow.virtual, packet->flow.family);
+	return tc_to(skb, &change.to, &packet->flow.virtual, packet->flow.family);
 }
 
 /* Send on what call_out() found a connection for, or a destination. */

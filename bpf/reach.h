@@ -5,7 +5,8 @@
  * the packet path itself: no process has to be alive for it.
  *
  * The look-ups ask as if the packet came from `lo`, as IPVS routes to a real
- * server the way the director's own packets go.  bpf_fib_lookup() refuses to
+ * server the way the director's own packets go.  What leaves with the VIP as its
+ * source asks with that: rules of routing may go by it (`ip rule add from`).  bpf_fib_lookup() refuses to
  * answer where the asked interface does not forward; user space turns
  * net.ipv4.conf.lo.forwarding on for that, which lets nothing through that
  * ip_forward=0 keeps out.  If somebody turned it off again, the incoming
@@ -35,8 +36,8 @@ static __always_inline void ask_for(struct bpf_fib_lookup *query, const union ad
 		__builtin_memcpy(query->ipv6_dst, address, sizeof(*address));
 }
 
-/* The route for a packet of `length` bytes.  A length of 0 would mean the
- * packet at hand, which need not be the one that goes there. */
+/* The route for a packet of `length` bytes, from the source that `query` names or from any.
+ * A length of 0 would mean the packet at hand, which need not be the one that goes there. */
 static __always_inline int look_up_route_for(struct __sk_buff *skb, struct bpf_fib_lookup *query,
 					     const union address *address, __u8 family,
 					     __u16 length)
@@ -57,6 +58,19 @@ static __always_inline int look_up_route(struct __sk_buff *skb, struct bpf_fib_l
 					 const union address *address, __u8 family)
 {
 	return look_up_route_for(skb, query, address, family, 1);
+}
+
+/*
+ * The next hop that `query` found, whose family may be another than the route's: an IPv4 route
+ * may have an IPv6 gateway (RFC 8950).  Where there is no gateway it is the address itself.
+ */
+static __always_inline __u8 next_hop_of(const struct bpf_fib_lookup *query, union address *next_hop)
+{
+	if (query->family == AF_INET)
+		next_hop->v4 = query->ipv4_dst;
+	else
+		__builtin_memcpy(next_hop, query->ipv6_dst, sizeof(*next_hop));
+	return query->family;
 }
 
 static __always_inline int is_stale(__u32 stamp, __u32 now)
@@ -173,13 +187,8 @@ __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destinati
 	if (answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH) {
 		reach |= REACH_ROUTE;
 		destination->interface = query.ifindex;
-		/* The route's gateway, where there is one. */
-		if (destination->family == AF_INET) {
-			destination->next_hop.v4 = query.ipv4_dst;
-		} else {
-			__builtin_memcpy(&destination->next_hop, query.ipv6_dst,
-					 sizeof(destination->next_hop));
-		}
+		if (next_hop_of(&query, &destination->next_hop) == AF_INET6)
+			reach |= REACH_BY_IPV6;
 	}
 	if (answer == BPF_FIB_LKUP_RET_SUCCESS) {
 		reach |= REACH_MAC;
@@ -188,7 +197,7 @@ __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destinati
 				 sizeof(destination->source_mac));
 	}
 	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
-		reach |= destination->reach & REACH_ROUTE;
+		reach |= destination->reach & (REACH_ROUTE | REACH_BY_IPV6);
 	destination->mtu = mtu_of(skb, &query, destination, now);
 	if (is_spoken_to(destination))
 		refresh_source(skb, &query, destination);

@@ -97,7 +97,7 @@ __attribute__((noinline)) int send_reset(struct __sk_buff *skb, const struct pac
 		return TC_ACT_SHOT;
 	if (packet->own)
 		return tc_to_self(skb);
-	return tc_to(skb, &packet->flow.client, packet->flow.family);
+	return tc_to(skb, &packet->flow.virtual, &packet->flow.client, packet->flow.family);
 }
 
 /* Tell the client of a connection that its real server is gone; returns the verdict. */

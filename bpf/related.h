@@ -354,7 +354,8 @@ __attribute__((noinline)) int answer_error(struct __sk_buff *skb, const struct r
 	if (is_routed(&related->outer, entry)) {
 		if (related->outer.ttl <= 1)
 			return NOT_OURS;
-		if (find_way(skb, &entry->flow.client, related->flow.family, 1, &way)) {
+		if (find_way(skb, &entry->flow.virtual, &entry->flow.client,
+			     family_and_length(related->flow.family, 1), &way)) {
 			COUNT_EVENT(unroutable);
 			return TC_ACT_SHOT;
 		}

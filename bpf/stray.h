@@ -59,8 +59,10 @@ __attribute__((noinline)) int refuse_stray(struct __sk_buff *skb, struct packet 
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination)
 		return NOBODYS;
-	answer = find_way(skb, &packet->flow.virtual, packet->flow.family,
-			  packet->whole && !skb->gso_size ? packet->bytes : 1, &way);
+	answer = find_way(skb, ANY_SOURCE, &packet->flow.virtual,
+			  family_and_length(packet->flow.family,
+					    packet->whole && !skb->gso_size ? packet->bytes : 1),
+			  &way);
 	if (packet->own) {
 		packet->flow.virtual = packet->flow.client;
 	} else if (answer != BPF_FIB_LKUP_RET_NOT_FWDED) {

@@ -369,7 +369,8 @@ __attribute__((noinline)) int follow_tunnel_error(struct __sk_buff *skb)
 	if (quote_to_client(skb, &error.inner, &error.icmp, error.start))
 		return TC_ACT_SHOT;
 	COUNT_EVENT(forwarded);
-	return tc_to(skb, &error.inner.flow.client, error.inner.flow.family);
+	return tc_to(skb, &error.inner.flow.virtual, &error.inner.flow.client,
+		     error.inner.flow.family);
 }
 
 #endif

@@ -39,7 +39,7 @@ from xlvs.datapath.hooks import CLSACT, TCX
 from xlvs.datapath.modes import AUTO, TC, XDP, XDP_GENERIC
 from xlvs.kernel import abi, bpf
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.model import MASQUERADE, TUNNEL
+from xlvs.model import MASQUERADE, ROUTE, TUNNEL
 
 
 @pytest.fixture(scope="module", params=[TC, XDP_GENERIC, XDP])
@@ -215,6 +215,85 @@ def test_a_tag_that_the_interface_strips(attached: Director) -> None:
         assert attached.events() == before
         wire.send(frame)
         assert wire.receive(real_server_mac(1)) is not None
+
+
+def test_a_tag_of_priority_alone(attached: Director) -> None:
+    """Tag 0 names no VLAN: the frame is the interface's own, and leaves without the tag."""
+    key = attached.service(1)
+    port = attached.unused_port()
+    with on_wire(attached) as wire:
+        for flags in (SYN, ACK, ACK):
+            frame = attached.segment(key, port, flags)
+            wire.send(frame[:12] + pack(">HH", packets.ETHERTYPE_VLAN, 5 << 13) + frame[12:])
+            came = wire.receive(real_server_mac(1))
+            assert came == real_server_mac(1) + INTERFACE_MAC + with_one_hop_less(frame)[12:]
+
+
+@pytest.mark.parametrize("method", [ROUTE, TUNNEL, MASQUERADE], ids=["dr", "tun", "nat"])
+def test_an_ipv4_route_by_an_ipv6_gateway(attached: Director, method: str) -> None:
+    """Fabrics that are routed without IPv4 addresses of their own have such (RFC 8950)."""
+    networks = {"10.44.0.0/16": "fd00::b", "10.45.0.0/16": "fd00::c"}
+    for network, gateway in networks.items():
+        ip(f"-4 route add {network} via inet6 {gateway} dev eth0")
+    try:
+        client, server = (packed(address) for address in ("10.45.0.1", "10.44.0.1"))
+        key = attached.service(1, servers=(server,), method=method)
+        one = Masqueraded(TCP, (client, attached.unused_port()), (VIP, key.port), (server, key.port))
+        with on_wire(attached) as wire:
+            for flags, answer in ((SYN, SYN | ACK), (ACK, ACK), (ACK, ACK)):
+                before, after = (attached.frame(packet) for packet in one.asked(b"question", flags))
+                wire.send(before)
+                came = wire.receive(real_server_mac(1))
+                assert came is not None
+                assert came[6:14] == INTERFACE_MAC + b"\x08\x00"
+                inner = after[14:] if method == MASQUERADE else with_one_hop_less(before)[14:]
+                assert came.endswith(inner)
+                if method == MASQUERADE:
+                    before, after = (attached.frame(packet) for packet in one.answered(b"reply", answer))
+                    wire.send(before)
+                    came = wire.receive(real_server_mac(2))
+                    assert came == real_server_mac(2) + INTERFACE_MAC + after[12:]
+    finally:
+        for network in networks:
+            ip(f"route del {network}")
+
+
+@pytest.mark.parametrize("virtual", [VIP, VIP6], ids=["ipv4", "ipv6"])
+def test_routing_rules_for_the_vip(attached: Director, virtual: bytes) -> None:
+    """A director with two uplinks: what leaves as one VIP goes by that one's, what leaves as another not."""
+    if virtual == VIP:
+        family, client, network, gateways = "-4", "10.55.0.1", "10.55.0.0/16", ("10.0.0.12", "10.0.1.10")
+        rule, other, server = "10.0.0.100", packed("10.0.0.1"), real_server(1)
+    else:
+        family, client, network, gateways = "-6", "fd55::1", "fd55::/64", ("fd00::c", "fd01::10")
+        rule, other, server = "fd00::100", packed("fd00::1"), real_server6(1)
+    ip(f"{family} route add {network} via {gateways[0]}")
+    ip(f"{family} route add {network} via {gateways[1]} table 77")
+    ip(f"{family} rule add from {rule} lookup 77")
+    try:
+        with on_wire(attached) as near, on_wire(attached, "eth1") as far:
+            by_the_rule, by_the_main_table = (far, FAR_SERVER_MAC), (near, real_server_mac(2))
+            for address, (wire, hardware) in (
+                (virtual, by_the_rule), (other, by_the_main_table), (virtual, by_the_rule),
+            ):  # fmt: skip
+                key = attached.service(1, address=address, method=MASQUERADE)
+                end = (packed(client), attached.unused_port())
+                one = Masqueraded(TCP, end, (address, key.port), (server, key.port))
+                near.send(attached.frame(one.asked(b"", SYN)[0]))
+                assert near.receive(real_server_mac(1)) is not None
+                sent, after = one.answered(b"", SYN | ACK)
+                near.send(attached.frame(sent))
+                came = wire.receive(hardware)
+                assert came is not None
+                assert came[14:] == after
+                # What the director says itself as the VIP.
+                key = attached.service(0, address=address)
+                near.send(attached.segment(key, end[1], SYN, client=end[0]))
+                assert wire.receive(hardware) is not None
+    finally:
+        ip(f"{family} rule del from {rule} lookup 77")
+        ip(f"{family} route del {network} table 77")
+        ip(f"{family} route del {network}")
 
 
 @pytest.mark.parametrize(

@@ -224,6 +224,8 @@ class Records:
         record.interface = route.interface
         store_address(record.next_hop, route.next_hop)
         record.reach = abi.REACH_ROUTE if route.kind == UNICAST_ROUTE else 0
+        if len(route.next_hop) == 16:
+            record.reach |= abi.REACH_BY_IPV6
 
     def _new(self, owner: bytes, destination: model.Destination) -> int:
         """A free record, made that of a real server."""

@@ -338,12 +338,13 @@ class _Witness:
     @staticmethod
     def _leaving(record: abi.Destination, after: bytes) -> Leaving:
         source, destination = specimen.addresses(after)
+        by_ipv6 = record.reach & abi.REACH_BY_IPV6
         try:
             name = socket.if_indextoname(record.interface)
         except OSError:
             name = f"interface {record.interface}"
         return Leaving(
-            name, address(record.next_hop, model.IPV4 if len(destination) == 4 else model.IPV6),
+            name, address(record.next_hop, model.IPV6 if by_ipv6 else model.IPV4),
             bytes(record.mac) if record.reach & abi.REACH_MAC else b"", source, destination,
         )  # fmt: skip
 

@@ -23,7 +23,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5,
 _IFLA_LINK_NETNSID, _IFLA_XDP, _IFLA_TARGET_NETNSID = 37, 43, 46
 _IFLA_XDP_ATTACHED = 2
 _IFLA_INFO_KIND = 1
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 7, 18
 
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
@@ -76,7 +76,8 @@ class Link:
 class Route:
     """Where packets to an address go: the route's type, interface index, next hop, source.
 
-    ``next_hop`` is the gateway, or the address itself where it is on the link.
+    ``next_hop`` is the gateway, or the address itself where it is on the link; an IPv4 route may
+    have an IPv6 gateway (RFC 8950).
     ``source`` is the address that our own packets get; empty where none is known.
     """
 
@@ -231,6 +232,8 @@ def _route(address: bytes, payload: bytes) -> Route:
             interface = int.from_bytes(value, "little")
         elif attribute == _RTA_GATEWAY:
             next_hop = value
+        elif attribute == _RTA_VIA:  # struct rtvia: a gateway of another family, which comes first
+            next_hop = value[2:]
         elif attribute == _RTA_PREFSRC:
             source = value
     return Route(kind, interface, next_hop, source)
