@@ -89,7 +89,11 @@ def apply(datapath: Datapath, changes: list[Change], have: Present) -> list[Refu
     """Make the changes; return those that were refused, each of which has left the table as it was."""
     if len(changes) >= MANY_CHANGES:
         try:
-            datapath.replace(_whole(have, changes))
+            if any(change.have is not None or change.key in have for change in changes):
+                datapath.replace(_whole(have, changes))
+            else:
+                # Nothing of what is there is touched: a start, on an empty table or beside others.
+                datapath.add_services(_whole({}, changes))
         except TableError:
             pass  # one by one shows which it was, and brings the others about
         else:

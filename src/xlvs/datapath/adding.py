@@ -31,7 +31,7 @@ from xlvs.datapath.describing import (
 )
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.places import Places
-from xlvs.datapath.records import fields_of, offset_of, packed_key, store_address, swap_port
+from xlvs.datapath.records import fields_of, offset_of, packed_key
 from xlvs.datapath.scheduling import Scheduling
 from xlvs.kernel import abi, bpf
 
@@ -54,6 +54,7 @@ _RUN = offset_of(abi.Service, "run")
 _BINDING = offset_of(abi.Service, "binding")
 _BEGUN = offset_of(abi.Service, "begun")
 _ITS_SERVICE = offset_of(abi.Destination, "service")
+_AFTER_PORT = offset_of(abi.Destination, "family")
 _OWNER = offset_of(abi.Destination, "owner")
 _INTERFACE = offset_of(abi.Destination, "interface")
 _REACH = offset_of(abi.Destination, "reach")
@@ -112,6 +113,7 @@ class Addition:
         self._service_images: dict[tuple[object, ...], tuple[bytes, tuple[bool, ...]]] = {}
         # Lines that say the same share one value, so it is known by its identity.
         self._destination_images: dict[tuple[object, ...], _Image] = {}
+        self._destination_patterns: dict[tuple[object, ...], tuple[bytes, bytes, bytes]] = {}
         self._special = [0] * len(SPECIAL)
         self._first_unused_service = maps.settings.services_top
         self._first_unused_destination = maps.settings.destinations_top
@@ -278,21 +280,35 @@ class Addition:
         kind = (id(destination), service.idle_timeout, service.reject_gone, service.rehome)
         known = self._destination_images.get(kind)
         if known is None:
-            record, its_service = abi.Destination(), abi.Service()
             route = self._routes[destination.address]
-            store_address(record.address, destination.address)
-            record.port = swap_port(destination.port)
+            head, following, rest = self._destination_pattern(service, destination, route)
+            place = destination.address.ljust(16, b"\0") + destination.port.to_bytes(2, "big")
+            middle = b"".join((place, following, route.next_hop.ljust(16, b"\0"), rest))
+            known = (head, middle, b"", b"".join((head, bytes(4), middle, bytes(_KEY_BYTES))))
+            self._destination_images[kind] = known
+        return known
+
+    def _destination_pattern(
+        self, service: model.Service, destination: model.Destination, route: rtnetlink.Route
+    ) -> tuple[bytes, bytes, bytes]:
+        """What the records of real servers have in common that differ in address, port and next hop alone.
+
+        It is what stands before the service, between port and next hop, and from there to the owner.
+        """
+        kind = (
+            destination.method, destination.weight, destination.upper_threshold, destination.lower_threshold,
+            destination.tunnel, len(destination.address), route.kind, route.interface, route.source,
+            service.idle_timeout, service.reject_gone, service.rehome,
+        )  # fmt: skip
+        known = self._destination_patterns.get(kind)
+        if known is None:
+            record, its_service = abi.Destination(), abi.Service()
             record.family = destination.family
             self._records.note_route(record, route)
             describe(record, destination, route)
             describe_service(its_service, service)
             hand_down(its_service, record)
             image = bytes(record)
-            known = (
-                image[:_ITS_SERVICE],
-                image[_ITS_SERVICE + 4 : _OWNER],
-                image[_OWNER + _KEY_BYTES :],
-                image,
-            )
-            self._destination_images[kind] = known
+            known = image[:_ITS_SERVICE], image[_AFTER_PORT:_NEXT_HOP], image[_NEXT_HOP + 16 : _OWNER]
+            self._destination_patterns[kind] = known
         return known
