@@ -68,6 +68,11 @@ static __always_inline __u64 control_with(__u64 control, __u32 phase, __u32 stat
 	       (__u64)(state & 0xff) << CONTROL_STATE_SHIFT | (phase & 0xff);
 }
 
+/* Parts of a connection's control word. */
+#define CONTROL_BITS(phase, state, flags)                                              \
+	((__u64)(phase) << CONTROL_PHASE_SHIFT | (__u64)(state) << CONTROL_STATE_SHIFT | \
+	 (__u64)(flags) << CONTROL_FLAGS_SHIFT)
+
 #define FTP_DATA_LIMIT 0xffff
 
 /* How many FTP data connections a connection controls: it lives as long as they do

@@ -14,6 +14,7 @@
 
 #include "conn.h"
 #include "forward.h"
+#include "headers.h"
 #include "maps.h"
 #include "parse.h"
 #include "reach.h"
@@ -61,12 +62,7 @@ static __always_inline int is_xdp_way(const struct destination *destination, __u
 static __always_inline int xdp_send(struct ethernet_words *ethernet,
 				    const struct destination *destination, __u32 from)
 {
-	const struct ethernet_words *macs = (const struct ethernet_words *)destination->mac;
-
-	ethernet->destination = macs->destination;
-	ethernet->destination_end = macs->destination_end;
-	ethernet->source = macs->source;
-	ethernet->source_end = macs->source_end;
+	set_macs(ethernet, destination->mac);
 	return destination->interface == from ? XDP_TX : bpf_redirect(destination->interface, 0);
 }
 
@@ -109,87 +105,6 @@ __attribute__((noinline)) int xdp_any(struct xdp_md *context)
 	return xdp_send(data, destination, from);
 }
 
-/* What of a packet is needed here; the compiler has it in registers. */
-struct headers {
-	struct flow flow;
-	__u32 bytes;      /* of the IP packet */
-	__s32 behind;     /* the part of them that comes after the IP header */
-	__u32 hops;
-	__u32 hop;        /* IPv4: the word with the hops and the checksum */
-	void *transport;
-};
-
-/* IPv4's header. */
-struct ipv4_words {
-	__u32 lengths;    /* version, header length, type of service, length */
-	__u32 fragment;
-	__u32 hop;        /* TTL, protocol, checksum */
-	__u32 source;
-	__u32 destination;
-} __attribute__((may_alias));
-
-#define WITHOUT_OPTIONS 0x45 /* version and header length */
-
-/* That word with a TTL less and the checksum that fits it (RFC 1624): in the order of the
- * network the checksum's unit is the TTL's, and stands in the upper half. */
-static __always_inline __u32 hop_taken(__u32 hop)
-{
-	return hop - 1 + 0x10000 + (hop >= 0xfffe0000 ? 0x10000 : 0);
-}
-
-/* `room` is what the frame has for the packet; 0, or -1 for what is not of the usual form. */
-static __always_inline int read_ipv4(const struct ipv4_words *ip, void *end, __u32 room,
-				     struct headers *headers)
-{
-	const __u32 in_fragments = (__u32)bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK) << 16;
-	__u32 lengths, fragment, hop, source, destination;
-
-	if ((void *)(ip + 1) + UDP_HEADER_SIZE > end)
-		return -1;
-	lengths = ip->lengths;
-	fragment = ip->fragment;
-	hop = ip->hop;
-	source = ip->source;
-	destination = ip->destination;
-	headers->bytes = bpf_ntohs(lengths >> 16);
-	if ((__u8)lengths != WITHOUT_OPTIONS || fragment & in_fragments || headers->bytes > room ||
-	    !folds_to_ones((__u64)lengths + fragment + hop + source + destination))
-		return -1;
-	headers->behind = headers->bytes - sizeof(*ip);
-	headers->hops = (__u8)hop;
-	headers->hop = hop;
-	headers->transport = (void *)(ip + 1);
-	headers->flow.client.half[0] = source;
-	headers->flow.virtual.half[0] = destination;
-	set_ends(&headers->flow, AF_INET, hop >> 8, headers->transport);
-	return 0;
-}
-
-static __always_inline int read_ipv6(const struct ipv6hdr *ip, void *end, __u32 room,
-				     struct headers *headers)
-{
-	const flow_word *addresses = (const flow_word *)&ip->saddr;
-
-	if ((void *)(ip + 1) + UDP_HEADER_SIZE > end || ip->version != 6)
-		return -1;
-	headers->behind = bpf_ntohs(ip->payload_len);
-	headers->bytes = headers->behind + sizeof(*ip);
-	if (headers->bytes > room)
-		return -1;
-	headers->hops = ip->hop_limit;
-	headers->transport = (void *)(ip + 1);
-	headers->flow.client.half[0] = addresses[0];
-	headers->flow.client.half[1] = addresses[1];
-	headers->flow.virtual.half[0] = addresses[2];
-	headers->flow.virtual.half[1] = addresses[3];
-	set_ends(&headers->flow, AF_INET6, ip->nexthdr, headers->transport);
-	return 0;
-}
-
-/* Parts of a connection's control word. */
-#define CONTROL_BITS(phase, state, flags)                                              \
-	((__u64)(phase) << CONTROL_PHASE_SHIFT | (__u64)(state) << CONTROL_STATE_SHIFT | \
-	 (__u64)(flags) << CONTROL_FLAGS_SHIFT)
 #define FLAGS_THAT_MATTER                               \
 	(CONNECTION_REPLY | CONNECTION_TEMPLATE |       \
 	 CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
