@@ -20,13 +20,19 @@
 #define CLIENT_WAYS 4096
 #define CLIENT_WAY_TICKS (TICKS_PER_SECOND / 8)
 
+/* What an answer by the express way needs is the first cache line. */
 struct client_way {
 	union address client;
 	union address virtual; /* the answers' source */
-	struct way way;
-	__u32 found;           /* tick; 0: nothing here */
+	__u32 found;           /* tick; 0: holds for the packet at hand alone */
 	__u8 family;
 	__u8 pad[3];
+	/* While it holds, of the next hop and of the interface: what the express way at TC
+	 * sends by.  Once it does not, a packet goes by `way`, which confirms the kernel's
+	 * neighbour entry. */
+	__u8 macs[2 * ETH_ALEN];
+	__u32 more_pad;
+	struct way way;
 };
 
 struct {
@@ -46,33 +52,50 @@ static __always_inline struct client_way *client_way_of(const union address *cli
 	return bpf_map_lookup_elem(&client_ways, &index);
 }
 
-/* The way to a packet's client, as the VIP's; 0, or what bpf_fib_lookup() returns where there is
- * none for it. */
+/* Whether a record is of this client and VIP, and holds for packets of up to `length` bytes. */
+static __always_inline int leads_to(const struct client_way *known, const union address *virtual,
+				    const union address *client, __u32 family, __u32 length, __u32 now)
+{
+	return known->found && now - known->found < CLIENT_WAY_TICKS && known->family == family &&
+	       known->client.half[0] == client->half[0] && known->client.half[1] == client->half[1] &&
+	       known->virtual.half[0] == virtual->half[0] && known->virtual.half[1] == virtual->half[1] &&
+	       length <= known->way.mtu;
+}
+
+/* Ask for the way to a client, as the VIP's, and write its record; 0, or what bpf_fib_lookup()
+ * returns where there is none for a packet of that length: the record is as it was then. */
+__attribute__((noinline)) int learn_client_way(struct __sk_buff *skb, const union address *virtual,
+					       const union address *client, __u32 asked)
+{
+	struct client_way *known = client ? client_way_of(client) : 0;
+	struct bpf_fib_lookup query = {};
+	int refused;
+
+	if (!known || !virtual)
+		return BPF_FIB_LKUP_RET_UNREACHABLE;
+	refused = ask_way(skb, &query, virtual, client, asked, &known->way);
+	if (refused)
+		return refused;
+	known->client = *client;
+	known->virtual = *virtual;
+	known->family = family_in(asked);
+	__builtin_memcpy(known->macs, query.dmac, ETH_ALEN);
+	__builtin_memcpy(known->macs + ETH_ALEN, query.smac, ETH_ALEN);
+	known->found = known->way.mtu ? ticks_now() : 0;
+	return 0;
+}
+
+/* The same, if it is not known. */
 static __always_inline int way_to_client(struct __sk_buff *skb, const struct packet *packet,
-					 const union address *virtual, __u32 now, struct way *way)
+					 const union address *virtual, __u32 now)
 {
 	const union address *client = &packet->flow.virtual;
 	__u32 longest = packet->whole && !skb->gso_size ? packet->bytes : 1;
 	struct client_way *known = client_way_of(client);
-	int refused;
 
-	if (known && known->found && now - known->found < CLIENT_WAY_TICKS &&
-	    known->family == packet->flow.family &&
-	    known->client.half[0] == client->half[0] && known->client.half[1] == client->half[1] &&
-	    known->virtual.half[0] == virtual->half[0] && known->virtual.half[1] == virtual->half[1] &&
-	    longest <= known->way.mtu) {
-		*way = known->way;
+	if (known && leads_to(known, virtual, client, packet->flow.family, longest, now))
 		return 0;
-	}
-	refused = find_way(skb, virtual, client, family_and_length(packet->flow.family, longest), way);
-	if (!refused && way->mtu && known) {
-		known->client = *client;
-		known->virtual = *virtual;
-		known->family = packet->flow.family;
-		known->way = *way;
-		known->found = now;
-	}
-	return refused;
+	return learn_client_way(skb, virtual, client, family_and_length(packet->flow.family, longest));
 }
 
 /* Between a real server and a client the director is a router, but for those on itself. */
@@ -91,7 +114,7 @@ static __always_inline int send_answer(struct __sk_buff *skb, const struct packe
 	COUNT_EVENT(forwarded);
 	if (!is_routed(packet, entry))
 		return tc_to_self(skb);
-	if (take_hop(skb, packet->flow.family))
+	if (!way || take_hop(skb, packet->flow.family))
 		return TC_ACT_SHOT;
 	return send_on(way);
 }
@@ -108,7 +131,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 	struct destination *destination;
 	struct translation change = { .side = NAT_SOURCE };
 	__u32 index, now = ticks_now();
-	struct way way = {};
+	struct client_way *known;
 	int refused;
 
 	if (!packet || !reply)
@@ -123,7 +146,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 	if (is_routed(packet, entry)) {
 		if (packet->ttl <= 1)
 			return NOT_OURS;
-		refused = way_to_client(skb, packet, &entry->flow.virtual, now, &way);
+		refused = way_to_client(skb, packet, &entry->flow.virtual, now);
 		if (refused == BPF_FIB_LKUP_RET_FRAG_NEEDED)
 			return NOT_OURS;
 		if (refused) {
@@ -141,7 +164,8 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 	change.to_port = entry->flow.virtual_port;
 	if (translate(skb, packet, &change))
 		return TC_ACT_SHOT;
-	return send_answer(skb, packet, entry, &way);
+	known = client_way_of(&packet->flow.virtual);
+	return send_answer(skb, packet, entry, known ? &known->way : 0);
 }
 
 /*

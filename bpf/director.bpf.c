@@ -48,6 +48,7 @@
 #include "related.h"
 #include "tunnel_error.h"
 #include "express.h"
+#include "express_tc.h"
 #include "sweep.h"
 
 char director_license[] SEC("license") = "GPL";
@@ -273,6 +274,9 @@ int xlvs_tc(struct __sk_buff *skb)
 
 	if (skb->pkt_type != PACKET_HOST || (skb->vlan_present && shed_priority_tag(skb)))
 		return NOT_OURS;
+	slot = express_by_tc(skb);
+	if (slot != LONG_WAY)
+		return slot;
 	make_readable(skb);
 	if (parse_skb(skb, &packet))
 		return follow_error_of_any(skb, &packet);

@@ -73,41 +73,53 @@ struct way {
 /* Not one of a packet's sources: where the way must not depend on that. */
 #define ANY_SOURCE ((const union address *)0)
 
-/* What find_way() is asked with: a function of BPF takes five arguments. */
+/* What a way is asked with: a function of BPF takes five arguments. */
 static __always_inline __u32 family_and_length(__u8 family, __u32 length)
 {
-	return (__u32)family << 16 | (length > 0xffff ? 0xffff : length);
+	return (__u32)family << 16 | (length > LONGEST_TOLD ? LONGEST_TOLD : length);
+}
+
+static __always_inline __u8 family_in(__u32 asked)
+{
+	return asked >> 16;
 }
 
 /*
- * The way to a client for a packet from `source`; 0, or what bpf_fib_lookup()
+ * Ask for the way to a client for a packet from `source`; 0, or what bpf_fib_lookup()
  * returns where there is none for it.  The source counts as in the kernel, whose
  * answers and errors go by routing rules for the VIP (kernel: ip_route_me_harder(),
- * icmp_route_lookup()).
+ * icmp_route_lookup()).  `query` is zero; its MACs hold where the way's MTU is known.
  */
+static __always_inline int ask_way(struct __sk_buff *skb, struct bpf_fib_lookup *query,
+				   const union address *source, const union address *address,
+				   __u32 asked, struct way *way)
+{
+	__u8 family = family_in(asked);
+	int answer;
+
+	if (source && family == AF_INET)
+		query->ipv4_src = source->v4;
+	else if (source)
+		__builtin_memcpy(query->ipv6_src, source, sizeof(*source));
+	answer = look_up_route_for(skb, query, address, family, (__u16)asked);
+	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return answer;
+	way->interface = query->ifindex;
+	way->family = next_hop_of(query, &way->next_hop);
+	/* Where no neighbour is known yet it says nothing of it. */
+	way->mtu = answer == BPF_FIB_LKUP_RET_SUCCESS ? query->mtu_result : 0;
+	return 0;
+}
+
+/* The same, for who has no room for the query. */
 __attribute__((noinline)) int find_way(struct __sk_buff *skb, const union address *source,
-				       const union address *address, __u32 asked,
-				       struct way *way)
+				       const union address *address, __u32 asked, struct way *way)
 {
 	struct bpf_fib_lookup query = {};
-	__u8 family = asked >> 16;
-	__u16 length = asked;
-	int answer;
 
 	if (!address || !way)
 		return BPF_FIB_LKUP_RET_UNREACHABLE;
-	if (source && family == AF_INET)
-		query.ipv4_src = source->v4;
-	else if (source)
-		__builtin_memcpy(query.ipv6_src, source, sizeof(*source));
-	answer = look_up_route_for(skb, &query, address, family, length);
-	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
-		return answer;
-	way->interface = query.ifindex;
-	way->family = next_hop_of(&query, &way->next_hop);
-	/* Where no neighbour is known yet it says nothing of it. */
-	way->mtu = answer == BPF_FIB_LKUP_RET_SUCCESS ? query.mtu_result : 0;
-	return 0;
+	return ask_way(skb, &query, source, address, asked, way);
 }
 
 static __always_inline int send_on(const struct way *way)

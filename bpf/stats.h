@@ -84,15 +84,10 @@ static __always_inline void count_inbound(const struct destination *destination,
 		count_inbound_in(row_here(), destination->service, index, bytes);
 }
 
-static __always_inline void count_outbound(const struct destination *destination, __u32 index,
-					   __u32 bytes)
+static __always_inline void count_outbound_in(__u32 cpu, __u32 service, __u32 index, __u32 bytes)
 {
-	__u32 cpu = row_here();
-	struct traffic *row;
+	struct traffic *row = service_traffic_in(cpu, service);
 
-	if (!(destination->flags & DESTINATION_AVAILABLE))
-		return;
-	row = service_traffic_in(cpu, destination->service);
 	if (row) {
 		row->out_packets++;
 		row->out_bytes += bytes;
@@ -102,6 +97,13 @@ static __always_inline void count_outbound(const struct destination *destination
 		row->out_packets++;
 		row->out_bytes += bytes;
 	}
+}
+
+static __always_inline void count_outbound(const struct destination *destination, __u32 index,
+					   __u32 bytes)
+{
+	if (destination->flags & DESTINATION_AVAILABLE)
+		count_outbound_in(row_here(), destination->service, index, bytes);
 }
 
 #endif
