@@ -114,13 +114,12 @@ class _Flow:
             was, record.expires = record.expires, 0
             lasting.append((was > now + 100, bytes(record)))
             record.expires = was
-        now_listed, now_events = self.director.table.service(self.key), self.director.events()
+        now_listed: Any = self.director.table.service(self.key)
+        now_events = self.director.events()
+        records = ((service, now_listed), *zip(service.destinations, now_listed.destinations, strict=True))
         counted = [
             tuple(getattr(late.stats, name) - getattr(early.stats, name) for name in early.stats.__slots__)
-            for early, late in (
-                (service, now_listed),
-                *zip(service.destinations, now_listed.destinations, strict=True),
-            )
+            for early, late in records
         ]
         return lasting, counted, {name: now_events[name] - count for name, count in events.items()}
 
