@@ -32,7 +32,7 @@ from bench.walk import TC, XDP, Traffic, Walk, new_walk
 from tests.packet import packets
 from tests.packet.director import VIP, Director
 from tests.packet.packets import ACK
-from xlvs.model import MASQUERADE, ROUTE, TUNNEL, ServiceKey, Tunnel
+from xlvs.model import MASQUERADE, TUNNEL, ServiceKey, Tunnel
 
 FLOWS = (1, 1024, 131_072, 1_048_576)
 
@@ -90,10 +90,8 @@ def established(flows: int, rounds: int) -> dict[str, Figure]:
             measures = _floors(director, programs, flows)
             for kind in group:
                 traffic = establish(director, programs, kind, flows)
-                if kind.method == ROUTE:  # what XDP finishes
-                    keep_ways(director)
-                    measures[f"{kind.name}, XDP"] = measurement(programs, director, XDP, traffic, flows)
-                measures[f"{kind.name}, TC"] = measurement(programs, director, TC, traffic, flows)
+                for hook, name in ((XDP, "XDP"), (TC, "TC")):
+                    measures[f"{kind.name}, {name}"] = measurement(programs, director, hook, traffic, flows)
             taken = interleaved(measures, rounds)
         if len(groups) > 1:
             # Each group has its own floors: they were measured beside it.

@@ -27,9 +27,8 @@ struct client_way {
 	__u32 found;           /* tick; 0: holds for the packet at hand alone */
 	__u8 family;
 	__u8 pad[3];
-	/* While it holds, of the next hop and of the interface: what the express way at TC
-	 * sends by.  Once it does not, a packet goes by `way`, which confirms the kernel's
-	 * neighbour entry. */
+	/* While it holds, of the next hop and of the interface: what the express ways send by.
+	 * Once it does not, a packet goes by `way`, which confirms the kernel's neighbour entry. */
 	__u8 macs[2 * ETH_ALEN];
 	__u32 more_pad;
 	struct way way;
@@ -42,14 +41,59 @@ struct {
 	__type(value, struct client_way);
 } client_ways SEC(".maps");
 
-static __always_inline struct client_way *client_way_of(const union address *client)
+static __always_inline __u32 address_hash(const union address *address)
 {
-	__u64 hash = client->half[0] * limits.hash_factor[0] + client->half[1] * limits.hash_factor[1];
-	__u32 index;
+	__u64 hash = address->half[0] * limits.hash_factor[0] + address->half[1] * limits.hash_factor[1];
 
 	hash ^= hash >> 32;
-	index = (hash * limits.hash_factor[2] >> 32) & (CLIENT_WAYS - 1);
+	return hash * limits.hash_factor[2] >> 32;
+}
+
+static __always_inline struct client_way *client_way_of(const union address *client)
+{
+	__u32 index = address_hash(client) & (CLIENT_WAYS - 1);
+
 	return bpf_map_lookup_elem(&client_ways, &index);
+}
+
+/*
+ * Next hops on ways to clients, and when a packet last went to them by TC.  That lets the
+ * kernel confirm its neighbour entry, which frames of XDP do not: where it was not within
+ * the last second, XDP leaves a packet to TC.
+ */
+#define NEXT_HOPS 1024
+
+struct next_hop {
+	union address address;
+	__u32 interface;
+	__u32 used; /* tick */
+	__u64 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NEXT_HOPS);
+	__type(key, __u32);
+	__type(value, struct next_hop);
+} next_hops SEC(".maps");
+
+static __always_inline struct next_hop *next_hop_at(const struct way *way)
+{
+	__u32 index = address_hash(&way->next_hop) & (NEXT_HOPS - 1);
+
+	return bpf_map_lookup_elem(&next_hops, &index);
+}
+
+/* A packet goes that way by TC. */
+static __always_inline void note_next_hop(const struct way *way, __u32 now)
+{
+	struct next_hop *next = next_hop_at(way);
+
+	if (!next)
+		return;
+	next->address = way->next_hop;
+	next->interface = way->interface;
+	next->used = now;
 }
 
 /* Whether a record is of this client and VIP, and holds for packets of up to `length` bytes. */
@@ -60,6 +104,17 @@ static __always_inline int leads_to(const struct client_way *known, const union 
 	       known->client.half[0] == client->half[0] && known->client.half[1] == client->half[1] &&
 	       known->virtual.half[0] == virtual->half[0] && known->virtual.half[1] == virtual->half[1] &&
 	       length <= known->way.mtu;
+}
+
+static __always_inline void remember_client_way(struct client_way *known, const union address *virtual,
+						const union address *client, __u8 family,
+						const struct bpf_fib_lookup *query)
+{
+	known->client = *client;
+	known->virtual = *virtual;
+	known->family = family;
+	__builtin_memcpy(known->macs, query->dmac, ETH_ALEN);
+	__builtin_memcpy(known->macs + ETH_ALEN, query->smac, ETH_ALEN);
 }
 
 /* Ask for the way to a client, as the VIP's, and write its record; 0, or what bpf_fib_lookup()
@@ -76,12 +131,12 @@ __attribute__((noinline)) int learn_client_way(struct __sk_buff *skb, const unio
 	refused = ask_way(skb, &query, virtual, client, asked, &known->way);
 	if (refused)
 		return refused;
-	known->client = *client;
-	known->virtual = *virtual;
-	known->family = family_in(asked);
-	__builtin_memcpy(known->macs, query.dmac, ETH_ALEN);
-	__builtin_memcpy(known->macs + ETH_ALEN, query.smac, ETH_ALEN);
+	remember_client_way(known, virtual, client, family_in(asked), &query);
 	known->found = known->way.mtu ? ticks_now() : 0;
+	if (known->found) {
+		learn_interface(skb);
+		note_next_hop(&known->way, known->found);
+	}
 	return 0;
 }
 

@@ -1,48 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What XDP finishes: packets of established connections by Direct Routing, where the
- * way to the real server is known.
+ * What XDP finishes: packets of established connections, where the way on is known.
  *
  *   express    what nearly all of them are: data, which changes no connection's state, in
- *              headers of the usual form.  Each instruction here is paid for by each packet.
- *              So it reads a header in words and once, tests many things by one comparison,
- *              and keeps no `struct packet`.  What it does not know it leaves to
- *   xdp_any    all the others, in the words of the rest of the packet path.
+ *              headers of the usual form; from clients by Direct Routing, NAT
+ *              (express_nat.h) and tunnels (express_tunnel.h), and NAT's answers.  Each
+ *              instruction here is paid for by each packet.  So it reads a header in words
+ *              and once, tests many things by one comparison, and keeps no `struct packet`.
+ *              What it does not know it leaves to
+ *   xdp_any    all others of Direct Routing, in the words of the rest of the packet path.
  */
 #ifndef XLVS_EXPRESS_H
 #define XLVS_EXPRESS_H
 
 #include "conn.h"
+#include "express_nat.h"
+#include "express_tunnel.h"
 #include "forward.h"
+#include "frame.h"
+#include "ftp.h"
 #include "headers.h"
 #include "maps.h"
 #include "parse.h"
 #include "reach.h"
 #include "state.h"
 #include "stats.h"
-
-/* What is known of the interface that a frame came in by, or 0 if it is not for that one. */
-static __always_inline __u32 interface_of(const struct ethernet_words *ethernet, __u32 index)
-{
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-	const struct ethernet_words *its;
-
-	if (!interface)
-		return 0;
-	its = (const struct ethernet_words *)interface->mac;
-	if (ethernet->destination != its->destination || ethernet->destination_end != its->destination_end)
-		return 0;
-	return interface->known & INTERFACE_KNOWN ? interface->known : 0;
-}
-
-/* Whether frames that came in natively may leave by another interface.  Where there is no
- * native XDP most drivers lose them, without a word. */
-static __always_inline int takes_frames(__u32 index)
-{
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-
-	return interface && interface->known & INTERFACE_NATIVE;
-}
 
 /*
  * Whether the way to a destination is one for XDP.  A packet a second takes the long way,
@@ -62,8 +44,7 @@ static __always_inline int is_xdp_way(const struct destination *destination, __u
 static __always_inline int xdp_send(struct ethernet_words *ethernet,
 				    const struct destination *destination, __u32 from)
 {
-	set_macs(ethernet, destination->mac);
-	return destination->interface == from ? XDP_TX : bpf_redirect(destination->interface, 0);
+	return send_frame(ethernet, destination->mac, destination->interface, from);
 }
 
 /* The general way. */
@@ -105,71 +86,143 @@ __attribute__((noinline)) int xdp_any(struct xdp_md *context)
 	return xdp_send(data, destination, from);
 }
 
-#define FLAGS_THAT_MATTER                               \
-	(CONNECTION_REPLY | CONNECTION_TEMPLATE |       \
-	 CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
-#define FLAGS_OF_ROUTED (METHOD_ROUTE << CONNECTION_METHOD_SHIFT)
+/* Of a connection's control word. */
+#define METHODS CONTROL_BITS(0, 0, CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
+#define CONTROL_THAT_MATTERS \
+	(CONTROL_BITS(0xff, 0xff, CONNECTION_REPLY | CONNECTION_TEMPLATE | CONNECTION_FTP) | METHODS)
+#define FLAGS_OF(method) ((method) << CONNECTION_METHOD_SHIFT)
+
+#define NOT_FOR_FRAMES 0x10000
+
+/* What the way to a real server takes away from its MTU, by that method; more than any MTU
+ * where it is TC's to go it. */
+static __always_inline __u32 overhead_of(const struct destination *destination, __u32 method,
+					 const struct flow *flow)
+{
+	if (method == METHOD_TUNNEL && is_tunnel_for_frames(destination))
+		return frame_overhead(destination);
+	/* FTP's requests are read on their way. */
+	if (method == METHOD_MASQUERADE && flow->virtual_port != bpf_htons(FTP_PORT))
+		return 0;
+	return NOT_FOR_FRAMES;
+}
+
+/* Whether frames may go to a destination; `bytes` is a packet's length with what is put before it. */
+static __always_inline int is_for_frames(const struct destination *destination, __u32 bytes,
+					 const struct frame *frame)
+{
+	return (destination->flags &
+		(DESTINATION_AVAILABLE | DESTINATION_LOCAL | DESTINATION_REHOMES)) ==
+		       DESTINATION_AVAILABLE &&
+	       is_xdp_way(destination, frame->now, frame->from, frame->known) &&
+	       bytes <= destination->mtu && frame->headers.hops > 1;
+}
+
+/* A client's packet is about to go on: its connection lives, and all count it. */
+static __always_inline void note_request(struct connection *entry, const struct destination *destination,
+					 __u32 index, const struct frame *frame)
+{
+	__u32 cpu;
+
+	conn_refresh(entry, frame->now,
+		     data_timeout(destination,
+				  frame->state == TCP_NONE ? TIMEOUT_UDP : frame->state));
+	count_in_packet(entry);
+	cpu = row_here();
+	count_inbound_in(cpu, destination->service, index, frame->headers.bytes);
+	COUNT_EVENT_IN(cpu, xdp_forwarded);
+}
+
+/* A client's packet that changes on its way, by NAT or a tunnel. */
+static __always_inline int changed_request(__u8 family, __u32 method, struct xdp_md *context, const struct frame *frame,
+					   struct connection *entry)
+{
+	__u32 index = entry->destination, overhead;
+	struct ethernet_words *ethernet = frame->ethernet;
+	struct new_end end = { .side = NAT_DESTINATION };
+	struct destination *destination;
+	struct outside outside;
+
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination || has_passed(entry->expires, frame->now))
+		return XDP_PASS;
+	overhead = overhead_of(destination, method, &frame->headers.flow);
+	if (!is_for_frames(destination, frame->headers.bytes + overhead, frame))
+		return XDP_PASS;
+	if (method == METHOD_TUNNEL) {
+		outside = outside_of(family, ip_header(ethernet), &frame->headers, destination);
+		if (bpf_xdp_adjust_head(context, -(int)overhead))
+			return XDP_PASS;
+		ethernet = wrap_frame(family, context, &frame->headers, destination, &outside);
+		if (!ethernet)
+			return XDP_DROP;
+		note_request(entry, destination, index, frame);
+	} else {
+		note_request(entry, destination, index, frame);
+		end.address = &destination->address;
+		end.port = entry->destination_port;
+		translate_frame(family, ip_header(ethernet), &frame->headers, &end);
+	}
+	return xdp_send(ethernet, destination, frame->from);
+}
 
 static __always_inline int express_of(__u8 family, struct xdp_md *context,
 				      struct ethernet_words *ethernet, void *end, __u32 from,
 				      __u32 known)
 {
-	void *ip = (void *)ethernet + sizeof(struct ethhdr);
+	void *ip = ip_header(ethernet);
 	__u32 room = (__u32)(end - (void *)ethernet) - sizeof(struct ethhdr);
-	__u32 now, index, cpu, state, timeout, zero = 0;
+	struct frame frame = { .ethernet = ethernet, .from = from, .known = known };
+	struct headers *headers = &frame.headers;
 	struct destination *destination;
-	struct headers headers = {};
 	struct connection *entry;
-	struct settings *current;
+	__u32 index;
 	__u64 control;
 
-	if (family == AF_INET ? read_ipv4(ip, end, room, &headers) :
-				read_ipv6(ip, end, room, &headers))
+	if (family == AF_INET ? read_ipv4(ip, end, room, headers) : read_ipv6(ip, end, room, headers))
 		return xdp_any(context);
-	if (headers.flow.protocol == PROTOCOL_TCP) {
-		struct tcp_header *tcp = headers.transport;
+	if (headers->flow.protocol == PROTOCOL_TCP) {
+		struct tcp_header *tcp = headers->transport;
 
 		/* Data in an established connection: no table has another state for it. */
-		if ((void *)(tcp + 1) > end || headers.behind < (__s32)sizeof(*tcp) ||
+		if ((void *)(tcp + 1) > end || headers->behind < (__s32)sizeof(*tcp) ||
 		    (tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
 			return xdp_any(context);
-		state = TCP_ESTABLISHED;
+		frame.state = TCP_ESTABLISHED;
+		headers->checksum = &tcp->checksum;
 	} else {
-		if (headers.flow.protocol != PROTOCOL_UDP || headers.behind < UDP_HEADER_SIZE)
+		struct udp_header *udp = headers->transport;
+
+		if (headers->flow.protocol != PROTOCOL_UDP || headers->behind < UDP_HEADER_SIZE)
 			return xdp_any(context);
-		state = TCP_NONE;
+		frame.state = TCP_NONE;
+		headers->checksum = &udp->checksum;
 	}
-	entry = conn_here(&headers.flow);
+	entry = conn_here(&headers->flow);
 	if (!entry)
 		return XDP_PASS;
-	now = ticks_now();
+	frame.now = ticks_now();
 	control = load_control(entry);
-	if ((control & CONTROL_BITS(0xff, 0xff, FLAGS_THAT_MATTER)) !=
-	    CONTROL_BITS(PHASE_LIVE, state, FLAGS_OF_ROUTED))
-		return control_method(control) == METHOD_ROUTE ? xdp_any(context) : XDP_PASS;
-	if (has_passed(entry->expires, now))
+	if ((control & CONTROL_THAT_MATTERS) != CONTROL_BITS(PHASE_LIVE, frame.state, FLAGS_OF(METHOD_ROUTE))) {
+		if ((control & CONTROL_THAT_MATTERS) == CONTROL_BITS(PHASE_LIVE, 0, CONNECTION_REPLY))
+			return answer_frame(family, context, &frame, entry);
+		if ((control & CONTROL_THAT_MATTERS) ==
+		    CONTROL_BITS(PHASE_LIVE, frame.state, FLAGS_OF(METHOD_MASQUERADE)))
+			return changed_request(family, METHOD_MASQUERADE, context, &frame, entry);
+		if ((control & CONTROL_THAT_MATTERS) ==
+		    CONTROL_BITS(PHASE_LIVE, frame.state, FLAGS_OF(METHOD_TUNNEL)))
+			return changed_request(family, METHOD_TUNNEL, context, &frame, entry);
+		return xdp_any(context);
+	}
+	if (has_passed(entry->expires, frame.now))
 		return XDP_PASS;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
-	if (!destination ||
-	    (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_LOCAL | DESTINATION_REHOMES)) !=
-		    DESTINATION_AVAILABLE ||
-	    !is_xdp_way(destination, now, from, known) || headers.bytes > destination->mtu ||
-	    headers.hops <= 1)
+	if (!destination || !is_for_frames(destination, headers->bytes, &frame))
 		return xdp_any(context);
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return xdp_any(context);
-	timeout = destination->idle_timeout;
-	if (!timeout)
-		timeout = state == TCP_NONE ? current->timeout[TIMEOUT_UDP] : current->timeout[TCP_ESTABLISHED];
-	conn_refresh(entry, now, timeout);
-	count_in_packet(entry);
-	cpu = row_here();
-	count_inbound_in(cpu, destination->service, index, headers.bytes);
-	COUNT_EVENT_IN(cpu, xdp_forwarded);
+	note_request(entry, destination, index, &frame);
 	if (family == AF_INET)
-		((struct ipv4_words *)ip)->hop = hop_taken(headers.hop);
+		((struct ipv4_words *)ip)->hop = hop_taken(headers->hop);
 	else
 		((struct ipv6hdr *)ip)->hop_limit--;
 	return xdp_send(ethernet, destination, from);

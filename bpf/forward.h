@@ -97,10 +97,8 @@ static __always_inline int ask_way(struct __sk_buff *skb, struct bpf_fib_lookup 
 	__u8 family = family_in(asked);
 	int answer;
 
-	if (source && family == AF_INET)
-		query->ipv4_src = source->v4;
-	else if (source)
-		__builtin_memcpy(query->ipv6_src, source, sizeof(*source));
+	if (source)
+		set_source(query, source, family);
 	answer = look_up_route_for(skb, query, address, family, (__u16)asked);
 	if (answer != BPF_FIB_LKUP_RET_SUCCESS && answer != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return answer;

@@ -19,6 +19,12 @@ static __always_inline void set_macs(struct ethernet_words *ethernet, const __u8
 	ethernet->source_end = macs->source_end;
 }
 
+/* The words have more alignment than there are bytes to a header. */
+static __always_inline void *ip_header(const struct ethernet_words *ethernet)
+{
+	return (void *)ethernet + sizeof(struct ethhdr);
+}
+
 /* What of a packet is needed here; the compiler has it in registers. */
 struct headers {
 	struct flow flow;
@@ -27,6 +33,7 @@ struct headers {
 	__u32 hops;
 	__u32 hop;        /* IPv4: the word with the hops and the checksum */
 	void *transport;
+	__be16 *checksum; /* TCP's or UDP's */
 };
 
 /* IPv4's header. */

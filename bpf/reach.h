@@ -36,6 +36,16 @@ static __always_inline void ask_for(struct bpf_fib_lookup *query, const union ad
 		__builtin_memcpy(query->ipv6_dst, address, sizeof(*address));
 }
 
+/* Rules of routing may go by a packet's source. */
+static __always_inline void set_source(struct bpf_fib_lookup *query, const union address *source,
+				       __u8 family)
+{
+	if (family == AF_INET)
+		query->ipv4_src = source->v4;
+	else
+		__builtin_memcpy(query->ipv6_src, source, sizeof(*source));
+}
+
 /* The route for a packet of `length` bytes, from the source that `query` names or from any.
  * A length of 0 would mean the packet at hand, which need not be the one that goes there. */
 static __always_inline int look_up_route_for(struct __sk_buff *skb, struct bpf_fib_lookup *query,

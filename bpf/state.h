@@ -53,6 +53,12 @@ static __always_inline __u32 idle_timeout_of(const struct connection *entry, __u
 	return timeout_in(current, index);
 }
 
+/* The same of data in an established connection, or of UDP, to a destination at hand. */
+static __always_inline __u32 data_timeout(const struct destination *destination, __u32 index)
+{
+	return destination->idle_timeout ? destination->idle_timeout : timeout_of(index);
+}
+
 /* Whether the stricter transitions of TCP are in force. */
 static __always_inline int is_secure(void)
 {

@@ -117,15 +117,19 @@ static __always_inline __u64 room_flags(const struct packet *packet,
 	return flags;
 }
 
+/* All packets of a flow have one, so that they stay in order; flows are spread over many. */
+static __always_inline __be16 gue_source_port(const struct flow *flow)
+{
+	return bpf_htons(LOWEST_SOURCE_PORT + ((flow_hash(flow) >> 32) * SOURCE_PORTS >> 32));
+}
+
 static __always_inline void fill_gue(const struct packet *packet,
 				     const struct destination *destination, __u32 size,
 				     int remote, struct wrapping *wrapping)
 {
 	__u32 start = packet->transport - sizeof(struct ethhdr);
 
-	wrapping->udp.ports.source =
-		bpf_htons(LOWEST_SOURCE_PORT +
-			  ((flow_hash(&packet->flow) >> 32) * SOURCE_PORTS >> 32));
+	wrapping->udp.ports.source = gue_source_port(&packet->flow);
 	wrapping->udp.ports.destination = destination->tunnel_port;
 	wrapping->udp.length = bpf_htons(packet->bytes + size);
 	wrapping->gue.protocol =
@@ -167,21 +171,20 @@ static __always_inline void fill_checksum(const struct packet *packet,
 	wrapping->udp.checksum = checksum_of(sum);
 }
 
-static __always_inline __u8 outer_protocol(const struct packet *packet, __u8 kind)
+/* `family` is that of the packet inside. */
+static __always_inline __u8 outer_protocol(__u8 family, __u8 kind)
 {
 	if (kind == TUNNEL_GUE)
 		return PROTOCOL_UDP;
 	if (kind == TUNNEL_GRE)
 		return PROTOCOL_GRE;
-	return packet->flow.family == AF_INET ? PROTOCOL_IPIP : PROTOCOL_IPV6;
+	return family == AF_INET ? PROTOCOL_IPIP : PROTOCOL_IPV6;
 }
 
 /* RFC 3168, full functionality: "congestion experienced" stays inside. */
-static __always_inline __u8 outer_tos(const struct packet *packet)
+static __always_inline __u8 outer_tos(__u8 tos)
 {
-	return (packet->tos & ECN_MASK) == ECN_EXPERIENCED ?
-		       (packet->tos & ~ECN_MASK) | ECN_CAPABLE :
-		       packet->tos;
+	return (tos & ECN_MASK) == ECN_EXPERIENCED ? (tos & ~ECN_MASK) | ECN_CAPABLE : tos;
 }
 
 /* Whether the outer header says that nobody may fragment the packet: as the client's says,
@@ -205,13 +208,13 @@ static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct 
 	struct iphdr ip = {
 		.version = 4,
 		.ihl = sizeof(ip) / 4,
-		.tos = outer_tos(packet),
+		.tos = outer_tos(packet->tos),
 		.tot_len = bpf_htons(sizeof(ip) + length),
 		.id = bpf_get_prandom_u32(),
 		/* The stack takes a hop off, too. */
 		.ttl = packet->ttl -
 		       !needs_cutting(skb, packet, destination, sizeof(ip) + length - packet->bytes),
-		.protocol = outer_protocol(packet, destination->tunnel_kind),
+		.protocol = outer_protocol(packet->flow.family, destination->tunnel_kind),
 		.saddr = destination->own_address.v4,
 		.daddr = destination->address.v4,
 	};
@@ -226,13 +229,13 @@ static __always_inline int write_outer_ipv4(struct __sk_buff *skb, const struct 
 static __always_inline int write_outer_ipv6(struct __sk_buff *skb, const struct packet *packet,
 					    const struct destination *destination, __u32 length)
 {
-	__u8 tos = outer_tos(packet);
+	__u8 tos = outer_tos(packet->tos);
 	struct ipv6hdr ip = {
 		.version = 6,
 		.priority = tos >> 4,
 		.flow_lbl = { tos << 4 },
 		.payload_len = bpf_htons(length),
-		.nexthdr = outer_protocol(packet, destination->tunnel_kind),
+		.nexthdr = outer_protocol(packet->flow.family, destination->tunnel_kind),
 		.hop_limit = packet->ttl - 1,
 	};
 

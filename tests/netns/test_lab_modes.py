@@ -12,13 +12,13 @@ from xlvs.datapath.modes import AUTO, TC, XDP, XDP_GENERIC
 from xlvs.lab import state, wiring
 from xlvs.lab.topology import SWITCH
 
-UPLOAD = 300_000
+UPLOAD = 1_000_000
 """Bytes of a client's request: more than a segment, so that there is something left for a card to do."""
 
 
-def up(name: str, mode: str) -> tuple[Lab, str]:
+def up(name: str, mode: str, topology: str = "dr") -> tuple[Lab, str]:
     """A lab with one real server, and what was said when it was built."""
-    said = xlvs("lab", "up", "dr", "--name", name, "--real-servers", "1", "--mode", mode).stdout
+    said = xlvs("lab", "up", topology, "--name", name, "--real-servers", "1", "--mode", mode).stdout
     record = state.load(name)
     assert record is not None
     return Lab(record), said
@@ -54,6 +54,30 @@ def test_a_director_at_xdp(lab_name: str, mode: str) -> None:
     ).stdout  # fmt: skip
     refused = xlvs("lab", "up", "dr", "--name", lab_name, "--real-servers", "1", "--mode", TC, code=2)
     assert "other options" in refused.stderr
+
+
+def packets_in(lab: Lab) -> int:
+    (line,) = lab.type("director", "ipvsadm -Ln --stats --exact | grep ^TCP").splitlines()
+    return int(line.split()[3])
+
+
+def upload_at_xdp(lab: Lab) -> tuple[int, int]:
+    """How many packets an upload took from the client, and how many XDP forwarded, of either side."""
+    came, forwarded = packets_in(lab), forwarded_at_xdp(lab)
+    assert upload(lab).strip() == "rs1"
+    return packets_in(lab) - came, forwarded_at_xdp(lab) - forwarded
+
+
+@pytest.mark.parametrize("topology", ["nat", "tun"])
+def test_nat_and_tunnels_at_xdp(lab_name: str, topology: str) -> None:
+    """What clients send arrives whole; under NAT what real servers answer goes by XDP, too."""
+    lab, _ = up(lab_name, XDP, topology)
+
+    def goes_by_xdp() -> bool:
+        requests, at_xdp = upload_at_xdp(lab)
+        return at_xdp > (requests if topology == "nat" else requests // 2)
+
+    eventually(goes_by_xdp, "XDP forwards an upload")
 
 
 def test_a_port_that_has_lost_its_program_is_repaired(lab_name: str) -> None:

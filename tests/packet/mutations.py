@@ -66,6 +66,7 @@ from tests.packet.packets import (
     checksum,
     packed,
 )
+from tests.packet.spaces import ip
 from xlvs.datapath.load import Capacity
 from xlvs.datapath.records import seconds_to_ticks
 from xlvs.kernel import abi
@@ -217,8 +218,17 @@ class Ground:
         self.by_service = {(p.protocol, p.address, p.key.port): p for p in self.planes}
         self.servers = {server for plane in self.planes for server in plane.servers}
         self.server_of: dict[tuple[int, bytes, int, bytes, int], bytes] = {}
+        # XDP sends answers to who is known.
+        for address in ("10.0.0.200", "fd00::200"):
+            ip(f"neigh replace {address} lladdr {CLIENT_MAC.hex(':')} nud permanent dev eth0")
         self.judge = Judge(self)
         self.seeds = list(self._seeds())
+
+    @staticmethod
+    def number_of(server: bytes) -> int:
+        """A real server's number; 0 for any other address."""
+        numbers = range(1, SERVERS + 1)
+        return next((n for n in numbers if server in (real_server(n), real_server6(n))), 0)
 
     def _seeds(self) -> Iterator[bytes]:
         frame = self.director.frame
@@ -295,7 +305,7 @@ class Judge:
                 self._ground.server_of.pop(_flow(came), None)
 
     def xdp(self, frame: bytes) -> str:
-        """Judge XDP, which forwards Direct Routing alone; its frames name the real server's MAC."""
+        """Judge XDP; its frames name the MAC of the real server, or of the client."""
         if len(frame) < ETHERNET_SIZE:
             return ""
         verdict, after = self._ground.director.xdp(frame)
@@ -311,8 +321,14 @@ class Judge:
             return "sent by XDP, though its headers are wrong"
         plane = self._plane(came)
         server = self._ground.server_of.get(_flow(came))
-        if plane is None or plane.method != ROUTE or after[12:] != packets.with_one_hop_less(frame)[12:]:
-            return "sent by XDP, and changed, or no packet for it"
+        if plane is None or plane.method != ROUTE:
+            left = read(after)
+            number = self._ground.number_of(left.destination) if left else 0
+            if after[:6] != (real_server_mac(number) if plane else CLIENT_MAC):
+                return "sent by XDP, changed, to the wrong machine"
+            return self._sent(frame, after)
+        if after[12:] != packets.with_one_hop_less(frame)[12:]:
+            return "sent by XDP, and changed"
         number = next((n for n in range(1, REAL_SERVERS + 1) if after[:6] == real_server_mac(n)), 0)
         if not number or (server and plane.servers[number - 1] != server):
             return "sent by XDP to the wrong real server"

@@ -23,13 +23,10 @@ def _check(director: Director, key: ServiceKey, client_port: int, flags: int, me
     asked, translated = one.asked(b"data", flags)
     frame = director.frame(asked)
     inner = with_one_hop_less(frame)
-    if method != ROUTE:
-        assert director.xdp(frame) == (XDP_PASS, frame)
     verdict, after = director.tc(frame)
     assert verdict == SENT
     if method == ROUTE:
         assert after == inner
-        assert director.xdp(frame)[0] == (XDP_PASS if flags & SYN else XDP_TX)
     elif method == MASQUERADE:
         assert after == director.frame(translated)
     else:
@@ -38,6 +35,9 @@ def _check(director: Director, key: ServiceKey, client_port: int, flags: int, me
             inner[ETHERNET_SIZE:], SOURCE, real_server(1), "ipip", identification=identification
         )
         assert after == director.frame(outer)
+    at_xdp, sent = director.xdp(frame)
+    assert at_xdp == (XDP_PASS if flags & SYN else XDP_TX)
+    assert len(sent) == len(frame if flags & SYN else after)
 
     answer, expected = (director.frame(packet) for packet in one.answered(b"data"))
     if method == MASQUERADE:

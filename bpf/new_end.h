@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Another address and port at one end of a packet, whose headers were read in words
+ * (headers.h).  Complete checksums are changed by what they are changed by (RFC 1624).
+ */
+#ifndef XLVS_NEW_END_H
+#define XLVS_NEW_END_H
+
+#include "headers.h"
+#include "nat.h"
+
+/* What one end of a packet's flow becomes. */
+struct new_end {
+	const union address *address;
+	__be16 port;
+	__u8 side; /* enum nat_side */
+};
+
+static __always_inline __u64 sum_half(__u64 half)
+{
+	return (half >> 32) + (__u32)half;
+}
+
+/* What a checksum's sum grows by with another address; less than 2^35. */
+static __always_inline __u64 change_of_address(__u8 family, const struct headers *headers,
+					       const struct new_end *end)
+{
+	const union address *from = end->side == NAT_SOURCE ? &headers->flow.client : &headers->flow.virtual;
+	const union address *to = end->address;
+
+	if (family == AF_INET)
+		return (__u64)(__u32)~from->half[0] + to->v4;
+	return sum_half(~from->half[0]) + sum_half(~from->half[1]) + sum_half(to->half[0]) +
+	       sum_half(to->half[1]);
+}
+
+static __always_inline __be16 old_port(const struct headers *headers, const struct new_end *end)
+{
+	return end->side == NAT_SOURCE ? headers->flow.client_port : headers->flow.virtual_port;
+}
+
+/* The checksum after its sum has grown by `change`, of less than 2^36. */
+static __always_inline __u16 checksum_after(__u16 checksum, __u64 change)
+{
+	change += (__u16)~checksum;
+	change = (change & 0xffff) + (change >> 16);
+	change = (change & 0xffff) + (change >> 16);
+	return ~(change + (change >> 16));
+}
+
+/* Change TCP's checksum or UDP's, where 0 means that there is none, and must neither appear nor go;
+ * `change` is the address's. */
+static __always_inline void change_transport(const struct headers *headers, const struct new_end *end,
+					     __u64 change)
+{
+	__be16 *field = headers->checksum;
+	__u16 before = *field;
+	__u16 after = checksum_after(before, change + (__u16)~old_port(headers, end) + end->port);
+
+	if (headers->flow.protocol == PROTOCOL_TCP)
+		*field = after;
+	else if (before)
+		*field = after ? after : 0xffff;
+}
+
+/* Write the new end and take a hop; `change` is the address's. */
+static __always_inline void write_end(__u8 family, void *header, struct ports *ports,
+				      const struct headers *headers, const struct new_end *end,
+				      __u64 change)
+{
+	int is_source = end->side == NAT_SOURCE;
+
+	if (family == AF_INET) {
+		struct ipv4_words *ip = header;
+		__u32 hop = hop_taken(headers->hop);
+
+		ip->hop = (__u16)hop | (__u32)checksum_after(hop >> 16, change) << 16;
+		if (is_source)
+			ip->source = end->address->v4;
+		else
+			ip->destination = end->address->v4;
+	} else {
+		struct ipv6hdr *ip = header;
+		flow_word *address = (flow_word *)(is_source ? &ip->saddr : &ip->daddr);
+
+		ip->hop_limit--;
+		address[0] = end->address->half[0];
+		address[1] = end->address->half[1];
+	}
+	if (is_source)
+		ports->source = end->port;
+	else
+		ports->destination = end->port;
+}
+
+#endif
