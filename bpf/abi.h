@@ -26,10 +26,11 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 6,
+	ABI_VERSION = 7,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
+	GUARDED_BUCKETS = 4,      /* that share a guard */
 	INTERFACE_LIMIT = 4096,   /* XDP serves interfaces with a lower index */
 	RUN_HEADER = 4,           /* pool elements before a run's first pick */
 	HASH_SLOTS = 256,         /* of the tables of sh and dh */
@@ -139,7 +140,13 @@ struct connection {
 	__u32 link;
 };
 
-/* The Call-ID of a template, by the template's slot; zeros follow it. */
+/* By which the Call-ID of a template is found. */
+struct call_id_key {
+	__u32 bits;               /* of `slot` that count: all, 32 */
+	__u32 slot;               /* the template's */
+};
+
+/* The Call-ID of a template; zeros follow it. */
 struct call_id {
 	__u8 length;
 	__u8 text[CALL_ID_LIMIT];

@@ -23,6 +23,7 @@ struct abi_types {
 	enum interface_flag interface_flag;
 	struct flow flow;
 	struct connection connection;
+	struct call_id_key call_id_key;
 	struct call_id call_id;
 	struct service_key service_key;
 	struct service service;

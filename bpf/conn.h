@@ -11,8 +11,8 @@
  *
  * Concurrency
  *   look-up   takes no lock.  It compares the flow, then the phase.
- *   insert    holds the home bucket's lock, so two CPUs cannot insert a flow
- *             twice; claims its slot by compare-and-swap, because flows of
+ *   insert    holds the home's lock, so two CPUs cannot insert a flow twice;
+ *             claims its slot by compare-and-swap, because flows of
  *             other homes may spill into the same bucket; publishes by
  *             compare-and-swap, after the fields are written.
  *   change    of state, flags or phase is a compare-and-swap of `control`.
@@ -159,6 +159,25 @@ static __always_inline struct connection *conn_at(__u32 slot)
 	return &bucket->slot[slot & (SLOTS_PER_BUCKET - 1)];
 }
 
+/* The guard of a home. */
+static __always_inline struct bucket_guard *guard_of(__u32 home)
+{
+	__u32 index = home / GUARDED_BUCKETS;
+
+	return bpf_map_lookup_elem(&bucket_guards, &index);
+}
+
+/* Where in a guard a home's count begins. */
+static __always_inline __u32 spilled_shift(__u32 home)
+{
+	return home % GUARDED_BUCKETS * 8;
+}
+
+static __always_inline int has_spilled(const struct bucket_guard *guard, __u32 home)
+{
+	return *(const volatile __u32 *)&guard->spilled >> spilled_shift(home) & 0xff;
+}
+
 /* Live, and no template that was put aside. */
 static __always_inline int is_findable(__u64 control)
 {
@@ -196,8 +215,8 @@ __attribute__((noinline)) int conn_find(const struct flow *flow)
 	home = bucket_choice(hash, 0);
 	for (int n = 0; n < BUCKET_CHOICES; n++) {
 		if (n == 1) {
-			guard = bpf_map_lookup_elem(&bucket_guards, &home);
-			if (!guard || guard->spilled == 0)
+			guard = guard_of(home);
+			if (!guard || !has_spilled(guard, home))
 				return NOT_FOUND;
 		}
 		index = bucket_choice(hash, n);
@@ -290,13 +309,13 @@ static __always_inline void destination_moves(__u32 index, int is_active)
 	count_down(destination, index, is_active ? &destination->inactive : &destination->active);
 }
 
-static __always_inline void count_spilled(const struct flow *flow, __s32 change)
+static __always_inline void count_spilled(const struct flow *flow, __u32 change)
 {
 	__u32 home = bucket_choice(flow_hash(flow), 0);
-	struct bucket_guard *guard = bpf_map_lookup_elem(&bucket_guards, &home);
+	struct bucket_guard *guard = guard_of(home);
 
 	if (guard)
-		__sync_fetch_and_add(&guard->spilled, change);
+		__sync_fetch_and_add(&guard->spilled, change << spilled_shift(home));
 }
 
 /* A destination that has all the connections it may have takes no more until it
@@ -713,12 +732,13 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 	struct connection_bucket *bucket[BUCKET_CHOICES];
 	struct bucket_guard *guard;
 	int slot, result = NOT_FOUND;
-	__u32 index;
+	__u32 index, home;
 	__u64 hash;
 
 	if (!new)
 		return NOT_FOUND;
 	hash = flow_hash(&new->flow);
+	home = bucket_choice(hash, 0);
 #pragma unroll
 	for (int n = 0; n < BUCKET_CHOICES; n++) {
 		index = bucket_choice(hash, n);
@@ -726,15 +746,14 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 		if (!bucket[n])
 			return NOT_FOUND;
 	}
-	index = bucket_choice(hash, 0);
-	guard = bpf_map_lookup_elem(&bucket_guards, &index);
+	guard = guard_of(home);
 	if (!guard)
 		return NOT_FOUND;
 
 	bpf_spin_lock(&guard->lock);
 #pragma unroll
 	for (int n = 0; n < BUCKET_CHOICES; n++) {
-		if (n == 1 && guard->spilled == 0)
+		if (n == 1 && !has_spilled(guard, home))
 			break;
 		slot = search_bucket(bucket[n], &new->flow, hash);
 		if (slot >= 0) {
@@ -749,7 +768,7 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 	for (int n = 0; n < BUCKET_CHOICES; n++) {
 		/* Count it before it is there: a look-up must not stop at home. */
 		if (n == 1)
-			__sync_fetch_and_add(&guard->spilled, 1);
+			__sync_fetch_and_add(&guard->spilled, 1u << spilled_shift(home));
 		slot = claim_slot(bucket[n], hash);
 		if (slot >= 0) {
 			publish(bucket[n], slot, new, new->flags | (n ? CONNECTION_SPILLED : 0));
@@ -757,7 +776,7 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 			goto unlock;
 		}
 	}
-	__sync_fetch_and_add(&guard->spilled, -1);
+	__sync_fetch_and_add(&guard->spilled, -(1u << spilled_shift(home)));
 unlock:
 	bpf_spin_unlock(&guard->lock);
 	if (result >= 0)

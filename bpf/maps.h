@@ -24,10 +24,11 @@ SHARED_ARRAY(settings, struct settings, 1);
 
 SHARED_ARRAY(connections, struct connection_bucket, 1);
 
-/* One for each bucket: guards against inserting a flow twice. */
+/* One for a few buckets, whose homes they are: guards against inserting a flow twice. */
 struct bucket_guard {
 	struct bpf_spin_lock lock;
-	__u32 spilled; /* connections whose home this is and which stand elsewhere */
+	/* How many connections of each home stand elsewhere, in 8 bits: there are 56 places for them. */
+	__u32 spilled;
 };
 
 struct {

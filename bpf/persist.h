@@ -84,8 +84,11 @@ static __always_inline int end_template(struct connection *entry, __u32 slot, __
 	if (control_flags(control) & CONNECTION_SPILLED)
 		count_spilled(&entry->flow, -1);
 	uncount(entry->destination, control);
-	if (is_flow_of_call(&entry->flow))
-		bpf_map_delete_elem(&call_ids, &slot);
+	if (is_flow_of_call(&entry->flow)) {
+		struct call_id_key key = call_id_key(slot);
+
+		bpf_map_delete_elem(&call_ids, &key);
+	}
 	return 1;
 }
 

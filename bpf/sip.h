@@ -19,13 +19,22 @@
 #define SIP_NAME_LENGTH 7
 #define NO_CALL_ID (-1)
 
+/* A trie of whole keys: it takes memory for what is in it alone, where a hash has a head for each
+ * element that it may have, and most tables never have one. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, __u32);
+	__type(key, struct call_id_key);
 	__type(value, struct call_id);
 } call_ids SEC(".maps");
+
+static __always_inline struct call_id_key call_id_key(__u32 slot)
+{
+	struct call_id_key key = { .bits = 32, .slot = slot };
+
+	return key;
+}
 
 struct sip_text {
 	struct call_id call; /* what was found, for the rest of the packet's way */
@@ -315,7 +324,8 @@ static __always_inline int is_flow_of_call(const struct flow *flow)
 static __always_inline int has_call_id(__u32 slot)
 {
 	struct sip_text *text = sip_text_here();
-	struct call_id *call = bpf_map_lookup_elem(&call_ids, &slot);
+	struct call_id_key key = call_id_key(slot);
+	struct call_id *call = bpf_map_lookup_elem(&call_ids, &key);
 	const __u64 *x = (const __u64 *)call, *y = (const __u64 *)text;
 
 	if (!text || !call)
@@ -332,9 +342,10 @@ static __always_inline int has_call_id(__u32 slot)
  * room for one more. */
 static __always_inline int store_call_id(__u32 slot)
 {
+	struct call_id_key key = call_id_key(slot);
 	struct sip_text *text = sip_text_here();
 
-	return text && !bpf_map_update_elem(&call_ids, &slot, &text->call, BPF_ANY) ? 0 : -1;
+	return text && !bpf_map_update_elem(&call_ids, &key, &text->call, BPF_ANY) ? 0 : -1;
 }
 
 #endif

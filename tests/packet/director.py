@@ -307,10 +307,8 @@ class Director:
     def spilled(self) -> int:
         """How many connections the buckets' guards say stand outside of their home buckets."""
         fd = self.maps.descriptor("bucket_guards")
-        return sum(
-            int.from_bytes((bpf.lookup(fd, pack("=I", bucket), 8) or b"")[4:], "little", signed=True)
-            for bucket in range(self.maps.limits.buckets)
-        )
+        guards = self.maps.limits.buckets // abi.GUARDED_BUCKETS
+        return sum(sum((bpf.lookup(fd, pack("=I", guard), 8) or b"")[4:]) for guard in range(guards))
 
     def events(self) -> dict[str, int]:
         """The packet path's own counters, less those of the sweeper's."""

@@ -142,7 +142,7 @@ def _end_all(director: Director) -> None:
 
 def _texts(director: Director) -> int:
     """How many Call-IDs are remembered."""
-    return len(bpf.keys(director.maps.descriptor("call_ids"), 4))
+    return len(bpf.keys(director.maps.descriptor("call_ids"), ctypes.sizeof(abi.CallIdKey)))
 
 
 def _hash(director: Director, call: bytes) -> int:
@@ -359,7 +359,7 @@ def test_two_calls_of_one_hash(director: Director) -> None:
         assert calls.known() == {call.decode(), twin.decode()}
         # Where both places are others', a third one has none.
         descriptor = director.maps.descriptor("call_ids")
-        for key in bpf.keys(descriptor, 4):
+        for key in bpf.keys(descriptor, ctypes.sizeof(abi.CallIdKey)):
             bpf.update(descriptor, key, bytes(abi.CallId(5, (ctypes.c_uint8 * 255)(*b"other"))))
         full = director.events()["table_full"]
         assert calls.send(message(call)) is None

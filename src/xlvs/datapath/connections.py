@@ -89,6 +89,6 @@ def _rows(window: mmap.mmap, phases: bytes, maps: Maps, start: int) -> list[Conn
 def _call_id(maps: Maps, slot_number: int) -> str:
     """The Call-ID of the template in that slot; empty if it has ended meanwhile."""
     size = ctypes.sizeof(abi.CallId)
-    found = bpf.lookup(maps.descriptor("call_ids"), slot_number.to_bytes(4, "little"), size)
+    found = bpf.lookup(maps.descriptor("call_ids"), bytes(abi.CallIdKey(32, slot_number)), size)
     # What is not ASCII may mean something to a terminal.
     return found[1 : 1 + found[0]].decode("ascii", "backslashreplace") if found else ""

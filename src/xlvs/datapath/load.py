@@ -108,7 +108,7 @@ def map_entries(limits: abi.Limits) -> dict[str, int]:
     return {
         "settings": 1,
         "connections": limits.buckets,
-        "bucket_guards": limits.buckets,
+        "bucket_guards": limits.buckets // abi.GUARDED_BUCKETS,
         "service_index": 2 * limits.services,
         "services": 2 * limits.services,
         "destinations": limits.destinations,

@@ -18,7 +18,7 @@ from types import TracebackType
 
 from xlvs.datapath.load import OBJECT, check_memory, map_entries
 from xlvs.datapath.maps import Maps
-from xlvs.kernel import bpf, libbpf
+from xlvs.kernel import abi, bpf, libbpf
 
 _ARRAY, _HASH = 2, 1
 """``BPF_MAP_TYPE_ARRAY`` and ``BPF_MAP_TYPE_HASH``."""
@@ -128,9 +128,9 @@ class Rehearsal(Maps):
 
     def _search_everywhere(self, buckets: int) -> None:
         """Let look-ups search every bucket of a flow's choice: their guards are not copied."""
-        guard = pack("=II", 0, 1)
-        for start in range(0, buckets, _CHUNK // 64):
-            count = min(_CHUNK // 64, buckets - start)
+        guard, guards = pack("=I4B", 0, 1, 1, 1, 1), buckets // abi.GUARDED_BUCKETS
+        for start in range(0, guards, _CHUNK // 64):
+            count = min(_CHUNK // 64, guards - start)
             keys = [number.to_bytes(4, sys.byteorder) for number in range(start, start + count)]
             bpf.update_many(self._object.map_descriptor("bucket_guards"), keys, [guard] * count)
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 6
+ABI_VERSION = 7
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
+GUARDED_BUCKETS = 4
 INTERFACE_LIMIT = 4096
 RUN_HEADER = 4
 HASH_SLOTS = 256
@@ -201,6 +202,17 @@ class Connection(LittleEndianStructure):
         ("in_packets", c_uint8),
         ("reserved", c_uint8),
         ("link", c_uint32),
+    ]
+
+
+class CallIdKey(LittleEndianStructure):
+    """``struct call_id_key``, 8 bytes."""
+
+    bits: int
+    slot: int
+    _fields_ = [
+        ("bits", c_uint32),
+        ("slot", c_uint32),
     ]
 
 
