@@ -49,6 +49,9 @@ def new_floored_director(connections: int, floor_flows: int) -> Iterator[tuple[D
     with new_director(Capacity(connections, 64, 16_384)) as director:
         ip("route add 172.16.0.0/12 via 10.0.0.18")
         ip("-6 route add fd02::/64 via fd00::12")
+        # XDP does as on an interface that it is attached to natively: NAT, and tunnels.
+        record = director.maps.record("interfaces", abi.Interface, director.ifindex, abi.INTERFACE_LIMIT)
+        record.known |= abi.INTERFACE_NATIVE
         with new_walk(director.maps.folder, director.ifindex, floor_flows) as programs:
             yield director, programs
 

@@ -204,6 +204,9 @@ static __always_inline int express_of(__u8 family, struct xdp_md *context,
 	frame.now = ticks_now();
 	control = load_control(entry);
 	if ((control & CONTROL_THAT_MATTERS) != CONTROL_BITS(PHASE_LIVE, frame.state, FLAGS_OF(METHOD_ROUTE))) {
+		/* In generic XDP checksums may have been left to a device, and only TC can tell. */
+		if (!(known & INTERFACE_NATIVE))
+			return xdp_any(context);
 		if ((control & CONTROL_THAT_MATTERS) == CONTROL_BITS(PHASE_LIVE, 0, CONNECTION_REPLY))
 			return answer_frame(family, context, &frame, entry);
 		if ((control & CONTROL_THAT_MATTERS) ==

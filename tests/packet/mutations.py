@@ -218,7 +218,9 @@ class Ground:
         self.by_service = {(p.protocol, p.address, p.key.port): p for p in self.planes}
         self.servers = {server for plane in self.planes for server in plane.servers}
         self.server_of: dict[tuple[int, bytes, int, bytes, int], bytes] = {}
-        # XDP sends answers to who is known.
+        # XDP changes what came in natively, and sends answers to who is known.
+        record = director.maps.record("interfaces", abi.Interface, director.ifindex, abi.INTERFACE_LIMIT)
+        record.known |= abi.INTERFACE_NATIVE
         for address in ("10.0.0.200", "fd00::200"):
             ip(f"neigh replace {address} lladdr {CLIENT_MAC.hex(':')} nud permanent dev eth0")
         self.judge = Judge(self)

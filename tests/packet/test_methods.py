@@ -36,8 +36,9 @@ def _check(director: Director, key: ServiceKey, client_port: int, flags: int, me
         )
         assert after == director.frame(outer)
     at_xdp, sent = director.xdp(frame)
-    assert at_xdp == (XDP_PASS if flags & SYN else XDP_TX)
-    assert len(sent) == len(frame if flags & SYN else after)
+    # What changes on its way is XDP's where that is native (test_xdp_changes.py).
+    assert at_xdp == (XDP_TX if method == ROUTE and not flags & SYN else XDP_PASS)
+    assert at_xdp == XDP_TX or sent == frame
 
     answer, expected = (director.frame(packet) for packet in one.answered(b"data"))
     if method == MASQUERADE:

@@ -53,11 +53,17 @@ directions = pytest.mark.parametrize("answers", [False, True], ids=["requests", 
 
 @pytest.fixture(scope="module")
 def director() -> Iterator[Director]:
-    """A director that knows its client's MAC."""
+    """A director that knows its client's MAC, and whose interfaces have native XDP."""
     with new_director() as made:
+        for index in (made.ifindex, made.second_ifindex):
+            _interface(made, index).known |= abi.INTERFACE_NATIVE
         for address in ("10.0.0.200", "fd00::200"):
             ip(f"neigh add {address} lladdr {CLIENT_MAC.hex(':')} nud permanent dev eth0")
         yield made
+
+
+def _interface(director: Director, index: int) -> abi.Interface:
+    return director.maps.record("interfaces", abi.Interface, index, abi.INTERFACE_LIMIT)
 
 
 def _server(address: bytes) -> bytes:
@@ -452,3 +458,44 @@ def test_the_way_back_to_a_client_is_confirmed_once_a_second(director: Director,
     assert _sent_after_tc(director, frame, director.ifindex)[0] == XDP_TX
     director.wait_until(lambda: director.xdp(frame)[0] == XDP_PASS, 10, "XDP goes on by itself")
     assert _sent_after_tc(director, frame, director.ifindex)[0] == XDP_TX
+
+
+@families
+def test_where_checksums_may_be_unfinished(director: Director, address: bytes) -> None:
+    """In generic XDP a device may have been left them, and XDP could not tell."""
+    key = director.service(1, address=address, method=MASQUERADE, server_port=SERVER_PORT)
+    one = _connection(director, key)
+    both = [director.frame(packet) for packet, _ in (one.asked(b"request"), one.answered(b"answer"))]
+    assert all(_sent_after_tc(director, frame, director.ifindex)[0] == XDP_TX for frame in both)
+    record = _interface(director, director.ifindex)
+    record.known &= ~abi.INTERFACE_NATIVE
+    try:
+        assert all(_passes(director, frame) for frame in both)
+    finally:
+        record.known |= abi.INTERFACE_NATIVE
+
+
+@families
+@directions
+def test_only_to_interfaces_that_take_frames(director: Director, address: bytes, answers: bool) -> None:
+    far = FAR_SERVER if address == VIP else FAR_SERVER6
+    key = director.service(1, address=address, servers=(far,), method=MASQUERADE, server_port=SERVER_PORT)
+    client = (CLIENT if address == VIP else CLIENT6, director.unused_port())
+    one = Masqueraded(TCP, client, (address, key.port), (far, SERVER_PORT))
+    for flags in (SYN, ACK):
+        director.tc(director.frame(one.asked(b"", flags)[0]))
+        director.tc(director.frame(one.answered(b"", SYN | ACK)[0], SECOND_MAC), director.second_ifindex)
+    came, leaves = director.ifindex, director.second_ifindex
+    frame = director.frame(one.asked(b"request")[0])
+    if answers:
+        came, leaves = leaves, came
+        frame = director.frame(one.answered(b"answer")[0], SECOND_MAC)
+    assert _sent_after_tc(director, frame, came)[0] == XDP_REDIRECT
+    record = _interface(director, leaves)
+    record.known &= ~abi.INTERFACE_NATIVE
+    try:
+        director.tc(frame, came)
+        assert director.xdp(frame, came) == (XDP_PASS, frame)
+    finally:
+        record.known |= abi.INTERFACE_NATIVE
+    assert _sent_after_tc(director, frame, came)[0] == XDP_REDIRECT
