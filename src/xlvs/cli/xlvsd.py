@@ -17,6 +17,7 @@ from xlvs.errors import UsageError, XlvsError, shown
 
 if TYPE_CHECKING:
     from xlvs.keepalived.configuration import Configuration
+    from xlvs.keepalived.memory import Memory
     from xlvs.keepalived.parse import Outcome
 
 _log = logging.getLogger("xlvsd")
@@ -94,12 +95,12 @@ def _umask(text: str) -> int:
 # Reading the configuration.
 
 
-def _parse(line: CommandLine) -> Outcome:
+def _parse(line: CommandLine, memory: Memory | None = None) -> Outcome:
     from xlvs.keepalived.parse import parse
     from xlvs.keepalived.surroundings import Surroundings
 
     around = Surroundings.of_this_host(line.values.get("config-id", ""), line.has("all-config"))
-    return parse(line.values.get("use-file", DEFAULT_FILE), around)
+    return parse(line.values.get("use-file", DEFAULT_FILE), around, memory)
 
 
 def _test(line: CommandLine) -> int:
@@ -125,13 +126,16 @@ def _test(line: CommandLine) -> int:
     return status
 
 
-def _read(line: CommandLine) -> Configuration:
-    """The configuration to run, with everything wrong with it logged; `XlvsError` if it cannot be run."""
+def _read(line: CommandLine, memory: Memory) -> Configuration:
+    """The configuration to run, with everything wrong with it logged; `XlvsError` if it cannot be run.
+
+    What has not changed since the last reading with that ``memory`` is not read again.
+    """
     from xlvs.keepalived.diagnostics import ConfigurationError, Severity, Verdict
 
     path = line.values.get("use-file", DEFAULT_FILE)
     _log.info("Configuration file %s", shown(path))
-    outcome = _parse(line)
+    outcome = _parse(line, memory)
     for diagnostic in outcome.diagnostics:
         level = logging.INFO if diagnostic.severity is Severity.NOTE else logging.WARNING
         _log.log(level, "%s", diagnostic)
@@ -156,8 +160,11 @@ def _serve(line: CommandLine) -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
     if not line.has("dont-fork") and not _detach():
         return 0
+    from xlvs.keepalived.memory import Memory
+
+    memory = Memory()
     options = Options(
-        read=lambda: _read(line),
+        read=lambda: _read(line, memory),
         datapath=datapath,
         leave_services=line.has("dont-release-ipvs"),
         bfd=not line.has("no_bfd"),

@@ -29,6 +29,7 @@ from xlvs.keepalived.drafts import (
     ServerDraft,
     VirtualServerDraft,
 )
+from xlvs.keepalived.memory import Kept, RecordingFindings, replay
 from xlvs.keepalived.origin import Position
 from xlvs.model import (
     DEFAULT_SCHEDULER,
@@ -61,6 +62,11 @@ class Completion:
         alert = draft.get("mail.alert_checker")
         self._alert = alert if alert is not None else draft.get("mail.alert")
 
+    @property
+    def defaults(self) -> tuple[object, ...]:
+        """The global settings that virtual servers take over."""
+        return self._log_all, self._alert
+
     def groups(self) -> tuple[VirtualServerGroup, ...]:
         """All virtual_server_groups."""
         return tuple(
@@ -70,19 +76,35 @@ class Completion:
 
     def virtual_servers(self) -> tuple[VirtualServer, ...]:
         """All virtual servers that can be used, in the order of the file."""
-        kept = [server for server in self._draft.virtual_servers if self._has_group(server)]
+        entries = [
+            one for one in self._draft.virtual_servers if isinstance(one, Kept) or self._has_group(one)
+        ]
         members: dict[str, int] = {}
-        for server in kept:
-            if server.group:
-                server.member = members.get(server.group, 0)
-                members[server.group] = server.member + 1
+        for one in entries:
+            if not isinstance(one, Kept) and one.group:
+                one.member = members.get(one.group, 0)
+                members[one.group] = one.member + 1
         made = []
         seen: dict[ServiceKey, Position] = {}
-        for server in kept:
-            value = self._virtual_server(server)
+        for one in entries:
+            value = self._of_block(one) if isinstance(one, Kept) else self._virtual_server(one)
             if value is not None and self._is_new(value, seen):
                 made.append(value)
         return tuple(made)
+
+    def _of_block(self, kept: Kept) -> VirtualServer | None:
+        """The virtual server of a block; it is complete from then on."""
+        draft, kept.draft = kept.draft, None
+        if draft is None:
+            replay(kept.completed, self._findings)
+            return kept.server
+        findings = self._findings
+        self._findings = RecordingFindings(findings, kept.completed)
+        try:
+            kept.server = self._virtual_server(draft)
+        finally:
+            self._findings = findings
+        return kept.server
 
     def _report(self, server: VirtualServerDraft, message: str, severity: Severity = Severity.ERROR) -> None:
         self._findings.add(severity, message, server.position)

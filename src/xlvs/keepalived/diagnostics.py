@@ -84,7 +84,7 @@ class Findings:
 
     def add(self, severity: Severity, message: str, position: Position, remedy: str = "") -> None:
         """Note a finding."""
-        diagnostic = Diagnostic(severity, message, position, remedy)
+        diagnostic = Diagnostic(severity, message, position.fixed(), remedy)
         if diagnostic not in self._seen:
             self._seen.add(diagnostic)
             self.entries.append(diagnostic)

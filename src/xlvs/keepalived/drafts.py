@@ -6,7 +6,7 @@ None is what has not been said; `completion.py` fills it in and makes values.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xlvs.keepalived.checks import Checker, Connection, Schedule
 from xlvs.keepalived.configuration import GroupEntry, TlsClient
@@ -26,6 +26,9 @@ from xlvs.keepalived.redundancy import (
 )
 from xlvs.keepalived.scripts import ScriptUser
 from xlvs.model import Tunnel
+
+if TYPE_CHECKING:
+    from xlvs.keepalived.memory import Kept
 
 
 class Fields:
@@ -54,7 +57,8 @@ class Draft(Fields):
         self.settings: dict[str, Any] = {}
         self.script_user = ScriptUser()
         self.groups: dict[str, GroupDraft] = {}
-        self.virtual_servers: list[VirtualServerDraft] = []
+        self.virtual_servers: list[VirtualServerDraft | Kept] = []
+        """In the order of the file; some are known from an earlier reading, or will be by the next."""
         self.tls: TlsClient | None = None
         self.track_files: dict[str, TrackFile] = {}
         self.bfd_instances: dict[str, BfdInstance] = {}

@@ -9,6 +9,10 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xlvs.keepalived.blocks import Block
 
 _MOST_ALTERNATIVES = 10000
 
@@ -56,7 +60,7 @@ class File:
     name: str
     folder: str
     base: int
-    lines: Iterator[str]
+    lines: Iterator[str | Block]
     inclusion: Inclusion
     number: int = 0
 

@@ -4,14 +4,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 
-class Position(NamedTuple):
-    """A line of a configuration file; ``line`` counts from 1, and is 0 for what no line says."""
+class Beginning:
+    """Where a block of a configuration begins: the file, and the line before its first one.
 
-    file: str = ""
-    line: int = 0
+    A block that is found elsewhere by the next reading, and says the same, is moved by
+    changing this (`xlvs.keepalived.memory`); all `Position` in it follow.
+    """
+
+    __slots__ = ("file", "line")
+
+    def __init__(self, file: str, line: int) -> None:
+        self.file = file
+        self.line = line
+
+
+class Position:
+    """A line of a configuration file; ``line`` counts from 1, and is 0 for what no line says.
+
+    With a ``beginning`` it is so many lines from there.
+    """
+
+    __slots__ = ("_beginning", "_file", "_line")
+
+    def __init__(self, file: str = "", line: int = 0, beginning: Beginning | None = None) -> None:
+        self._file = file
+        self._line = line
+        self._beginning = beginning
+
+    @property
+    def file(self) -> str:
+        """The file, as it was named."""
+        return self._file if self._beginning is None else self._beginning.file
+
+    @property
+    def line(self) -> int:
+        """The line."""
+        return self._line if self._beginning is None else self._beginning.line + self._line
+
+    def fixed(self) -> Position:
+        """The same for good, wherever the next reading finds it."""
+        return self if self._beginning is None else Position(self.file, self.line)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Position) and (self.line, self.file) == (other.line, other.file)
+
+    def __hash__(self) -> int:
+        return hash((self.file, self.line))
+
+    def __repr__(self) -> str:
+        return f"Position(file={self.file!r}, line={self.line!r})"
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from xlvs.keepalived.blocks import Block, grouped
 from xlvs.keepalived.completion import Completion
 from xlvs.keepalived.configuration import Configuration, TlsClient
 from xlvs.keepalived.diagnostics import Diagnostic, Findings, Verdict
@@ -27,7 +28,8 @@ from xlvs.keepalived.keywords.instance import add_instance_roots
 from xlvs.keepalived.keywords.sync_group import add_sync_group_roots
 from xlvs.keepalived.keywords.tracking import add_tracking_roots
 from xlvs.keepalived.keywords.virtual_server import add_server_roots
-from xlvs.keepalived.reader import Reader, Statement
+from xlvs.keepalived.memory import BlockReading, Memory
+from xlvs.keepalived.reader import Reader
 from xlvs.keepalived.redundancy_completion import redundancy
 from xlvs.keepalived.script_review import review_scripts
 from xlvs.keepalived.statements import Cursor, Incomplete, Section
@@ -63,28 +65,32 @@ class Outcome:
     verdict: Verdict
 
 
-def parse(path: str, surroundings: Surroundings | None = None) -> Outcome:
+def parse(path: str, surroundings: Surroundings | None = None, memory: Memory | None = None) -> Outcome:
     """Read a configuration and all that it includes.
 
     Errors in it are in the outcome, and what they are about is left out.
     `ConfigurationError` only when there is nothing to read, or no end of it.
+    With a ``memory`` of earlier readings, virtual servers whose text has not changed are the
+    same objects as before; their positions move with the text.
     """
     with _collection_paused():
-        return _parse(path, surroundings or Surroundings.of_this_host())
+        return _parse(path, surroundings or Surroundings.of_this_host(), memory or Memory())
 
 
-def _parse(path: str, around: Surroundings) -> Outcome:
+def _parse(path: str, around: Surroundings, memory: Memory) -> Outcome:
     findings = Findings()
     draft = Draft()
-    reader = Reader(path, around, findings)
-    statements: list[Statement] = []
+    reader = Reader(path, around, findings, memory.known)
+    items: list[tuple[int, str | Block]] = []
     try:
-        source = _recorded(reader.statements(), statements)
+        source = _recorded(reader.items(), items)
         Cursor(reader, source, around, findings).run(GLOBALS, draft)
-        Cursor(reader, iter(statements), around, findings).run(OTHERS, draft)
+        completion = Completion(draft, findings)
+        defaults = completion.defaults
+        blocks = BlockReading(memory, defaults, reader, OTHERS, draft, around, findings)
+        Cursor(reader, grouped(items), around, findings, blocks.read).run(OTHERS, draft)
     except Incomplete:
         return Outcome(Configuration(files=tuple(reader.names)), tuple(findings.entries), findings.verdict)
-    completion = Completion(draft, findings)
     configuration = Configuration(
         settings=global_settings(draft, around, findings),
         virtual_servers=completion.virtual_servers(),
@@ -95,7 +101,13 @@ def _parse(path: str, around: Surroundings) -> Outcome:
         redundancy=redundancy(draft, around, findings),
         files=tuple(reader.names),
     )
-    configuration = review_scripts(configuration, findings, vrrp_counts=not draft.missing_interface)
+    memory.learn(draft.virtual_servers, defaults)
+    configuration = review_scripts(
+        configuration,
+        findings,
+        vrrp_counts=not draft.missing_interface,
+        unscripted={id(one.server) for one in memory.known.values()},
+    )
     return Outcome(configuration, tuple(findings.entries), findings.verdict)
 
 
@@ -111,7 +123,9 @@ def _collection_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _recorded(source: Iterable[Statement], record: list[Statement]) -> Iterator[Statement]:
-    for statement in source:
-        record.append(statement)
-        yield statement
+def _recorded(
+    source: Iterable[tuple[int, str | Block]], record: list[tuple[int, str | Block]]
+) -> Iterator[tuple[int, str | Block]]:
+    for item in source:
+        record.append(item)
+        yield item

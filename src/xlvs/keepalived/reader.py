@@ -6,7 +6,7 @@ sequences written out.  The rules, and the order in which sources are read, are
 those of keepalived's read_line() (lib/parser.c).
 
 A configuration of 40,000 real servers has 400,000 lines and nothing special
-in nearly any of them.  `Reader.statements` looks once at such a line; only
+in nearly any of them.  `Reader.items` looks once at such a line; only
 what has a letter that may mean something goes the long way, `_expand`.
 """
 
@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Hashable, Iterator
 
+from xlvs.keepalived.blocks import LINE_BITS, Block, Statement, pieces
 from xlvs.keepalived.definitions import Definition, Definitions, ExpansionError
 from xlvs.keepalived.diagnostics import ConfigurationError, Findings, Severity
 from xlvs.keepalived.files import DEMANDS, EVERYTHING, Demand, File, Inclusion, fault, find, read_text
@@ -24,10 +25,6 @@ from xlvs.keepalived.sequences import Sequence, SequenceError, read_list, read_s
 from xlvs.keepalived.surroundings import Surroundings
 from xlvs.keepalived.words import BLANK, without_comment
 
-Statement = tuple[int, str]
-"""A position code (see `Reader.position`) and the text."""
-
-_LINE_BITS = 32
 _SPECIAL = re.compile(r'[!#"\\{}$@~]')
 _BRACE_OR_QUOTE = re.compile(r'[{}"]')
 _INCLUDE = re.compile(r"include([rmwba]?)[ \t\n\r\f\v]+(.*)", re.DOTALL)
@@ -40,10 +37,20 @@ _MOST_ROUNDS = 100
 
 
 class Reader:
-    """Reads a configuration file and all that it includes."""
+    """Reads a configuration file and all that it includes.
 
-    def __init__(self, path: str, surroundings: Surroundings, findings: Findings) -> None:
+    ``known`` are the texts of blocks that an earlier reading has met.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        surroundings: Surroundings,
+        findings: Findings,
+        known: Container[Hashable] = frozenset(),
+    ) -> None:
         self._findings = findings
+        self._known = known
         self._config_id = surroundings.config_id
         self.demand = EVERYTHING if surroundings.include_checks else Demand.NOTHING
         """What every include has to find; the keyword include_check changes it."""
@@ -63,7 +70,7 @@ class Reader:
 
     def position(self, code: int) -> Position:
         """The file and line of a position code."""
-        return Position(self.names[code >> _LINE_BITS], code & ((1 << _LINE_BITS) - 1))
+        return Position(self.names[code >> LINE_BITS], code & ((1 << LINE_BITS) - 1))
 
     @property
     def _folder(self) -> str:
@@ -71,6 +78,17 @@ class Reader:
 
     def statements(self) -> Iterator[Statement]:
         """All statements, in order.  `ConfigurationError` when the first file cannot be read."""
+        for code, text in self.items():
+            if isinstance(text, Block):
+                yield from text.placed()
+            else:
+                yield code, text
+
+    def items(self) -> Iterator[tuple[int, str | Block]]:
+        """All statements, in order; a block stands for all of its own.
+
+        `ConfigurationError` when the first file cannot be read.
+        """
         self._open_first()
         search = _SPECIAL.search
         while self._stack:
@@ -81,6 +99,11 @@ class Reader:
             code = file.base + file.number
             for raw in file.lines:
                 code += 1
+                if isinstance(raw, Block):
+                    raw.code = code - 1
+                    yield code, raw
+                    code += raw.lines - 1
+                    continue
                 text = raw.strip(" \t\r")
                 if not text:
                     continue
@@ -162,11 +185,22 @@ class Reader:
             if message:
                 self._missed(inclusion, Demand.READABLE, message)
                 continue
-            base = len(self.names) << _LINE_BITS
+            base = len(self.names) << LINE_BITS
             self.names.append(name)
-            self._stack.append(File(name, os.path.dirname(path), base, iter(text.split("\n")), inclusion))
+            self._stack.append(File(name, os.path.dirname(path), base, self._lines(text), inclusion))
             return True
         return False
+
+    def _lines(self, text: str) -> Iterator[str | Block]:
+        """A file's lines; a passage is whole, unless it stands within something else."""
+        for piece in pieces(text, self._known):
+            if isinstance(piece, list):
+                yield from piece
+            elif self._depth or self._sequences or self._following or self._definition is not None:
+                assert isinstance(piece.name, str)
+                yield from piece.name.split("\n")
+            else:
+                yield piece
 
     def _end_file(self) -> None:
         """Go on after a file: with the next one of the same include, or with the one that includes it."""
@@ -327,6 +361,7 @@ class Reader:
         definition = self._definition
         assert definition is not None
         for raw in file.lines:
+            assert isinstance(raw, str), "no passage is whole within a definition"
             file.number += 1
             raw = raw.rstrip("\r")
             text, unterminated = without_comment(raw)

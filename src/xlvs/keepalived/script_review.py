@@ -7,6 +7,7 @@ refusal names the script, whose permissions are at fault, and what mends it.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
 from xlvs.keepalived.checks import MiscCheck
@@ -69,17 +70,25 @@ class _Review:
 
 
 def review_scripts(
-    configuration: Configuration, findings: Findings, *, vrrp_counts: bool = True
+    configuration: Configuration,
+    findings: Findings,
+    *,
+    vrrp_counts: bool = True,
+    unscripted: Container[int] = frozenset(),
 ) -> Configuration:
     """The configuration without scripts that may not run.
 
+    ``unscripted`` are the identities of virtual servers that are known to have none.
     Without ``vrrp_counts`` those of VRRP are no violation: keepalived looks no
     further at VRRP once an interface is missing.
     """
     settings = configuration.settings
     review = _Review(settings.enable_script_security, findings)
     redundancy = _review_redundancy(configuration.redundancy, review, findings)
-    servers = tuple(_review_virtual_server(server, review) for server in configuration.virtual_servers)
+    servers = tuple([
+        server if id(server) in unscripted else _review_virtual_server(server, review)
+        for server in configuration.virtual_servers
+    ])  # fmt: skip
     # Without virtual servers or instances keepalived does not look at the FIFOs' scripts.
     kind = "check" if servers else "vrrp" if redundancy.instances else ""
     settings = replace(

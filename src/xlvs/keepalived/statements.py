@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+from xlvs.keepalived.blocks import Block
 from xlvs.keepalived.diagnostics import Findings, Severity
 from xlvs.keepalived.origin import Position
-from xlvs.keepalived.reader import Reader, Statement
+from xlvs.keepalived.reader import Reader
 from xlvs.keepalived.surroundings import Surroundings
 from xlvs.keepalived.words import QuoteError, split, split_escaped
 
@@ -86,19 +87,33 @@ class Incomplete(Exception):
 class Cursor:
     """The statement that is being read: its words, its raw text and its place."""
 
-    __slots__ = ("_reader", "_skip", "_source", "code", "findings", "surroundings", "text", "words")
+    __slots__ = (
+        "_level", "_reader", "_skip", "_source", "_take", "code", "findings", "surroundings", "text",
+        "words",
+    )  # fmt: skip
 
     def __init__(
-        self, reader: Reader, source: Iterator[Statement], surroundings: Surroundings, findings: Findings
+        self,
+        reader: Reader,
+        source: Iterable[tuple[int, str | Block]],
+        surroundings: Surroundings,
+        findings: Findings,
+        take: Callable[[Block], int] | None = None,
     ) -> None:
+        """``take`` reads a whole block, and returns how many braces deep it left something passed over.
+
+        Without it blocks are passed over as wholes.
+        """
         self.surroundings = surroundings
         self.findings = findings
         self.words: list[str] = []
         self.text = ""
         self.code = 0
         self._reader = reader
-        self._source = source
+        self._take = take
         self._skip = 0
+        self._level = 0
+        self._source = self._flat(source)
 
     @property
     def position(self) -> Position:
@@ -140,6 +155,22 @@ class Cursor:
         """Something is worth knowing about this statement, but not wrong."""
         self.findings.add(Severity.NOTE, message, self.position)
 
+    @property
+    def skipping(self) -> int:
+        """How many braces deep something is being passed over; -1 before the first one."""
+        return self._skip
+
+    def _flat(self, source: Iterable[tuple[int, str | Block]]) -> Iterator[tuple[int, Any]]:
+        """The statements; a block is whole where it stands by itself."""
+        for item in source:
+            block = item[1]
+            if not isinstance(block, Block):
+                yield item
+            elif self._level or self._skip > 0:
+                yield from block.placed()
+            else:
+                self._skip = self._take(block) if self._take is not None else 0
+
     def skip_block(self, *, opened: bool = False) -> None:
         """Pass over the block that begins after this statement, or with ``opened`` the rest of this one."""
         self._skip = 1 if opened else -1
@@ -151,6 +182,7 @@ class Cursor:
     def _run(self, section: Section, context: Any, brace_expected: bool, level: int) -> bool:
         """Read one block to its end; was its rest passed over?"""
         table = section.table
+        self._level = level
         for code, text in self._source:
             self.code = code
             if self._skip:
@@ -195,6 +227,7 @@ class Cursor:
                 inner = action(context, self)
                 if not self._run(block, inner, True, level + 1) and block.close:
                     block.close(inner, self)
+                self._level = level
         return False
 
     def _split(self, text: str) -> list[str]:
@@ -210,6 +243,7 @@ class Cursor:
         if len(self.words) > 1:
             self.report(f"Block {name} has extra parameters {self.words[1]} ...")
         brace_expected = True
+        level, self._level = self._level, 1
         for code, text in self._source:
             self.code = code
             self.text = text
@@ -219,6 +253,7 @@ class Cursor:
                     continue
                 self.note(f"'{{' missing from beginning of block {name}")
             if text == "}":
+                self._level = level
                 return
             self.words = self._split(text)
             if self.words:
