@@ -30,7 +30,10 @@ MOST_SCRIPTS_AT_ONCE = 64
 
 def probe_key(checker: checks.Checker) -> checks.Checker:
     """What two checkers must have in common to share a probe: the question and its rhythm."""
-    return replace(checker, schedule=replace(checker.schedule, alpha=False, log_all_failures=False))
+    schedule = checker.schedule
+    if not (schedule.alpha or schedule.log_all_failures):
+        return checker
+    return replace(checker, schedule=replace(schedule, alpha=False, log_all_failures=False))
 
 
 class Question(NamedTuple):
@@ -114,19 +117,34 @@ class Scheduler:
         A probe that is known goes on; one whose rhythm has changed keeps its verdict.
         ``verdict_of`` says what is known of one that is new.
         """
+        wanted = dict.fromkeys(questions)
+        gone = [asked for asked in self.probes if asked not in wanted]
+        self.change(gone, [asked for asked in wanted if asked not in self.probes], surroundings, verdict_of)
+
+    def change(
+        self,
+        gone: Iterable[Question],
+        new: Iterable[Question],
+        surroundings: Surroundings,
+        verdict_of: Callable[[Question], Verdict] = lambda _: Verdict(),
+    ) -> None:
+        """Ask some questions no more, and some that are ``new``; see `configure`."""
         self._surroundings = surroundings
-        known = {_identity(asked): probe for asked, probe in self.probes.items()}
-        before, self.probes = self.probes, {}
-        for key in questions:
-            if key in self.probes:
-                continue
-            probe = before.pop(key, None)
-            if probe is None:
-                old = known.get(_identity(key))
-                probe = Probe(key, old.verdict if old else verdict_of(key))
-                self._plan(probe, self._first_delay(probe))
+        new = list(new)
+        # Only of real servers that are asked something new: an identity takes long to compare.
+        places = {_place(asked) for asked in new}
+        known = {
+            _identity(asked): probe
+            for asked, probe in (self.probes.items() if places else ())
+            if _place(asked) in places
+        }
+        before = [self.probes.pop(asked) for asked in gone]
+        for key in new:
+            old = known.get(_identity(key)) if known else None
+            probe = Probe(key, old.verdict if old else verdict_of(key))
+            self._plan(probe, self._first_delay(probe))
             self.probes[key] = probe
-        for probe in before.values():
+        for probe in before:
             self._stop(probe)
 
     def pause(self, paused: Callable[[Question], bool]) -> None:
@@ -234,6 +252,12 @@ class Scheduler:
             probe = lane.waiting.popleft()
             probe.waiting = False
             self._run(probe, lane)
+
+
+def _place(asked: Question) -> tuple[bytes, int] | None:
+    """Whom a question is for, as far as a quick look tells."""
+    connection = getattr(asked.checker, "connection", None)
+    return None if connection is None else (connection.address, connection.port)
 
 
 def _identity(asked: Question) -> Question:

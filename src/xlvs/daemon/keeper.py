@@ -25,11 +25,14 @@ from xlvs.daemon.health import (
 )
 from xlvs.daemon.overrides import Drain, Overrides, Target
 from xlvs.daemon.reconcile import Change, Present
-from xlvs.daemon.upkeep import Place, Report, Round
+from xlvs.daemon.upkeep import Place, Report, Round, changed
 from xlvs.keepalived.checks import Checker
 from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
 from xlvs.keepalived.settings import HandEdits
 from xlvs.model import Destination, Service, ServiceKey
+
+MANY_SERVICES = 64
+"""From so many on the table is read as a whole, which costs less than service by service."""
 
 
 class Keeper:
@@ -54,37 +57,64 @@ class Keeper:
         self.configuration = Configuration()
         self.states: dict[ServerKey, VirtualServerState] = {}
         self.servers: dict[ServerKey, VirtualServer] = {}
+        self.unsettled: list[ServerKey] = []
+        """The virtual servers that the last configuration has changed."""
+        self.unsaved: set[ServerKey] = set()
+        """Those of which something has become known, or which went, since somebody emptied this."""
 
     # --- configuration -------------------------------------------------------
 
     def configure(self, configuration: Configuration, have: Present) -> list[Event]:
-        """Go by another configuration; `settle` every virtual server afterwards.
+        """Go by another configuration; `settle` those virtual servers afterwards that are `unsettled`.
 
-        What is known of servers that stay is kept.  Of those that are new, what was saved
-        is believed; else that a real server which stands in the table is up.  Returns what
-        is gone.
+        What is known of servers that stay is kept; of those that are the same values, all of it.  Of
+        those that are new, what was saved is believed; else that a real server which stands in
+        the table is up.  Returns what is gone.
         """
         before, old_states = self.servers, self.states
-        changed = configuration != self.configuration
+        is_other = configuration != self.configuration
+        anew = configuration.settings.start_unchecked != self.configuration.settings.start_unchecked
         self.configuration = configuration
         self.servers = {server.key: server for server in configuration.virtual_servers}
         events = gone(before, old_states, self.servers)
         self.states = {}
+        self.unsettled = []
         for key, server in self.servers.items():
             state = old_states.get(key)
+            if state is not None and before.get(key) is server:
+                self.states[key] = state
+                continue
+            self.unsettled.append(key)
             if state is None:
                 saved = self._saved.pop(key_text(key), None)
                 state = adopted(server, have, saved, self.overrides)
             keys = {one.key for one in server.real_servers}
             state.real_servers = {place: one for place, one in state.real_servers.items() if place in keys}
             self.states[key] = state
-        targets = {(key, one.key) for key, server in self.servers.items() for one in server.real_servers}
-        overrides = self.overrides.limited_to(targets)
-        self.overrides = overrides.without_edits() if changed and before else overrides
-        if changed:
+        overrides = self.overrides
+        if overrides.drains or overrides.weights:
+            overrides = overrides.limited_to(
+                {(key, one.key) for key, server in self.servers.items() for one in server.real_servers}
+            )
+        if is_other and before:
+            overrides = overrides.without_edits()
+        if is_other:
             self._left = {}
-        self._wanted, self._by_server, self._ramping = {}, {}, set()
+        for key in before.keys() - self.servers.keys():
+            self._forget(key)
+        for key in self.unsettled:
+            self._forget(key)
+        if anew or overrides != self.overrides:
+            self.unsettled = list(self.servers)
+        self.overrides = overrides
         return events
+
+    def _forget(self, key: ServerKey) -> None:
+        """Take out of what is wanted what a virtual server has there."""
+        for service in self._by_server.pop(key, ()):
+            self._wanted.pop(service, None)
+        self._ramping.discard(key)
+        self.unsaved.add(key)
 
     def believed(self, checker: Checker, users: Iterable[tuple[VirtualServer, RealServer]]) -> Verdict:
         """A first verdict for a probe that ``users`` need: what they all already believe.
@@ -111,6 +141,7 @@ class Keeper:
                 return self.overrides.weight_of((key, one.key), weight)
 
             events += settle(server, self.states[key], self._verdict_of, now, weight_of)
+            self.unsaved.add(key)
             self._recompute(key, now)
         return events
 
@@ -120,7 +151,7 @@ class Keeper:
             server, state, self.overrides, now, unchecked=self.configuration.settings.start_unchecked
         )
         for service in self._by_server.get(key, ()):
-            del self._wanted[service]
+            self._wanted.pop(service, None)
         self._by_server[key] = list(part)
         self._wanted.update(part)
         if ramping(server, state, now):
@@ -182,13 +213,20 @@ class Keeper:
 
     # --- the table -----------------------------------------------------------------
 
-    def round(self) -> Round:
-        """What the next round needs to know."""
+    def round(self, *, whole: bool = True) -> Round:
+        """What the next round needs to know.
+
+        One that need not be ``whole`` is about what is wanted otherwise alone, if that is little.
+        """
         settings = self.configuration.settings
         first = self._applied is None
+        only = None
+        if not whole and self._applied is not None and not self._left:
+            different = changed(self._wanted, self._applied)
+            only = different if len(different) <= MANY_SERVICES else None
         return Round(
             dict(self._wanted), self._applied, frozenset(self._owned), settings.hand_edits, self._left,
-            flush=first and settings.lvs_flush,
+            flush=first and settings.lvs_flush, only=only,
         )  # fmt: skip
 
     def take(self, one: Round, report: Report, now: float) -> list[Change]:
@@ -285,6 +323,8 @@ def gone(
     events = []
     for key, server in before.items():
         left = after.get(key)
+        if left is server:
+            continue
         stays = {one.key for one in left.real_servers} if left is not None else set()
         for real_server in server.real_servers:
             state = states[key].real_servers.get(real_server.key)

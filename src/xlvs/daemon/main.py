@@ -150,17 +150,20 @@ def _is_local(address: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _without_collecting() -> Any:
+def _without_collecting(*, first: bool = False) -> Any:
     """Take a configuration in without the garbage collector, which would walk it again and again.
 
-    What has come of it stays, and is not walked from then on either.
+    A large one is a million objects.  What has come of it stays, and is not walked from then on
+    either (gc.freeze()): nothing of it refers back to what it belongs to, so what a later reload
+    replaces goes by its reference counts.  A collection walks only what is new; of the ``first``
+    configuration all is new, and none of it garbage.
     """
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
-        gc.collect()
+        if not first:
+            gc.collect()
         gc.freeze()
         gc.enable()
 
@@ -179,6 +182,7 @@ class _Process:
             signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *DATA_FILES,
         ):  # fmt: skip
             loop.add_signal_handler(number, self._signals.put_nowait, number)
+        gc.disable()  # until the first round is made, see below
         configuration = self._options.read()
         notifier = Notifier()
         self._service = service = Service(
@@ -192,7 +196,7 @@ class _Process:
         await control.open()
         alive = loop.create_task(self._be_alive())
         try:
-            with _without_collecting():
+            with _without_collecting(first=True):
                 await service.start(configuration)
                 await service.kept()
             supervisor.tell("READY=1", f"STATUS=Keeping {len(service.keeper.servers)} virtual servers")

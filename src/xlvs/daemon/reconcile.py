@@ -14,7 +14,8 @@ from xlvs.daemon.desired import Wanted
 from xlvs.daemon.health import RealServerKey
 from xlvs.datapath.comparing import destination_of, is_same
 from xlvs.datapath.interface import Datapath
-from xlvs.errors import TableError
+from xlvs.datapath.rows import row_of
+from xlvs.errors import NoSuchService, TableError
 from xlvs.model import Destination, Service, ServiceKey
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ class Refusal(NamedTuple):
 def present(rows: Iterable[ServiceRow]) -> Present:
     """Rows of a table by their keys."""
     return {service.key: (service, {(row[0], row[1]): row for row in rows}) for service, _, rows in rows}
+
+
+def some(datapath: Datapath, keys: Iterable[ServiceKey]) -> Present:
+    """Those services that are there, by their keys, without a look at the others."""
+    rows = []
+    for key in keys:
+        try:
+            rows.append(row_of(datapath.service(key)))
+        except NoSuchService:
+            continue
+    return present(rows)
 
 
 def differences(have: Present, wanted: Wanted, owned: Iterable[ServiceKey] = ()) -> list[Change]:

@@ -21,10 +21,10 @@ from xlvs.daemon import upkeep
 from xlvs.daemon.addresses import AddressWatch
 from xlvs.daemon.describe import change_text, place_name, service_name
 from xlvs.daemon.health import DOWN, QUORUM_LOST, UP, Event, ServerKey
-from xlvs.daemon.keeper import Keeper
+from xlvs.daemon.keeper import MANY_SERVICES, Keeper
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.overrides import Drain, Overrides, Target
-from xlvs.daemon.reconcile import Present, Refusal, apply, differences, present
+from xlvs.daemon.reconcile import Present, Refusal, apply, differences, present, some
 from xlvs.daemon.state import Store
 from xlvs.daemon.via_vip import ViaVip, is_via_vip, target_of
 from xlvs.errors import XlvsError
@@ -82,6 +82,8 @@ class Service:
         self._settling: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._kept = asyncio.Event()
+        self._at_once = False
+        self._whole_due = 0.0
         self._round = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
         self._said: set[str] = set()
@@ -103,37 +105,67 @@ class Service:
     async def reload(self, configuration: Configuration) -> None:
         """Go by another configuration; what stays as it was is not touched."""
         async with self._round:
-            if any(server.key not in self.keeper.servers for server in configuration.virtual_servers):
+            new = [
+                server for server in configuration.virtual_servers if server.key not in self.keeper.servers
+            ]
+            if new:
                 # Those that are new may stand in the table already, and be adopted.
                 try:
-                    self.have = await asyncio.to_thread(self._read_table)
+                    self.have = await asyncio.to_thread(self._read_table, new)
                 except (XlvsError, OSError) as error:
                     self._say_once(f"The table cannot be read: {error}")
                     self.have = {}
+            before = self.keeper.servers
             events = self.keeper.configure(configuration, self.have)
-            self._users = {}
-            for server in configuration.virtual_servers:
-                for real_server in server.real_servers:
-                    for checker in real_server.checkers:
-                        asked = self.question_of(server, real_server, checker)
-                        self._users.setdefault(asked, []).append((server, real_server))
+            asked = self._ask(before, self.keeper.servers)
             self._prepare_via_vip()
             self._prepare_bfd(configuration)
-            self.scheduler.configure(
-                self._users,
+            self.scheduler.change(
+                *asked,
                 Surroundings(configuration.tls, self._bfd),
                 lambda asked: self.keeper.believed(asked.checker, self._users[asked]),
             )
             self._notifier.configure(configuration)
             self._watch_addresses()
             self._suspend()
-            self._tell(events + self.keeper.settle(self.keeper.servers, time.time()))
+            self._tell(events + self.keeper.settle(self.keeper.unsettled, time.time()))
             await self._apply_timeouts()
         self._wake.set()
+
+    def _ask(
+        self, before: dict[ServerKey, VirtualServer], after: dict[ServerKey, VirtualServer]
+    ) -> tuple[list[Question], list[Question]]:
+        """Note who needs the answers to which questions; returns those that nobody asks now, and the new.
+
+        Virtual servers that are the same values ask what they asked.
+        """
+        touched: dict[Question, bool] = {}
+        for key, server in before.items():
+            if after.get(key) is not server:
+                for real_server in server.real_servers:
+                    for checker in real_server.checkers:
+                        asked = self.question_of(server, real_server, checker)
+                        if asked not in touched:
+                            touched[asked] = True
+                            self._users[asked] = [
+                                user for user in self._users[asked] if after.get(user[0].key) is user[0]
+                            ]
+        for key, server in after.items():
+            if before.get(key) is not server:
+                for real_server in server.real_servers:
+                    for checker in real_server.checkers:
+                        asked = self.question_of(server, real_server, checker)
+                        touched.setdefault(asked, asked in self._users)
+                        self._users.setdefault(asked, []).append((server, real_server))
+        gone = [asked for asked in touched if not self._users[asked]]
+        for asked in gone:
+            del self._users[asked]
+        return gone, [asked for asked, known in touched.items() if not known]
 
     async def kept(self) -> None:
         """Wait until a round has been made of what is wanted now; not for long, where it cannot be made."""
         self._kept.clear()
+        self._at_once = True
         self._wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KEPT):
@@ -332,9 +364,13 @@ class Service:
 
     # --- the table ---------------------------------------------------------------
 
-    def _read_table(self) -> Present:
+    def _read_table(self, servers: list[VirtualServer]) -> Present:
+        """The table, at least what it has of those virtual servers."""
+        keys = {service.key for server in servers for service in server.services}
         with self._open(False) as datapath:
-            return present(datapath.table())
+            if len(keys) > MANY_SERVICES:
+                return present(datapath.table())
+            return {**self.have, **some(datapath, keys)}
 
     async def _apply_timeouts(self) -> None:
         wanted = self.keeper.configuration.settings.lvs_timeouts
@@ -369,33 +405,49 @@ class Service:
         while True:
             pause = CYCLE
             began = time.monotonic()
+            # Between two looks at the whole table only what changes is looked at.
+            whole = began >= self._whole_due
             try:
                 async with self._round:
-                    pause = await self.round()
+                    pause = await self.round(whole=whole)
             except (XlvsError, OSError) as error:
                 self._say_once(f"The table could not be kept: {error}")
-            took = time.monotonic() - began
-            self.last_round = time.monotonic()
+                whole = True
+            self.last_round = ended = time.monotonic()
+            if whole:
+                # A large table is not looked at more than a twentieth of the time.
+                self._whole_due = ended + max(pause, 20 * (ended - began))
+            else:
+                self._whole_due = min(self._whole_due, ended + pause)
             self._kept.set()
-            # A large table is not looked at more than a twentieth of the time.
+            if self._unsaved and ended - self._saved_at > _SAVE_EVERY:
+                self._loop.call_soon(self._save)  # whoever waits for the table comes first
+            due = (
+                self._whole_due if not self._unsaved else min(self._whole_due, self._saved_at + _SAVE_EVERY)
+            )
             try:
-                async with asyncio.timeout(max(pause, 20 * took)):
+                async with asyncio.timeout(due - time.monotonic()):
                     await self._wake.wait()
-                await asyncio.sleep(_TOGETHER)
+                if not self._at_once:
+                    await asyncio.sleep(_TOGETHER)
             except TimeoutError:
                 pass
+            self._at_once = False
             self._wake.clear()
 
-    async def round(self) -> float:
-        """One round; returns the seconds after which the next one is due."""
+    async def round(self, *, whole: bool = True) -> float:
+        """One round; returns the seconds after which the next one is due.
+
+        One that need not be ``whole`` looks only at services that are wanted otherwise than before.
+        """
         now = time.time()
         self._suspend()
         slow = self.keeper.ramp(now)
-        one = self.keeper.round()
+        one = self.keeper.round(whole=whole)
         # Known before it is made: whoever comes after kill -9 removes what is not wanted any more.
         self._write_owned(one.owned | one.wanted.keys())
         report = await asyncio.to_thread(upkeep.run, one, self._open)
-        self.have = report.have
+        self.have = report.have if one.only is None else self._with_part(one.only, report.have)
         kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}
         self._write_owned(one.wanted.keys())
         if len(report.edits) > _EDITS_SAID:
@@ -419,17 +471,21 @@ class Service:
         if not report.refused:
             self._said.clear()  # whatever comes is news again
         overrides = self.keeper.overrides
-        for target, drain, reason in self.keeper.drained(report.have, now):
+        ended = self.keeper.drained(report.have, now) if one.only is None else []
+        for target, drain, reason in ended:
             overrides = overrides.with_drain(target, drain)
             names = self.names(target)
             _log.info("Drained service %s of VS %s: %s, removing it", names[1], names[0], reason)
             self.report("drained", virtual_server=names[0], real_server=names[1], reason=reason)
         if overrides is not self.keeper.overrides:
             self.decide(overrides)
-        if self._unsaved and time.monotonic() - self._saved_at > _SAVE_EVERY:
-            self._save()
         draining = any(not drain.removed for drain in overrides.drains.values())
-        return QUICK_CYCLE if slow or draining or self._unsaved else CYCLE
+        return QUICK_CYCLE if slow or draining else CYCLE
+
+    def _with_part(self, keys: frozenset[ServiceKey], part: Present) -> Present:
+        """The table as it was found last, some of it anew."""
+        others = {key: found for key, found in self.have.items() if key not in keys}
+        return {**others, **part}
 
     def _say_refused(self, refusal: Refusal) -> None:
         key, place = refusal.change.key, refusal.change.place
@@ -438,9 +494,10 @@ class Service:
 
     def _save(self) -> None:
         try:
-            self._store.write_health(self.keeper.states)
+            self._store.write_health(self.keeper.states, self.keeper.unsaved)
         except OSError as error:
             self._say_once(f"{self._store.folder}: what was found out could not be saved: {error}")
+        self.keeper.unsaved.clear()
         self._unsaved = False
         self._saved_at = time.monotonic()
 

@@ -29,6 +29,7 @@ class Store:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
+        self._health: dict[ServerKey, str] = {}
 
     def make_folder(self) -> None:
         """Make the folder, root's alone; raises `OSError`."""
@@ -66,24 +67,20 @@ class Store:
         except (KeyError, TypeError, ValueError, AttributeError):
             return set()
 
-    def write_health(self, states: dict[ServerKey, VirtualServerState]) -> None:
-        """Keep what was found out."""
-        self._write(
-            "health.json",
-            {
-                "virtual_servers": {
-                    key_text(key): {
-                        "quorum": state.quorum,
-                        "since": state.since,
-                        "real_servers": {
-                            f"{address.hex()}:{port}": [one.up, one.since, one.reason, one.weight, one.ramp]
-                            for (address, port), one in state.real_servers.items()
-                        },
-                    }
-                    for key, state in states.items()
-                },
-            },
-        )
+    def write_health(
+        self, states: dict[ServerKey, VirtualServerState], changed: Iterable[ServerKey] | None = None
+    ) -> None:
+        """Keep what was found out; with ``changed`` all but these are as they were written last."""
+        if changed is None:
+            self._health = {}
+            changed = states
+        for key in changed:
+            if key in states:
+                self._health[key] = f"{json.dumps(key_text(key))}: {json.dumps(_state_out(states[key]))}"
+            else:
+                self._health.pop(key, None)
+        text = ", ".join(self._health.values())
+        self._replace("health.json", f'{{"version": {_VERSION}, "virtual_servers": {{{text}}}}}')
 
     def read_health(self) -> dict[str, VirtualServerState]:
         """States by the text of a virtual server's key."""
@@ -104,10 +101,12 @@ class Store:
             return {}
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
+        # Not json.dump: it goes through Python for each value, and takes ten times as long.
+        self._replace(name, json.dumps({"version": _VERSION, **content}))
+
+    def _replace(self, name: str, text: str) -> None:
         path = f"{self.folder}/{name}"
         unfinished = f"{path}.new"
-        # Not json.dump: it goes through Python for each value, and takes ten times as long.
-        text = json.dumps({"version": _VERSION, **content})
         with open(unfinished, "w", encoding="utf-8", opener=_private) as file:
             file.write(text)
         os.replace(unfinished, path)
@@ -123,6 +122,17 @@ class Store:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+def _state_out(state: VirtualServerState) -> dict[str, Any]:
+    return {
+        "quorum": state.quorum,
+        "since": state.since,
+        "real_servers": {
+            f"{address.hex()}:{port}": [one.up, one.since, one.reason, one.weight, one.ramp]
+            for (address, port), one in state.real_servers.items()
+        },
+    }
 
 
 def _place_in(text: str) -> tuple[bytes, int]:

@@ -87,7 +87,7 @@ class Completion:
         made = []
         seen: dict[ServiceKey, Position] = {}
         for one in entries:
-            value = self._of_block(one) if isinstance(one, Kept) else self._virtual_server(one)
+            value = self._of_block(one) if isinstance(one, Kept) else self._complete(one)
             if value is not None and self._is_new(value, seen):
                 made.append(value)
         return tuple(made)
@@ -101,10 +101,15 @@ class Completion:
         findings = self._findings
         self._findings = RecordingFindings(findings, kept.completed)
         try:
-            kept.server = self._virtual_server(draft)
+            kept.server = self._complete(draft)
         finally:
             self._findings = findings
         return kept.server
+
+    def _complete(self, draft: VirtualServerDraft) -> VirtualServer | None:
+        server = self._virtual_server(draft)
+        draft.release()
+        return server
 
     def _report(self, server: VirtualServerDraft, message: str, severity: Severity = Severity.ERROR) -> None:
         self._findings.add(severity, message, server.position)

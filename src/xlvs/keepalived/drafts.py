@@ -223,6 +223,12 @@ class VirtualServerDraft(Fields):
     def label(self) -> str:
         return self.group or "(null)"
 
+    def release(self) -> None:
+        """Let go of what refers back to it, when it is complete: so it is gone without the collector."""
+        for one in self.real_servers:
+            one.checkers = []
+        self.real_servers = []
+
 
 class ConnectionDraft(Fields):
     """Where a checker connects to; an empty address is the real server's, port 0 its port."""

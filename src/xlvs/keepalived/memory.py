@@ -200,5 +200,6 @@ class BlockReading:
                 assert isinstance(server, VirtualServerDraft)
                 kept.draft = server
             kept.block_draft = draft
+            draft.virtual_servers.clear()  # they refer back to it
             self._draft.virtual_servers.append(kept)
         return cursor.skipping

@@ -77,7 +77,7 @@ class Bench:
                 for checker in one.checkers:
                     if checker not in self.verdicts:
                         self.verdicts[checker] = self.keeper.believed(checker, [(server, one)])
-        return events + self.settle()
+        return events + self.keeper.settle(self.keeper.unsettled, self.now)
 
     def settle(self) -> list[Event]:
         """Take all verdicts in."""
@@ -89,14 +89,14 @@ class Bench:
         verdict.up, verdict.reason = up, reason
         return self.settle()
 
-    def round(self) -> upkeep.Report:
-        """Bring the table to what it should be."""
+    def round(self, *, whole: bool = True) -> upkeep.Report:
+        """Bring the table to what it should be; if not ``whole``, what is wanted otherwise than before."""
         self.keeper.ramp(self.now)
-        one = self.keeper.round()
+        one = self.keeper.round(whole=whole)
         report = upkeep.run(one, self._open)
         self.keeper.take(one, report, self.now)
         overrides = self.keeper.overrides
-        for target, drain, _ in self.keeper.drained(report.have, self.now):
+        for target, drain, _ in self.keeper.drained(report.have, self.now) if one.only is None else ():
             overrides = overrides.with_drain(target, drain)
         self.keeper.decide(overrides, self.now)
         return report

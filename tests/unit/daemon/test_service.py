@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.unit.daemon.examples import VIP, configuration, real_server, virtual_server
+from xlvs.checkers.schedule import question
 from xlvs.daemon.addresses import AddressWatch
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.service import Service
@@ -20,7 +21,7 @@ from xlvs.daemon.state import Store
 from xlvs.daemon.upkeep import Opener
 from xlvs.datapath.memory import MemoryDatapath
 from xlvs.keepalived.checks import Connection, Schedule, TcpCheck
-from xlvs.keepalived.configuration import Configuration, RealServer
+from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
 from xlvs.model import IPV4, TCP, Destination, ServiceKey
 
 HERE = bytes((127, 0, 0, 1))
@@ -81,6 +82,55 @@ def test_what_is_made_is_known_to_be_ours_before_it_is_made(tmp_path: Path) -> N
 
     play(service, make_both)
     play(service, keep_one)
+
+
+class Looked(MemoryDatapath):
+    """A table that counts how often it is read as a whole."""
+
+    looks = 0
+
+    def table(self, counted: str = "") -> list[Any]:
+        self.looks += 1
+        return super().table(counted)
+
+
+def test_a_reload_touches_only_what_has_changed(tmp_path: Path, listening: socket.socket) -> None:
+    datapath, store = Looked(), Store(str(tmp_path))
+    port = listening.getsockname()[1]
+    check = TcpCheck(Schedule(60.0, 0.0), Connection(HERE, port))
+    other = TcpCheck(Schedule(50.0, 0.0), Connection(HERE, port))
+
+    def server(number: int, weight: int, checker: TcpCheck) -> VirtualServer:
+        one = RealServer(Destination(bytes((10, 0, 0, number)), 80, weight=weight), (checker,))
+        return virtual_server(one, port=80 + number)
+
+    async def story(service: Service) -> None:
+        def weights() -> list[int]:
+            return [row[3] for _, _, rows in MemoryDatapath.table(datapath) for row in rows]
+
+        first, second, third = server(1, 1, check), server(2, 1, check), server(3, 1, other)
+        await service.start(configuration(first, second, third))
+        await eventually(lambda: weights() == [1, 1, 1])
+        probes, looks = dict(service.scheduler.probes), datapath.looks
+        await service.reload(configuration(first, server(2, 9, check), third))
+        await service.kept()
+        assert sorted(weights()) == [1, 1, 9] and datapath.looks == looks
+        assert service.scheduler.probes == probes, "nobody asks anything else"
+        # Who asks no more is not told any more; a question goes with the last who asks it.
+        await service.reload(configuration(first, third))
+        await service.kept()
+        assert len(weights()) == 2 and datapath.looks == looks
+        assert service.scheduler.probes == probes
+        await service.reload(configuration(third))
+        assert list(service.scheduler.probes.values()) == [probes[question(other)]]
+        # Another rhythm of the same question begins with what is known.
+        await service.reload(configuration(third, server(1, 1, check)))
+        await service.reload(configuration(server(3, 1, check)))
+        assert [probe.verdict for probe in service.scheduler.probes.values()] == [
+            probes[question(other)].verdict
+        ]
+
+    play(lambda: Service(store, opener(datapath), Notifier()), story)
 
 
 @pytest.fixture

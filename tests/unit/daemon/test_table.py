@@ -14,10 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.unit.daemon.examples import VIP, Bench, configuration, real_server, rip, sorry, virtual_server
 from xlvs.daemon.describe import key_text
 from xlvs.daemon.desired import desired
+from xlvs.daemon.keeper import MANY_SERVICES
 from xlvs.daemon.overrides import Drain, Overrides
 from xlvs.daemon.reconcile import differences, present
 from xlvs.daemon.state import Store
 from xlvs.datapath.memory import MemoryDatapath
+from xlvs.errors import InvalidOperation
 from xlvs.keepalived.configuration import Configuration
 from xlvs.keepalived.settings import HandEdits
 from xlvs.model import (
@@ -92,6 +94,20 @@ class Histories(RuleBasedStateMachine):
     @rule(new=configurations)
     def reload(self, new: Configuration) -> None:
         self.bench.configure(new)
+        self.settled = False
+
+    @rule(new=configurations, port=st.sampled_from([80, 81]))
+    def reload_of_a_part(self, new: Configuration, port: int) -> None:
+        """What has not changed is the same value as before, as a parser with a memory gives it."""
+        kept = {one.port: one for one in self.bench.keeper.configuration.virtual_servers if one.port == port}
+        servers = tuple(kept.get(one.port, one) for one in new.virtual_servers)
+        self.bench.configure(replace(new, virtual_servers=servers))
+        self.settled = False
+
+    @rule()
+    def round_of_a_part(self) -> None:
+        """Only what is wanted otherwise than before is looked at."""
+        self.bench.round(whole=False)
         self.settled = False
 
     @rule(number=numbers, up=st.booleans())
@@ -241,6 +257,55 @@ def test_hand_edits_are_repaired_and_reported_once() -> None:
     assert len(report.edits) == 2 and len(report.made) == 2
     assert bench.weights() == {1: 1, 2: 1}
     assert not bench.round().edits
+
+
+def test_a_round_of_a_part_looks_at_nothing_else() -> None:
+    bench = Bench()
+    both = [virtual_server(real_server(one), port=port) for one, port in ((1, 80), (2, 81))]
+    bench.configure(configuration(*both))
+    bench.say(1, True)
+    bench.say(2, True)
+    bench.round()
+    other = ServiceKey(IPV4, TCP, VIP, 81)
+    bench.datapath.edit_destination(KEY, Destination(rip(1), 80, weight=40))
+    bench.datapath.edit_destination(other, Destination(rip(2), 81, weight=50))
+    bench.configure(configuration(both[0], virtual_server(real_server(2, 7), port=81)))
+    report = bench.round(whole=False)
+    assert report.have.keys() == {other}
+    # What somebody else has changed there meanwhile is found all the same.
+    assert [(change.key, change.have.weight) for change in report.edits] == [(other, 50)]  # type: ignore[union-attr]
+    assert bench.weights() == {1: 40} and bench.weights(81) == {2: 7}
+    assert not bench.round(whole=False).have
+    report = bench.round()
+    assert [change.key for change in report.edits] == [KEY]
+    assert bench.weights() == {1: 1} and bench.weights(81) == {2: 7}
+
+
+def test_a_large_round_is_of_all_services_at_once() -> None:
+    bench = Bench()
+    bench.configure(configuration())
+    bench.round()
+    many = [virtual_server(real_server(1, checked=False), port=port) for port in range(1, 2 + MANY_SERVICES)]
+    bench.configure(configuration(*many))
+    assert bench.keeper.round(whole=False).only is None
+    bench.configure(configuration(*many[1:]))
+    only = bench.keeper.round(whole=False).only
+    assert only is not None and len(only) == MANY_SERVICES
+
+
+def test_what_was_refused_in_a_part_is_tried_again() -> None:
+    bench = _two()
+    bench.configure(configuration(virtual_server(real_server(1, 5), real_server(2))))
+    edit = bench.datapath.edit_destination
+    bench.datapath.edit_destination = _refuse  # type: ignore[method-assign, assignment]
+    assert len(bench.round(whole=False).refused) == 1
+    bench.datapath.edit_destination = edit  # type: ignore[method-assign]
+    assert not bench.round(whole=False).refused
+    assert bench.weights() == {1: 5, 2: 1}
+
+
+def _refuse(*_: object) -> None:
+    raise InvalidOperation("not now")
 
 
 def test_hand_edits_are_left_and_reported_once() -> None:
