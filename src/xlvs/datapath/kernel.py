@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -49,11 +49,16 @@ if TYPE_CHECKING:
         def ask(self, command: int, body: bytes = b"") -> list[dict[int, bytes]]:
             """See `Family.ask`."""
 
+        def ask_many(self, requests: Sequence[tuple[int, bytes]]) -> dict[int, int]:
+            """See `Family.ask_many`."""
+
         def dump(self, command: int, body: bytes = b"") -> Iterator[dict[int, bytes]]:
             """See `Family.dump`."""
 
 
 _MODPROBE_SECONDS = 30
+_TOGETHER = 16
+"""Services to add together: until their real servers follow, they have none."""
 
 
 @contextmanager
@@ -211,8 +216,29 @@ class KernelDatapath:
         for service, _ in table:
             check_has(service)
         with _Undo() as undo:
-            for service, destinations in table:
-                self._add_whole(service, destinations, undo)
+            for first in range(0, len(table), _TOGETHER):
+                some = table[first : first + _TOGETHER]
+                if self._add_together(some):
+                    for service, _ in some:
+                        undo.by(self.delete_service, service.key)
+                else:  # one by one shows which it was, and why
+                    for service, destinations in some:
+                        self._add_whole(service, destinations, undo)
+
+    def _add_together(self, table: Table) -> bool:
+        """Add services with many requests at a time; False, and none is added, where one is refused."""
+        keys = [messages.service_key(service.key) for service, _ in table]
+        refused = self._ask_many([(messages.NEW_SERVICE, messages.service(service)) for service, _ in table])
+        added = [key for place, key in enumerate(keys) if place not in refused]
+        if not refused:
+            refused = self._ask_many([
+                (messages.NEW_DESTINATION, key + messages.destination(one))
+                for key, (_, destinations) in zip(keys, table, strict=True)
+                for one in reversed(destinations)
+            ])  # fmt: skip
+        if refused:
+            self._ask_many([(messages.DELETE_SERVICE, key) for key in added])
+        return not refused
 
     def _add_whole(self, service: Service, destinations: list[Destination], undo: _Undo) -> None:
         self.add_service(service)
@@ -335,6 +361,12 @@ class KernelDatapath:
             return self._family.ask(command, body)
         except PermissionError:
             raise not_permitted() from None
+
+    def _ask_many(self, requests: list[tuple[int, bytes]]) -> dict[int, int]:
+        refused = self._family.ask_many(requests)
+        if errno.EPERM in refused.values():
+            raise not_permitted()
+        return refused
 
     def _dump(self, command: int, body: bytes = b"") -> Iterator[dict[int, bytes]]:
         try:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 _HEADER = struct.Struct("=IHHII")
 _GENERIC = struct.Struct("=BBH")
@@ -35,6 +35,8 @@ _CTRL_ATTR_FAMILY_NAME = 2
 
 _AT_ONCE = 1 << 16
 """Bytes to take at a time; the kernel fills its answers to a dump accordingly, up to 32 KiB."""
+_ASKED_AT_ONCE = 64
+"""Requests to send together: the refusals of so many fit into a socket's buffer of any usual size."""
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -92,6 +94,49 @@ class Family:
     def ask(self, command: int, body: bytes = b"") -> list[dict[int, bytes]]:
         """Send a request and return the attributes of each answer; `OSError` for a refusal."""
         return list(self._talk(self._id, command, _NLM_F_ACK, body))
+
+    def ask_many(self, requests: Sequence[tuple[int, bytes]]) -> dict[int, int]:
+        """Send many requests that have no answer; the error numbers of those that were refused, by place.
+
+        A refusal does not keep the kernel from the requests behind it.
+        """
+        refused: dict[int, int] = {}
+        for first in range(0, len(requests), _ASKED_AT_ONCE):
+            for place, code in self._ask_together(requests[first : first + _ASKED_AT_ONCE]).items():
+                refused[first + place] = code
+        return refused
+
+    def _ask_together(self, requests: Sequence[tuple[int, bytes]]) -> dict[int, int]:
+        """The same with one system call; the kernel confirms the last, and else tells of refusals alone."""
+        start = self._number + 1
+        last = len(requests) - 1
+        self._number = start + last
+        messages = []
+        for place, (command, body) in enumerate(requests):
+            flags = _NLM_F_REQUEST | (_NLM_F_ACK if place == last else 0)
+            size = _HEADER.size + _GENERIC.size + len(body)
+            number = start + place & 0xFFFFFFFF
+            messages += [
+                _HEADER.pack(size, self._id, flags, number, 0), _GENERIC.pack(command, self._version, 0),
+                body, bytes(-size & 3),
+            ]  # fmt: skip
+        self._link.send(b"".join(messages))
+        refused: dict[int, int] = {}
+        while True:
+            data = self._link.recv(_AT_ONCE)
+            offset = 0
+            while offset + _HEADER.size <= len(data):
+                length, kind, _, answered, _ = _HEADER.unpack_from(data, offset)
+                place = answered - start & 0xFFFFFFFF
+                if place <= last and kind == _NLMSG_ERROR:
+                    code = -_ERROR.unpack_from(data, offset + _HEADER.size)[0]
+                    if code:
+                        refused[place] = code
+                    if place == last:
+                        return refused
+                offset += length + 3 & ~3
+            if not data:
+                raise OSError(errno.EIO, "the kernel's answer is empty")
 
     def dump(self, command: int, body: bytes = b"") -> Iterator[dict[int, bytes]]:
         """Ask for all that there is, and yield the attributes of each; `OSError` for a refusal."""

@@ -196,6 +196,7 @@ def route_to(address: bytes) -> Route:
 def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
     """Ask the kernel for its routes to different addresses, some with each call."""
     routes: dict[bytes, Route] = {}
+    alike: dict[bytes, tuple[int, int, bytes, bytes]] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
         link.bind((0, 0))
         for first in range(0, len(addresses), _ASKED_AT_ONCE):
@@ -210,7 +211,7 @@ def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
                     address = asked[number]
                     if answer == _RTM_NEWROUTE:
                         payload = data[offset + _HEADER.size : offset + length]
-                        routes[address] = _route(address, payload)
+                        routes[address] = _route(address, payload, alike)
                     else:  # ENETUNREACH, EHOSTUNREACH, EACCES: the routing table says no
                         routes[address] = Route(NO_ROUTE, 0, address, b"")
                     missing -= 1
@@ -219,12 +220,39 @@ def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
 
 
 def _route_question(number: int, address: bytes) -> bytes:
-    family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
-    body = _ROUTE.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + _attribute(_RTA_DST, address)
-    return _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, number, 0) + body
+    start, end = _QUESTIONS[len(address)]
+    return b"".join((start, number.to_bytes(4, sys.byteorder), end, address))
 
 
-def _route(address: bytes, payload: bytes) -> Route:
+def _question_parts(family: int, length: int) -> tuple[bytes, bytes]:
+    """A question for a route to an address of that many bytes: what is before and after its number."""
+    body = _ROUTE.pack(family, length * 8, 0, 0, 0, 0, 0, 0, 0) + _ATTRIBUTE.pack(
+        _ATTRIBUTE.size + length, _RTA_DST
+    )
+    header = _HEADER.pack(_HEADER.size + len(body) + length, _RTM_GETROUTE, _NLM_F_REQUEST, 0, 0)
+    return header[:8], header[12:] + body
+
+
+_QUESTIONS = {4: _question_parts(socket.AF_INET, 4), 16: _question_parts(socket.AF_INET6, 16)}
+
+
+def _route(address: bytes, payload: bytes, alike: dict[bytes, tuple[int, int, bytes, bytes]]) -> Route:
+    """The route that an answer tells; ``alike`` is what answers told that differ in the address alone."""
+    # The kernel begins with the table and the address: rt_fill_info(), rt6_fill_node().
+    place = payload.find(address, _ROUTE.size)
+    start = _ROUTE.size + 2 * _ATTRIBUTE.size + 4
+    if place != start or payload[start - 4 : start] != _ATTRIBUTE.pack(4 + len(address), _RTA_DST):
+        return Route(*_read_route(address, payload))
+    rest = payload[:start] + payload[start + len(address) :]
+    told = alike.get(rest)
+    if told is None:
+        kind, interface, next_hop, source = _read_route(b"", payload)
+        told = alike[rest] = kind, interface, next_hop, source
+    kind, interface, next_hop, source = told
+    return Route(kind, interface, next_hop or address, source)
+
+
+def _read_route(address: bytes, payload: bytes) -> tuple[int, int, bytes, bytes]:
     kind = _ROUTE.unpack_from(payload)[7]
     interface, next_hop, source = 0, address, b""
     for attribute, value in _attributes(payload[_ROUTE.size :]):
@@ -236,4 +264,4 @@ def _route(address: bytes, payload: bytes) -> Route:
             next_hop = value[2:]
         elif attribute == _RTA_PREFSRC:
             source = value
-    return Route(kind, interface, next_hop, source)
+    return kind, interface, next_hop, source

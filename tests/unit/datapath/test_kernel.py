@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -176,6 +176,16 @@ class PretendedIpvs:
         except errors.TableError as refusal:
             number = next(number for kind, number in self.ERRORS if isinstance(refusal, kind))
             raise OSError(number, os.strerror(number)) from refusal
+
+    def ask_many(self, requests: Sequence[tuple[int, bytes]]) -> dict[int, int]:
+        """Do each, whatever came of the others."""
+        refused = {}
+        for place, request in enumerate(requests):
+            try:
+                self.ask(*request)
+            except OSError as error:
+                refused[place] = error.errno or 0
+        return refused
 
     def dump(self, command: int, body: bytes = b"") -> Iterator[dict[int, bytes]]:
         """Tell of services, or of a service's real servers."""
@@ -440,6 +450,21 @@ def test_generic_netlink_as_it_is_spoken() -> None:
             families.ask(3, attribute(2, b"nobody\0"))
     with pytest.raises(FileNotFoundError):
         Family("nobody")
+
+
+def test_many_requests_at_once_and_which_of_them_are_refused() -> None:
+    """The kernel goes on after a refusal, and the places of refusals are those of the requests."""
+    with Family("nlctrl", version=2) as families:
+        good, unknown, nobody = (3, attribute(2, b"nlctrl\0")), (99, b""), (3, attribute(2, b"nobody\0"))
+        requests = [good] * 150
+        requests[0], requests[63], requests[64], requests[149] = unknown, nobody, unknown, nobody
+        assert families.ask_many(requests) == {
+            0: errno.EOPNOTSUPP, 63: errno.ENOENT, 64: errno.EOPNOTSUPP, 149: errno.ENOENT,
+        }  # fmt: skip
+        assert families.ask_many([]) == {}
+        assert families.ask_many([good]) == {}
+        [alone] = families.ask(*good)
+        assert alone[2] == b"nlctrl\0"
 
 
 def test_attributes_that_end_early() -> None:
