@@ -451,7 +451,9 @@ class Completion:
         if schedule is None:
             schedule = self._schedules[fields] = Schedule(*fields)  # type: ignore[arg-type]
         connection = checker.connection
+        port = one.written_port or one.port
         if connection.via_vip:
+            port = one.port  # that is where clients' packets go
             self._note_way(server, one, checker)
         timeout = connection.timeout
         if timeout is None:
@@ -460,7 +462,7 @@ class Completion:
             schedule,
             Connection(
                 connection.address or one.address,
-                connection.port or one.port,
+                connection.port or port,
                 connection.bind_address,
                 connection.bind_port,
                 connection.bind_interface,

@@ -124,12 +124,17 @@ class SorryServerDraft(ServerDraft):
 
 
 class RealServerDraft(ServerDraft):
-    """A real_server."""
+    """A real_server.
+
+    Checks go to ``written_port``, the port that the configuration names: with a method that cannot
+    translate ports, ``port`` becomes the virtual server's, and 0 for a mark.
+    """
 
     __slots__ = (
         "alpha", "bfd_names", "checkers", "connect_timeout", "delay_before_retry", "delay_loop",
         "draft", "inhibit", "lower_threshold", "notify_down", "notify_up", "retry", "slow_start",
         "smtp_alert", "snmp_name", "upper_threshold", "virtual_server", "virtualhost", "warmup", "weight",
+        "written_port",
     )  # fmt: skip
 
     def __init__(
@@ -137,6 +142,7 @@ class RealServerDraft(ServerDraft):
     ) -> None:
         self.address = address
         self.port = port
+        self.written_port = port
         self.position = position
         self.method = virtual_server.method
         self.tunnel = virtual_server.tunnel
