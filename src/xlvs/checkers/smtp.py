@@ -21,17 +21,17 @@ async def check(checker: SmtpCheck) -> Result:
         reader, writer = await asyncio.open_connection(sock=await connect(connection))
         try:
             doing = "waiting for the greeting"
-            code = await _answer(reader, connection.timeout)
+            code = (await answer(reader, connection.timeout))[:3]
             if code != "220":
                 return Result(False, f"the greeting is {code}, not 220")
             doing = "HELO"
             writer.write(f"HELO {checker.helo_name}\r\n".encode("ascii", "replace"))
-            code = await _answer(reader, connection.timeout)
+            code = (await answer(reader, connection.timeout))[:3]
             if code != "250":
                 return Result(False, f"the answer to HELO is {code}, not 250")
             doing = "QUIT"
             writer.write(b"QUIT\r\n")
-            await _answer(reader, connection.timeout)
+            await answer(reader, connection.timeout)
             return Result(True, "greeted")
         finally:
             writer.close()
@@ -41,8 +41,8 @@ async def check(checker: SmtpCheck) -> Result:
         return Result(False, f"{doing}: {error}")
 
 
-async def _answer(reader: asyncio.StreamReader, seconds: float) -> str:
-    """The code of an answer, which may have several lines; raises `EOFError`, `ValueError`."""
+async def answer(reader: asyncio.StreamReader, seconds: float) -> str:
+    """The last line of an answer, its code first; raises `EOFError`, `ValueError`, `TimeoutError`."""
     said = 0
     async with asyncio.timeout(seconds):
         while True:
@@ -53,4 +53,4 @@ async def _answer(reader: asyncio.StreamReader, seconds: float) -> str:
             if said > _LONGEST_ANSWER or not line[:3].isdigit():
                 raise ValueError("what answers does not speak SMTP")
             if line[3:4] != b"-":
-                return line[:3].decode()
+                return line.decode("utf-8", "backslashreplace").rstrip()

@@ -8,13 +8,13 @@ import contextlib
 import email.utils
 import logging
 import os
-import smtplib
 import socket
 import stat
 from collections.abc import Coroutine
 from typing import Any
 
 from xlvs.checkers import script as scripts
+from xlvs.daemon import mail
 from xlvs.daemon.health import DOWN, QUORUM_GAINED, QUORUM_LOST, UP, Event
 from xlvs.keepalived.addresses import format_address
 from xlvs.keepalived.configuration import Configuration
@@ -23,6 +23,9 @@ from xlvs.keepalived.script_security import Standing, explanation, judge
 from xlvs.keepalived.settings import GlobalSettings
 
 _log = logging.getLogger("xlvsd")
+
+_MAILS = 64
+"""Mails that are sent at a time."""
 
 
 class Notifier:
@@ -33,6 +36,7 @@ class Notifier:
         self._fifos: dict[str, int] = {}
         self._readers: dict[NotifyFifo, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._mails = asyncio.Semaphore(_MAILS)
 
     # --- configuration -----------------------------------------------------
 
@@ -155,33 +159,23 @@ class Notifier:
                 _log.warning("notify fifo %s: %s", path, error.strerror)
 
     def _mail(self, subject: str, body: str) -> None:
-        mail = self._settings.mail
-        if mail.server and mail.recipients:
+        if self._settings.mail.server and self._settings.mail.recipients:
             name = self._settings.router_id or socket.gethostname()
             self._begin(self._send(f"[{name}] {subject}", body))
 
     async def _send(self, subject: str, body: str) -> None:
-        try:
-            await asyncio.to_thread(self._deliver, subject, body)
-        except (OSError, smtplib.SMTPException) as error:
-            _log.warning("Mail %r could not be sent to %s: %s", subject, self._server(), error)
-
-    def _server(self) -> str:
-        mail = self._settings.mail
-        return f"{format_address(mail.server)}:{mail.server_port}"
-
-    def _deliver(self, subject: str, body: str) -> None:
-        mail = self._settings.mail
-        sender = mail.sender or f"keepalived@{socket.gethostname()}"
-        recipients = list(mail.recipients)
+        wanted = self._settings.mail
+        sender = wanted.sender or f"keepalived@{socket.gethostname()}"
         text = (
-            f"Date: {email.utils.formatdate(localtime=True)}\r\nFrom: {sender}\r\nSubject: {subject}\r\n"
-            f"X-Mailer: Keepalived\r\nTo: {', '.join(recipients)}\r\n\r\n{body}\r\n"
+            f"Date: {email.utils.formatdate(localtime=True)}\nFrom: {sender}\nSubject: {subject}\n"
+            f"X-Mailer: Keepalived\nTo: {', '.join(wanted.recipients)}\n\n{body}\n"
         )
-        helo = mail.helo_name or socket.gethostname()
-        host = format_address(mail.server)
-        with smtplib.SMTP(host, mail.server_port, helo, timeout=mail.connect_timeout) as sending:
-            sending.sendmail(sender, recipients, text.encode("utf-8", "replace"))
+        try:
+            async with self._mails:
+                await mail.deliver(wanted, wanted.helo_name or socket.gethostname(), sender, text)
+        except mail.MailError as error:
+            server = f"{format_address(wanted.server)}:{wanted.server_port}"
+            _log.warning("Mail %r could not be sent to %s: %s", subject, server, error)
 
 
 def _open_fifo(fifo: NotifyFifo) -> int:

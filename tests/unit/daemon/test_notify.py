@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -105,13 +106,16 @@ def test_what_is_no_fifo_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "Unable to open notify fifo" in caplog.text
 
 
-def mails(configured: Callable[[int], Configuration], *events: Event) -> list[str]:
-    """What a mail server gets."""
+def mails(configured: Callable[[int], Configuration], *events: Event, refused: str = "") -> list[str]:
+    """What a mail server gets that refuses one recipient."""
     got: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"220 mail.test\r\n")
+        writer.write(b"220-mail.test\r\n220 is there\r\n")
         while line := (await reader.readline()).decode().rstrip():
+            if line == f"RCPT TO:<{refused}>":
+                writer.write(b"550 nobody of \x1bthat name\r\n")
+                continue
             if line.upper() == "DATA":
                 writer.write(b"354 go on\r\n")
                 text = []
@@ -150,7 +154,47 @@ def test_mail() -> None:
     assert f"Subject: [LVS_1] Realserver {RS} of virtual server {VS} - DOWN\n" in got[0]
     assert "From: lvs@x.test\n" in got[0] and "To: a@x.test, b@x.test\n" in got[0]
     assert got[0].endswith("\n\n=> connection refused <=")
+    dots = mails(configured, Event(DOWN, server, one, "\n.\nQUIT"))
+    assert dots[0].endswith("\n\n=> \n..\nQUIT <=")  # no end of the mail
     assert mails(configured, Event(DOWN, server, quiet)) == []
     lost = mails(configured, Event(QUORUM_LOST, server, threshold=1))
     assert f"Subject: [LVS_1] Virtualserver {VS} - DOWN\n" in lost[0]
     assert lost[0].endswith("=> Lost quorum 1+0=1 <= 0 <=")
+
+
+def test_mail_that_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    one = real_server(1)
+    server = virtual_server(one)
+
+    def configured(port: int, *recipients: str) -> Configuration:
+        mail = Mail(recipients, "A Name <lvs@x.test>", bytes((127, 0, 0, 1)), port)
+        return configuration(server, mail=mail)
+
+    both = mails(lambda port: configured(port, "a@x.test", "b@x.test"), Event(DOWN, server, one),
+                 refused="a@x.test")  # fmt: skip
+    assert len(both) == 1  # the other one gets it
+    assert "RCPT TO:<a@x.test>: 550 nobody of \\x1bthat name" in caplog.text
+    assert not mails(lambda port: configured(port, "a@x.test"), Event(DOWN, server, one), refused="a@x.test")
+    tell(configured(1, "a@x.test"), Event(DOWN, server, one))
+    assert "could not be sent to 127.0.0.1:1: connecting: connection refused" in caplog.text
+
+
+def test_a_mute_mail_server_keeps_nothing_else_waiting() -> None:
+    """The table is kept by threads of the loop's pool: none of them may wait for a mail server."""
+    one = real_server(1)
+    server = virtual_server(one)
+
+    async def run() -> bool:
+        mute = socket.create_server(("127.0.0.1", 0))  # connections are made, and nothing is said
+        mail = Mail(("a@x.test",), "", bytes((127, 0, 0, 1)), mute.getsockname()[1])
+        notifier = Notifier()
+        notifier.configure(configuration(server, mail=mail))
+        for _ in range(200):
+            notifier.tell(Event(DOWN, server, one))
+        await asyncio.sleep(0)
+        kept = await asyncio.wait_for(asyncio.to_thread(lambda: True), 10.0)
+        await notifier.close(0.0)  # those under way are given up
+        mute.close()
+        return kept
+
+    assert asyncio.run(run())
