@@ -67,10 +67,13 @@ class Systemd:
         subprocess.run(["sh", "-c", before], check=True)
         wanted = "".join(f",+{name.removeprefix('CAP_').lower()}" for name in
                          setting("CapabilityBoundingSet").split())  # fmt: skip
+        self.command: list[str] = [
+            "ip", "netns", "exec", NAMESPACE, "setpriv", "--bounding-set", f"-all{wanted}",
+            str(PROGRAMS / "xlvsd"), "-n", "-l", "-G", "-f", str(folder / "keepalived.conf"),
+        ]  # fmt: skip
         with open(folder / "log", "wb") as log:
             self.daemon = subprocess.Popen(
-                ["ip", "netns", "exec", NAMESPACE, "setpriv", "--bounding-set", f"-all{wanted}",
-                 PROGRAMS / "xlvsd", "-n", "-l", "-G", "-f", folder / "keepalived.conf"],
+                self.command,
                 env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "200000"},
                 stderr=log,
             )  # fmt: skip
@@ -135,7 +138,7 @@ def systemd() -> Iterator[Systemd]:
 
 def test_what_systemd_is_told(systemd: Systemd) -> None:
     systemd.hears("READY=1")
-    assert "STATUS=Keeping 1 virtual servers" in systemd.heard()[-1] or "WATCHDOG=1" in systemd.heard()
+    assert "STATUS=Keeping 1 virtual server" in systemd.heard()[-1] or "WATCHDOG=1" in systemd.heard()
     systemd.becomes(["10.98.0.1:80"])
     fifo = (systemd.folder / "fifo").stat()
     assert (fifo.st_uid, fifo.st_gid) == pwd.getpwnam("nobody")[2:4]
@@ -149,8 +152,15 @@ def test_what_systemd_is_told(systemd: Systemd) -> None:
     systemd.hears("READY=1", times=2)
     systemd.becomes(["10.98.0.1:80", "10.98.0.2:80"])
     assert "notify fifo" not in (systemd.folder / "log").read_text()
-    systemd.heard()
+    (systemd.folder / "keepalived.conf").write_text("virtual_server {\n")
+    systemd.daemon.send_signal(signal.SIGHUP)
+    systemd.hears("READY=1", times=3)
+    assert any("the last reload failed" in one for one in systemd.heard())
     systemd.daemon.send_signal(signal.Signals[setting("RestartKillSignal")])
     systemd.hears("STOPPING=1")
     assert systemd.daemon.wait(20) == 0
     assert systemd.table() == ["10.98.0.1:80", "10.98.0.2:80"]  # a restart leaves it to the next one
+    # With that configuration it cannot begin: systemd does not try again and again.
+    again = subprocess.run(systemd.command, capture_output=True, text=True, check=False)
+    assert again.returncode == int(setting("RestartPreventExitStatus"))
+    assert again.stderr.count("cannot be run") == 1

@@ -24,6 +24,8 @@ _log = logging.getLogger("xlvsd")
 
 EXIT_USAGE = 1
 EXIT_ERROR = 2
+EXIT_CONFIGURATION = 3
+"""The configuration cannot be run: to start again is of no use before it is mended."""
 
 SIGNALS = {
     "STOP": signal.SIGTERM,
@@ -52,9 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except XlvsError as error:
         print(f"xlvsd: {error}", file=sys.stderr)
-        return EXIT_ERROR
+        return _exit_status(error)
     except BrokenPipeError:
         return EXIT_ERROR
+
+
+def _exit_status(error: XlvsError) -> int:
+    from xlvs.keepalived.diagnostics import ConfigurationError
+
+    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_ERROR
 
 
 def _run(line: CommandLine) -> int:
@@ -152,7 +160,7 @@ def _serve(line: CommandLine) -> int:
     from xlvs.daemon.main import Options, run
 
     datapath = _datapath(line)
-    _start_log(line)
+    on_standard_error = _start_log(line)
     # A reload reads it again, from a process that is elsewhere by then.
     line.values["use-file"] = os.path.abspath(line.values.get("use-file", DEFAULT_FILE))
     if line.has("core-dump"):
@@ -174,6 +182,8 @@ def _serve(line: CommandLine) -> int:
         return run(options)
     except XlvsError as error:
         _log.error("%s", str(error).replace("\n", " "))
+        if on_standard_error:
+            return _exit_status(error)  # there it is said already
         raise
 
 
@@ -191,13 +201,17 @@ def _datapath(line: CommandLine) -> str:
     return name
 
 
-def _start_log(line: CommandLine) -> None:
-    """Log to standard error (-l, and under systemd, whose journal it is), and to syslog (not with -G)."""
+def _start_log(line: CommandLine) -> bool:
+    """Log to standard error (-l, and under systemd, whose journal it is), and to syslog (not with -G).
+
+    Returns whether it is standard error.
+    """
     from logging.handlers import SysLogHandler
 
     _log.setLevel(logging.DEBUG if line.has("log-detail") else logging.INFO)
     journal = "JOURNAL_STREAM" in os.environ
-    if journal or line.has("log-console"):
+    on_standard_error = journal or line.has("log-console")
+    if on_standard_error:
         console = logging.StreamHandler(sys.stderr)
         form = "%(message)s" if journal else "%(asctime)s: %(message)s"
         console.setFormatter(logging.Formatter(form, "%a %b %d %H:%M:%S %Y"))
@@ -209,6 +223,7 @@ def _start_log(line: CommandLine) -> None:
     if not _log.handlers:
         _log.addHandler(logging.NullHandler())
     _log.propagate = False
+    return on_standard_error
 
 
 def _facility(name: str) -> int:

@@ -199,7 +199,7 @@ class _Process:
             with _without_collecting(first=True):
                 await service.start(configuration)
                 await service.kept()
-            supervisor.tell("READY=1", f"STATUS=Keeping {len(service.keeper.servers)} virtual servers")
+            supervisor.tell("READY=1", self._keeping())
             await self._serve()
             supervisor.tell("STOPPING=1")
             _log.info("Stopping")
@@ -233,18 +233,25 @@ class _Process:
     async def _reload(self) -> None:
         supervisor.reloading()
         began = time.monotonic()
+        failed = ""
         try:
             configuration = await asyncio.to_thread(self._options.read)
         except (XlvsError, OSError) as error:
             _log.error("The configuration was not reloaded, the one before goes on: %s", error)
             self._service.report("reload failed", reason=str(error))
+            failed = "; the last reload failed, see: xlvsd -t"
         else:
             with _without_collecting():
                 await self._service.reload(configuration)
                 await self._service.kept()
             _log.info("Reload finished in %.3f seconds", time.monotonic() - began)
             self._service.report("reloaded")
-        supervisor.tell("READY=1", f"STATUS=Keeping {len(self._service.keeper.servers)} virtual servers")
+        supervisor.tell("READY=1", self._keeping() + failed)
+
+    def _keeping(self) -> str:
+        """What ``systemctl status`` shows."""
+        count = len(self._service.keeper.servers)
+        return f"STATUS=Keeping {count} virtual server{'s' * (count != 1)}"
 
     def _dump(self, number: int) -> None:
         """Write what is known to the file of that signal, as JSON."""
