@@ -9,16 +9,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.labs import Lab, eventually
-from xlvs.lab import lifecycle
+from tests.netns.xlvsd_daemon import XLVSD, Daemon, Traffic, kill_nginx
+from xlvs.lab import lifecycle, nginx
 from xlvs.lab.addresses import Request
 
-XLVSD = Path(sys.executable).parent / "xlvsd"
 # Three clients that begin to ask, and go on when they are told to.
 CLIENTS = """\
 import os, socket, time
@@ -31,88 +30,17 @@ for one in asking:
     one.sendall(b"\\r\\n")
     print(one.makefile().read().split()[-1], flush=True)
 """
-REAL_SERVER = """\
-    real_server {rip} 80 {{
-        weight {weight}
-        HTTP_GET {{
-            url {{
-                path /
-                status_code 200
-            }}
-            connect_timeout 5
-            retry 1
-            delay_before_retry 0.1
-        }}
-        notify_up "{notify} up {rip}"
-        notify_down "{notify} down {rip}"
-    }}
+TLS_SERVER = """\
+pid {folder}/{name}.pid;
+events {{ }}
+http {{
+    log_format probe "$server_addr $ssl_server_name $host";
+    access_log {folder}/{name}.log probe;
+    ssl_certificate {folder}/web.pem;
+    ssl_certificate_key {folder}/web.key;
+    server {{ listen 443 ssl; location / {{ return 200; }} }}
+}}
 """
-
-
-class Daemon:
-    """An xlvsd on a lab's director."""
-
-    def __init__(self, lab: Lab, folder: Path) -> None:
-        self.lab = lab
-        self.folder = folder
-        self.vip = lab.addresses.vip
-        self.rips = list(lab.addresses.rips)
-        self.pid = 0
-        script = folder / "notify"
-        script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/notified\n')
-        script.chmod(0o755)
-
-    def configure(self, weights: list[int], more: str = "") -> None:
-        """Write a configuration with those weights, one for each real server."""
-        servers = "".join(
-            REAL_SERVER.format(rip=rip, weight=weight, notify=self.folder / "notify")
-            for rip, weight in zip(self.rips, weights, strict=False)
-        )
-        (self.folder / "keepalived.conf").write_text(
-            "global_defs {\n    script_user root\n    enable_script_security\n"
-            f"    lvs_notify_fifo {self.folder}/fifo\n}}\n"
-            f"virtual_server {self.vip} 80 {{\n    delay_loop 0.3\n    lb_algo rr\n    lb_kind DR\n"
-            f"    protocol TCP\n{more}{servers}}}\n"
-        )
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        command = f"{XLVSD} -n -l -G -f {self.folder}/keepalived.conf"
-        started = self.lab.type("director", f"{command} </dev/null >>{self.folder}/log 2>&1 & echo $!")
-        self.pid = int(started)
-        eventually(self.answers, "xlvsd answers")
-
-    def answers(self) -> bool:
-        """Whether it is there."""
-        with suppress(AssertionError):
-            self.lab.type("director", "xlvs events")
-            return True
-        return False
-
-    def end(self, signal: str = "TERM") -> None:
-        """End it by a signal and wait for that."""
-        if self.pid:
-            self.lab.type("director", f"kill -{signal} {self.pid} 2>/dev/null; true")
-            eventually(lambda: not self.runs(), "xlvsd has ended")
-            self.pid = 0
-
-    def runs(self) -> bool:
-        """Whether the process is there."""
-        return "yes" in self.lab.type("director", f"kill -0 {self.pid} 2>/dev/null && echo yes; true")
-
-    def weights(self) -> dict[int, int]:
-        """The real servers in the table, by number from 1, with their weights."""
-        listing = self.lab.type("director", "ipvsadm -Ln")
-        found = re.findall(r"-> (\S+):80 +Route +(\d+)", listing)
-        return {self.rips.index(rip) + 1: int(weight) for rip, weight in found}
-
-    def becomes(self, weights: dict[int, int]) -> None:
-        """Wait for a table."""
-        eventually(lambda: self.weights() == weights, f"the table has {weights}, not {self.weights()}")
-
-    def events(self) -> list[dict[str, object]]:
-        """What it has noticed."""
-        return [json.loads(line) for line in self.lab.type("director", "xlvs events").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +68,9 @@ def daemon(lab: Lab) -> Iterator[Daemon]:
         yield made
     finally:
         made.end()
-        lab.type("rs3", "pidof nginx >/dev/null || nginx")
+        record = lab.record
+        if not nginx.is_running(record.node_folder("rs3"), record.namespace("rs3")):
+            lab.type("rs3", "nginx")
         shutil.rmtree(folder)
 
 
@@ -278,3 +208,91 @@ def _checked(daemon: Daemon) -> int:
         for real_server in server["real_servers"]
         for checker in real_server["checkers"]
     )
+
+
+def test_only_what_falls_between_death_and_detection_fails(daemon: Daemon) -> None:
+    lab, service = daemon.lab, f"{daemon.vip}:80 {daemon.rips[0]}"
+    # Else a client that uses a port again goes where it went, to a drained real server as well.
+    lab.type("director", "xlvs sysctl conn_reuse_mode=3")
+    traffic = Traffic(daemon)
+    try:
+        traffic.asks("healthy")
+        traffic.phase("dying")
+        kill_nginx(lab, "rs3")
+        daemon.becomes({1: 1, 2: 1})
+        traffic.asks("without")
+        traffic.phase("returning")
+        lab.type("rs3", "nginx")
+        daemon.becomes({1: 1, 2: 1, 3: 1})
+        traffic.asks("returned")
+        daemon.end("KILL")
+        traffic.asks("headless")
+        daemon.start()
+        traffic.asks("restarted")
+        daemon.reload()
+        traffic.asks("reloaded")
+        daemon.configure([1, 5, 2])
+        daemon.reload()
+        daemon.becomes({1: 1, 2: 5, 3: 2})
+        traffic.asks("changed")
+        lab.type("director", f"xlvs drain {service} --deadline 5m")
+        daemon.becomes({1: 0, 2: 5, 3: 2})
+        traffic.asks("draining")
+        daemon.becomes({2: 5, 3: 2})
+        traffic.asks("drained")
+    finally:
+        traffic.end()
+        lab.type("director", f"xlvs undrain {service}; xlvs sysctl conn_reuse_mode=1")
+    failed = [request for request in traffic.requests() if request[2] == "failed"]
+    assert all("dying" in request for request in failed), failed
+    assert set(traffic.answers("healthy")) == set(traffic.answers("returned")) == {"rs1", "rs2", "rs3"}
+    assert set(traffic.answers("without")) == {"rs1", "rs2"}
+    assert set(traffic.answers("draining")) == set(traffic.answers("drained")) == {"rs2", "rs3"}
+
+
+@pytest.fixture
+def tls(daemon: Daemon) -> Iterator[Path]:
+    """An nginx with TLS at port 443 of each real server; the folder with what each was asked."""
+    folder = daemon.folder
+    keys = f"-nodes -keyout {folder}/web.key -out {folder}/web.pem -subj /CN=web.test -days 30"
+    ec = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1"
+    daemon.lab.type("director", f"openssl req -x509 {ec} {keys} 2>/dev/null")
+    names = ["rs1", "rs2", "rs3"]
+    for name in names:
+        (folder / f"{name}.conf").write_text(TLS_SERVER.format(folder=folder, name=name))
+        daemon.lab.type(name, f"nginx -c {folder}/{name}.conf -e {folder}/{name}.errors")
+    try:
+        yield folder
+    finally:
+        for name in names:
+            daemon.lab.type(name, f"kill $(cat {folder}/{name}.pid)")
+            daemon.lab.type(name, f"ip address replace {daemon.vip}/32 dev lo")
+
+
+def test_ssl_get_via_vip_goes_the_way_of_clients_to_each_real_server(daemon: Daemon, tls: Path) -> None:
+    check = (
+        "        SSL_GET {\n            url {\n                path /\n                status_code 200\n"
+        "            }\n            virtualhost web.test\n            enable_sni\n            via vip\n"
+        "            connect_timeout 1\n            delay_before_retry 0.1\n        }\n    }\n"
+    )
+    servers = "".join(
+        f"    real_server {rip} 443 {{\n        lvs_method {method}\n{check}"
+        for rip, method in zip(daemon.rips, ("DR", "DR", "NAT"), strict=True)
+    )
+    (tls / "keepalived.conf").write_text(
+        f"virtual_server {daemon.vip} 443 {{\n    delay_loop 0.3\n    lb_algo rr\n    lb_kind DR\n"
+        f"    protocol TCP\n{servers}}}\n"
+    )
+    daemon.lab.type("rs3", f"ip address del {daemon.vip}/32 dev lo")  # not for NAT
+    daemon.reload()
+    daemon.becomes({1: 1, 2: 1, 3: 1})
+    # Each was asked at the address that its method leaves in the packet, and by the name.
+    for name, address in zip(("rs1", "rs2", "rs3"), (daemon.vip, daemon.vip, daemon.rips[2]), strict=True):
+        assert set((tls / f"{name}.log").read_text().splitlines()) == {f"{address} web.test web.test"}
+    daemon.lab.type("rs2", f"ip address del {daemon.vip}/32 dev lo")
+    daemon.becomes({1: 1, 3: 1})
+    # What a check of its own address would find.
+    daemon.lab.type("director", f"curl -s -k -f -m 5 https://{daemon.rips[1]}/")
+    assert "through the VIP" in daemon.lab.type("director", "xlvs status")
+    daemon.lab.type("rs2", f"ip address add {daemon.vip}/32 dev lo")
+    daemon.becomes({1: 1, 2: 1, 3: 1})
