@@ -164,6 +164,28 @@ def test_network_configuration_is_private_and_lasts(lab_name: str) -> None:
     assert Path("/etc/network/interfaces").read_bytes() == machines_own
 
 
+def test_what_is_saved_in_a_node_stays_there(lab_name: str) -> None:
+    """Tutorials write into /etc, and so does whoever saves a table; the machine's boot is not the lab's."""
+    lab = up(lab_name, "--real-servers", "1")
+    written = ("/etc/ipvsadm.rules", "/etc/sysctl.conf", "/var/lib/xlvs/table")
+    before = [Path(each).read_bytes() if Path(each).exists() else None for each in written]
+    lab.type("director", "ipvsadm -Sn >/etc/ipvsadm.rules; echo '# mine' >>/etc/sysctl.conf; xlvs save")
+    assert [Path(each).read_bytes() if Path(each).exists() else None for each in written] == before
+    assert lab.type("director", "cat /etc/ipvsadm.rules") == lab.type("director", "ipvsadm -Sn")
+    assert lab.type("director", "tail -n 1 /etc/sysctl.conf") == "# mine\n"
+    assert lab.type("director", "grep -c ipvsadm /var/lib/xlvs/table") != "0\n"
+    assert "# mine" not in lab.type("rs1", "cat /etc/sysctl.conf || true")
+    lab.type("rs1", "test -e /etc/ipvsadm.rules", code=1)
+
+
+def test_options_of_a_command_need_no_dashes_before_it(lab_name: str) -> None:
+    up(lab_name, "--bare", "--real-servers", "1")
+    there = ("lab", "exec", "--name", lab_name, "rs1")
+    assert xlvs(*there, "ls", "-d", "/etc").stdout == "/etc\n"
+    assert xlvs(*there, "sh", "-c", 'echo "$@"', "sh", "--", "-x").stdout == "-- -x\n"
+    assert xlvs("lab", "exec", "rs1", "--name", lab_name, "--", "hostname").stdout == "rs1\n"
+
+
 def test_name_lookups_fail_at_once(lab_name: str) -> None:
     lab = up(lab_name, "--bare", "--router", "--real-servers", "1")
     begin = time.monotonic()

@@ -51,7 +51,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     execute = _verb(verbs, "exec", _exec, "run a command in a node: xlvs lab exec NODE -- COMMAND…")
     execute.add_argument("node", metavar="NODE", help="client, router, director, rs1, …")
-    execute.add_argument("command", metavar="COMMAND", nargs="*", help="after --, as typed in the node")
+    execute.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="as typed in the node")
     execute.set_defaults(takes_rest=True)
 
     shell = _verb(verbs, "shell", _shell, "log in to a node")
@@ -248,13 +248,25 @@ def _status(arguments: argparse.Namespace) -> int:
 def _exec(arguments: argparse.Namespace) -> int:
     from xlvs.lab import lifecycle, node, state
 
-    command = [*arguments.command, *(arguments.rest or [])]
+    name, command = _name_after_node(arguments)
+    if arguments.rest is not None:  # a -- behind the first word is the command's own
+        command = [*command, *(("--",) if command else ()), *arguments.rest]
     if not command:
         raise UsageError("no command was given", "as in: xlvs lab exec director -- ipvsadm -Ln")
-    record = state.find(arguments.name)
+    record = state.find(name)
     lifecycle.plan_of(record).node(arguments.node)
     node.replace_process(record, arguments.node, command)
     return 0
+
+
+def _name_after_node(arguments: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """The lab's name, which may also stand behind the node, and the command's words before any ``--``."""
+    words: list[str] = arguments.command
+    if len(words) > 1 and words[0] == "--name":
+        return words[1], words[2:]
+    if words and words[0].startswith("--name="):
+        return words[0].partition("=")[2], words[1:]
+    return arguments.name, words
 
 
 def _shell(arguments: argparse.Namespace) -> int:

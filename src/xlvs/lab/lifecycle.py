@@ -24,6 +24,7 @@ from xlvs.lab import (
     native,
     nginx,
     node,
+    own_files,
     state,
     topology,
     traces,
@@ -255,6 +256,7 @@ def _remove(name: str) -> None:
         _detach_data_plane(name, namespace)
     namespaces.delete(_own_namespaces(name))
     leftovers.sweep()
+    own_files.remove_all(state.ROOT / name)
     state.remove(name)
     traces.take_back()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Being in a node: its private files, and running commands as if logged in there.
 
-A process in a node has the node's network namespace, host name, /sys,
-/etc/network, /run/network and /var/www/html; everything else is the machine's.  It sees the
+A process in a node has the node's network namespace, host name, /sys, /etc,
+/run/network, /var/lib/xlvs and /var/www/html; everything else is the machine's.  It sees the
 machine's /proc and /run, where xlvs keeps its pins.  Nothing has to keep
 running for a node to exist: each command makes the view anew.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from xlvs.errors import XlvsError
 from xlvs.kernel.namespaces import CLONE_NEWNET, CLONE_NEWNS, set_namespace
-from xlvs.lab import namespaces, nginx
+from xlvs.lab import namespaces, nginx, own_files
 from xlvs.lab.state import Record
 
 _CLONE_NEWUTS = 0x04000000
@@ -48,7 +48,8 @@ PS1='[{lab}] \\u@{node}:\\w\\$ '
 def prepare(record: Record, name: str, interface: str) -> None:
     """Write a node's private files; what is there already stays."""
     folder = record.node_folder(name)
-    for each in ("bin", "nginx", "run-network", "etc-network/interfaces.d"):
+    own_files.make(folder)
+    for each in ("bin", "nginx", "run-network", "var-lib-xlvs", "etc-network/interfaces.d"):
         (folder / each).mkdir(mode=0o755, parents=True, exist_ok=True)
     for each in ("if-pre-up.d", "if-up.d", "if-down.d", "if-post-down.d"):
         (folder / "etc-network" / each).mkdir(exist_ok=True)
@@ -101,11 +102,14 @@ def enter(record: Record, name: str) -> None:
     _libc.umount2(b"/sys", _MNT_DETACH)
     _mount("sysfs", "/sys", "sysfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     folder = record.node_folder(name)
+    if own_files.etc(folder).is_mount():
+        _mount(str(own_files.etc(folder)), "/etc", None, _MS_BIND)
     for private, public in (
         ("etc-network", "/etc/network"),
         ("run-network", "/run/network"),
         ("resolv.conf", "/etc/resolv.conf"),
         ("nginx/pages", "/var/www/html"),
+        ("var-lib-xlvs", "/var/lib/xlvs"),
     ):
         # A lab may be older than what its nodes have by now.
         if os.path.exists(public) and (folder / private).exists():

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What labs need on the machine itself, made for the first lab and taken back with the last.
 
-/run/network is where ifupdown keeps its state, and must exist for a node to
-have one of its own.  /run/netns becomes a mount point with the first named
+/run/network is where ifupdown keeps its state, /var/lib/xlvs is where `xlvs save` writes:
+they must exist for a node to have ones of its own.  /run/netns becomes a mount point with the first named
 namespace.  Where they were there before, they stay.
 """
 
@@ -19,6 +19,7 @@ from xlvs.kernel import bpffs
 from xlvs.lab import state
 
 _RUN_NETWORK = Path("/run/network")
+_SAVED = Path("/var/lib/xlvs")
 _RUN_NETNS = Path("/run/netns")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -26,9 +27,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def make() -> None:
     """Make what is missing and remember it; call with the lab's record written."""
     with _all_labs():
-        if not _RUN_NETWORK.exists():
-            _RUN_NETWORK.mkdir(mode=0o755)
-            _mark(_RUN_NETWORK).touch()
+        for folder in (_RUN_NETWORK, _SAVED):
+            if not folder.exists():
+                with suppress(OSError):  # on a machine that is read-only nothing can be written there
+                    folder.mkdir(mode=0o755)
+                    _mark(folder).touch()
         if not _is_mount_point(_RUN_NETNS):
             _mark(_RUN_NETNS).touch()
 
@@ -38,7 +41,7 @@ def take_back() -> None:
     with _all_labs():
         if state.names():
             return
-        for path in (_RUN_NETWORK, _RUN_NETNS):
+        for path in (_RUN_NETWORK, _SAVED, _RUN_NETNS):
             if not _mark(path).exists():
                 continue
             _mark(path).unlink()
