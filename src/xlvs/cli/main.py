@@ -75,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(words: list[str]) -> int:
     debug = "--debug" in words[: words.index("--") if "--" in words else None]
     try:
-        code = _run(words)
+        try:
+            code = _run(words)
+        except SystemExit as leave:  # argparse: --help, --version, or a wrong command line
+            code = leave.code if isinstance(leave.code, int) else EXIT_USAGE
         sys.stdout.flush()
-    except SystemExit as leave:  # argparse: --help, --version, or a wrong command line
-        code = leave.code if isinstance(leave.code, int) else EXIT_USAGE
     except KeyboardInterrupt:
         print("xlvs: interrupted", file=sys.stderr)
         code = EXIT_INTERRUPTED

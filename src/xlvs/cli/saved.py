@@ -65,6 +65,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the three commands."""
     save = add_command(subparsers, "save", "write the table to a file", _SAVE_HELP, _SAVE_EPILOG)
     save.add_argument("file", nargs="?", default=DEFAULT_FILE, metavar="FILE", help="- for standard output")
+    save.add_argument("--file", dest="named", metavar="FILE", help="the same, as in `xlvs load`")
     save.add_argument("--if-loaded", action="store_true", help="no error where nothing is loaded")
     save.set_defaults(run=_save)
 
@@ -77,7 +78,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     run = add_command(subparsers, "run", "load, wait for a signal, save and detach", _RUN_HELP, _RUN_EPILOG)
     _add_load_arguments(run)
     run.add_argument("--no-save", action="store_true", help="leave the file as it is at the end")
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_run, named=None)
 
 
 def _add_load_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,19 +96,20 @@ def _save(arguments: argparse.Namespace) -> int:
     from xlvs.kernel.privilege import require_root
 
     require_root()
+    path = arguments.file if arguments.named is None else arguments.named
     if bpffs.namespace_folder() is None:
         if arguments.if_loaded:
             return 0
         raise NotLoaded(
-            f"nothing is loaded in this network namespace, so there is nothing to save in {arguments.file}",
+            f"nothing is loaded in this network namespace, so there is nothing to save in {path}",
             "The file stays as it is. See what there is: xlvs status",
         )
     with open_datapath() as datapath:
         text = "".join(saved_file.write(datapath))
-    if arguments.file == "-":
+    if path == "-":
         sys.stdout.write(text)
     else:
-        _replace(arguments.file, text)
+        _replace(path, text)
     return 0
 
 

@@ -135,3 +135,24 @@ def test_reader_that_goes_away_is_no_error() -> None:
     for _ in range(3):
         ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
         assert "Traceback" not in ran.stderr and "BrokenPipe" not in ran.stderr
+
+
+@pytest.mark.parametrize("words", ["--version", "--help", "lab list --json", "proc --help"])
+@pytest.mark.parametrize(
+    ("where", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+)
+def test_output_that_cannot_be_written(words: str, where: str, why: str) -> None:
+    command = f"exec {sys.executable} -m xlvs.cli.main {words} {where}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert ran.stderr == f"xlvs: cannot write to standard output: {why}\n"
+
+
+def test_without_any_stream() -> None:
+    command = f"exec {sys.executable} -m xlvs.cli.main no-such-noun <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], check=False).returncode == 2
+
+
+def test_usage_is_that_of_what_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatcher.main(["lab", "status", "web"]) == 2
+    assert capsys.readouterr().err.startswith("usage: xlvs lab status ")
