@@ -8,6 +8,7 @@ The file is what an operator would type, a command a line: ``ipvsadm --set``,
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 
@@ -109,12 +110,23 @@ def _save(arguments: argparse.Namespace) -> int:
     if path == "-":
         sys.stdout.write(text)
     else:
-        _replace(path, text)
+        try:
+            _replace(path, text)
+        except OSError as error:
+            raise XlvsError(
+                f"cannot save to {path}: {error.strerror}", "Save elsewhere: xlvs save FILE"
+            ) from error
     return 0
 
 
 def _replace(path: str, text: str) -> None:
-    """Put a text into a file's place from one moment to the next, on the disk when it is there."""
+    """Put a text into a file's place from one moment to the next, on the disk when it is there.
+
+    What is no file (/dev/stdout, a pipe) or a mount by itself, as in containers, is written to.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        _write(path, text)
+        return
     path = os.path.realpath(path)  # a link stays a link
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o755, exist_ok=True)
@@ -124,7 +136,13 @@ def _replace(path: str, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        try:
+            os.replace(unfinished, path)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            _write(path, text)
+            os.unlink(unfinished)
     except BaseException:
         if os.path.exists(unfinished):
             os.unlink(unfinished)
@@ -134,6 +152,11 @@ def _replace(path: str, text: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _private(path: str, flags: int) -> int:

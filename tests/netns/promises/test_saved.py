@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -48,6 +49,21 @@ def test_saved_table_comes_back_whole(site: Site, tmp_path: Path) -> None:
     assert state() == before
     assert director.xlvs("save -") == saved.read_text()
     assert [path.name for path in saved.parent.iterdir()] == ["table"]
+
+
+def test_what_is_no_file_is_written_to(site: Site, tmp_path: Path) -> None:
+    """A pipe is not replaced by a file, nor can a mount be, as containers have for single files."""
+    director, pipe, mounted = site.director, tmp_path / "pipe", tmp_path / "table"
+    site.serve(f"{VIP}:80", 1)
+    table = director.xlvs("save -")
+    os.mkfifo(pipe)
+    assert director.type(f"cat {pipe} & {COMMANDS}/xlvs save {pipe}; wait") == table
+    assert director.xlvs("save --file /dev/stdout") == table
+    mounted.touch()
+    command = f"mount --bind {mounted} {mounted} && {COMMANDS}/xlvs save {mounted}"
+    director.type(f"unshare --mount sh -c '{command}'")
+    assert mounted.read_text() == table
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "table"]
 
 
 def test_loading_leaves_what_stays_alone(site: Site, tmp_path: Path) -> None:
