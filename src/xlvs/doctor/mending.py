@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,11 +80,13 @@ def journal_here() -> Journal:
 
 
 def run_here(_host: str, command: str) -> tuple[int, str]:
-    """Run a command on this host."""
+    """Run a command on this host, `xlvsadm` and `xlvs` those beside this program if they are not in PATH."""
+    own = os.path.dirname(os.path.abspath(sys.argv[0]))
+    path = [os.environ.get("PATH", os.defpath), own, "/usr/sbin", "/sbin"]
     try:
         ran = subprocess.run(
             ["sh", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=LONGEST,
+            timeout=LONGEST, env={**os.environ, "PATH": ":".join(path)},
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return 124, f"no end after {LONGEST} seconds"

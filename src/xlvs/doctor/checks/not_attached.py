@@ -2,8 +2,10 @@
 """The data plane is not attached to an interface.
 
 Clients' packets that come in by an interface without the packet path are not
-balanced: they end at the director itself.  Of an interface that has the VIP that is a
-fault; of others (one for management alone) a note.
+balanced: they end at the director itself.  What masqueraded real servers answer by one
+leaves with their own addresses, which clients drop.  Of an interface that has the VIP, or
+leads to such a real server, that is a fault; of others (one for management alone) a note.
+Interfaces that come up after the first `xlvsadm -A` are not attached by themselves.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from shlex import quote
 
+from xlvs import model
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import FAULT, NOTE, Finding, Mend
+from xlvs.doctor.host import Address, Host
 
 RANK = 38
 SCENARIOS = (
@@ -21,6 +25,12 @@ SCENARIOS = (
         "dr",
         breaks=(("director", "xlvs detach {interface}"),),
         restores=(("director", "xlvs attach {interface}"),),
+        hosts=("director",),
+    ),
+    Scenario(
+        "nat",
+        breaks=(("director", "xlvs detach eth1"),),
+        restores=(("director", "xlvs attach eth1"),),
         hosts=("director",),
     ),
 )
@@ -34,12 +44,28 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             for address in cluster.virtual_addresses()
             if (assigned := director.with_address(address)) is not None
         }
+        inside = _answering_by(cluster, director)
         for name in director.director.not_attached:
+            evidence = f"xlvs status: {name} none"
+            effect = "Packets for virtual services that come in by it are not balanced."
+            if name in inside:
+                evidence += f"; the masqueraded real server {inside[name]} is reached by it"
+                effect += " Answers of real servers there leave untranslated: their clients time out."
             yield Finding(
                 director.name,
                 f"the data plane is not attached to {name} of {director.name}",
-                (f"xlvs status: {name} none",),
-                "Packets for virtual services that come in by it are not balanced.",
+                (evidence,),
+                effect,
                 (Mend(director.name, f"xlvs attach {quote(name)}", f"xlvs detach {quote(name)}"),),
-                severity=FAULT if name in virtual else NOTE,
+                severity=FAULT if name in virtual or name in inside else NOTE,
             )
+
+
+def _answering_by(cluster: Cluster, director: Host) -> dict[str, Address]:
+    """The interfaces by which answers of masqueraded real servers come, each with one of these."""
+    found: dict[str, Address] = {}
+    for served in cluster.served(model.MASQUERADE):
+        route = director.route_to(served.real_server)
+        if served.director is director and not served.is_local and route is not None:
+            found.setdefault(route.interface, served.real_server)
+    return found
