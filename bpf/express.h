@@ -201,7 +201,7 @@ static __always_inline int express_of(__u8 family, struct xdp_md *context,
 	entry = conn_here(&headers->flow);
 	if (!entry)
 		return XDP_PASS;
-	frame.now = ticks_now();
+	frame.now = ticks_at_xdp();
 	control = load_control(entry);
 	if ((control & CONTROL_THAT_MATTERS) != CONTROL_BITS(PHASE_LIVE, frame.state, FLAGS_OF(METHOD_ROUTE))) {
 		/* In generic XDP checksums may have been left to a device, and only TC can tell. */
