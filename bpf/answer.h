@@ -17,7 +17,8 @@
  * routing table costs half as much as all the rest of an answer, in IPv6 twice as much.
  * Each CPU has its own, so that none reads what another is writing.
  */
-#define CLIENT_WAYS 4096
+#define CLIENT_WAY_BITS 12
+#define CLIENT_WAYS (1 << CLIENT_WAY_BITS)
 #define CLIENT_WAY_TICKS (TICKS_PER_SECOND / 8)
 
 /* What an answer by the express way needs is the first cache line. */
@@ -41,17 +42,15 @@ struct {
 	__type(value, struct client_way);
 } client_ways SEC(".maps");
 
-static __always_inline __u32 address_hash(const union address *address)
+/* Its upper bits depend on all of the address, its lower ones do not. */
+static __always_inline __u64 address_hash(const union address *address)
 {
-	__u64 hash = address->half[0] * limits.hash_factor[0] + address->half[1] * limits.hash_factor[1];
-
-	hash ^= hash >> 32;
-	return hash * limits.hash_factor[2] >> 32;
+	return address->half[0] * limits.hash_factor[0] + address->half[1] * limits.hash_factor[1];
 }
 
 static __always_inline struct client_way *client_way_of(const union address *client)
 {
-	__u32 index = address_hash(client) & (CLIENT_WAYS - 1);
+	__u32 index = address_hash(client) >> (64 - CLIENT_WAY_BITS);
 
 	return bpf_map_lookup_elem(&client_ways, &index);
 }
@@ -61,7 +60,8 @@ static __always_inline struct client_way *client_way_of(const union address *cli
  * kernel confirm its neighbour entry, which frames of XDP do not: where it was not within
  * the last second, XDP leaves a packet to TC.
  */
-#define NEXT_HOPS 1024
+#define NEXT_HOP_BITS 10
+#define NEXT_HOPS (1 << NEXT_HOP_BITS)
 
 struct next_hop {
 	union address address;
@@ -79,7 +79,7 @@ struct {
 
 static __always_inline struct next_hop *next_hop_at(const struct way *way)
 {
-	__u32 index = address_hash(&way->next_hop) & (NEXT_HOPS - 1);
+	__u32 index = address_hash(&way->next_hop) >> (64 - NEXT_HOP_BITS);
 
 	return bpf_map_lookup_elem(&next_hops, &index);
 }

@@ -7,7 +7,7 @@
  *               by lo, as a client.
  *   xlvs_tc_lo  TC ingress of lo: the packets of those clients (loopback.h).
  *   xlvs_xdp    XDP: packets of established connections, where the way to the
- *               real server is known; everything else passes on to xlvs_tc,
+ *               real server, or its client, is known; everything else passes on to xlvs_tc,
  *               and XDP has then written nothing, so that nothing is counted
  *               or scheduled twice.
  *   xlvs_start  run once by user space: starts the timer that expires

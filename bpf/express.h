@@ -120,7 +120,7 @@ static __always_inline int is_for_frames(const struct destination *destination, 
 
 /* A client's packet is about to go on: its connection lives, and all count it. */
 static __always_inline void note_request(struct connection *entry, const struct destination *destination,
-					 __u32 index, const struct frame *frame)
+					 __u32 index, struct frame *frame)
 {
 	__u32 cpu;
 
@@ -129,12 +129,13 @@ static __always_inline void note_request(struct connection *entry, const struct 
 				  frame->state == TCP_NONE ? TIMEOUT_UDP : frame->state));
 	count_in_packet(entry);
 	cpu = row_here();
-	count_inbound_in(cpu, destination->service, index, frame->headers.bytes);
+	frame->count = count_inbound_in(cpu, destination->service, index, frame->headers.bytes);
+	frame->cpu = cpu;
 	COUNT_EVENT_IN(cpu, xdp_forwarded);
 }
 
 /* A client's packet that changes on its way, by NAT or a tunnel. */
-static __always_inline int changed_request(__u8 family, __u32 method, struct xdp_md *context, const struct frame *frame,
+static __always_inline int changed_request(__u8 family, __u32 method, struct xdp_md *context, struct frame *frame,
 					   struct connection *entry)
 {
 	__u32 index = entry->destination, overhead;
@@ -153,15 +154,16 @@ static __always_inline int changed_request(__u8 family, __u32 method, struct xdp
 		outside = outside_of(family, ip_header(ethernet), &frame->headers, destination);
 		if (bpf_xdp_adjust_head(context, -(int)overhead))
 			return XDP_PASS;
+		note_request(entry, destination, index, frame);
+		outside.id = outer_id(frame);
 		ethernet = wrap_frame(family, context, &frame->headers, destination, &outside);
 		if (!ethernet)
 			return XDP_DROP;
-		note_request(entry, destination, index, frame);
 	} else {
 		note_request(entry, destination, index, frame);
 		end.address = &destination->address;
 		end.port = entry->destination_port;
-		translate_frame(family, ip_header(ethernet), &frame->headers, &end);
+		translate_frame(family, ip_header(ethernet), frame, &end);
 	}
 	return xdp_send(ethernet, destination, frame->from);
 }
@@ -189,14 +191,10 @@ static __always_inline int express_of(__u8 family, struct xdp_md *context,
 		    (tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK)
 			return xdp_any(context);
 		frame.state = TCP_ESTABLISHED;
-		headers->checksum = &tcp->checksum;
 	} else {
-		struct udp_header *udp = headers->transport;
-
 		if (headers->flow.protocol != PROTOCOL_UDP || headers->behind < UDP_HEADER_SIZE)
 			return xdp_any(context);
 		frame.state = TCP_NONE;
-		headers->checksum = &udp->checksum;
 	}
 	entry = conn_here(&headers->flow);
 	if (!entry)

@@ -11,15 +11,16 @@
 #include "reach.h"
 #include "state.h"
 #include "stats.h"
+#include "tunnel.h"
 
 /* Give a packet its new end, and take a hop. */
-static __always_inline void translate_frame(__u8 family, void *header, const struct headers *headers,
+static __always_inline void translate_frame(__u8 family, void *header, const struct frame *frame,
 					    const struct new_end *end)
 {
-	__u64 change = change_of_address(family, headers, end);
+	__u64 change = change_of_address(family, &frame->headers, end);
 
-	change_transport(headers, end, change);
-	write_end(family, header, headers->transport, headers, end, change);
+	change_transport(&frame->headers, frame->state, end, change);
+	write_end(family, header, frame->headers.transport, &frame->headers, end, change);
 }
 
 /* Whether packets have gone to a next hop by TC within the last second. */
@@ -127,7 +128,7 @@ static __always_inline int answer_frame(__u8 family, struct xdp_md *context, con
 	COUNT_EVENT_IN(cpu, xdp_forwarded);
 	end.address = &entry->flow.virtual;
 	end.port = entry->flow.virtual_port;
-	translate_frame(family, ip_header(frame->ethernet), headers, &end);
+	translate_frame(family, ip_header(frame->ethernet), frame, &end);
 	return send_frame(frame->ethernet, way->macs, way->way.interface, frame->from);
 }
 

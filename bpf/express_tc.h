@@ -30,6 +30,7 @@
 struct traveller {
 	struct headers headers;
 	struct ethernet_words *ethernet;
+	__be16 *checksum; /* TCP's or UDP's */
 	__u32 state;     /* that its connection has to have */
 	__u32 now;
 };
@@ -59,7 +60,7 @@ static __always_inline int change_open(struct __sk_buff *skb, __u8 family,
 				       const struct new_end *end)
 {
 	__u64 flags = traveller->state == TCP_ESTABLISHED ? 0 : BPF_F_MARK_MANGLED_0;
-	__u32 field = (void *)traveller->headers.checksum - (void *)traveller->ethernet;
+	__u32 field = (void *)traveller->checksum - (void *)traveller->ethernet;
 	__be16 port = old_port(&traveller->headers, end);
 
 	if (family == AF_INET6 ? replace_ipv6_address(skb, field, address, flags) :
@@ -84,7 +85,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, __u8 family, struct tr
 	void *ip = ip_header(traveller->ethernet);
 	struct ports *ports = headers->transport;
 
-	if (may_be_open(family, headers, *headers->checksum)) {
+	if (may_be_open(family, headers, *traveller->checksum)) {
 		if (change_open(skb, family, traveller, fold(change), end))
 			return -1;
 		traveller->ethernet = (void *)(long)skb->data;
@@ -93,7 +94,7 @@ static __always_inline int rewrite(struct __sk_buff *skb, __u8 family, struct tr
 		if ((void *)(ports + 1) > (void *)(long)skb->data_end)
 			return -1;
 	} else {
-		change_transport(headers, end, change);
+		change_transport(headers, traveller->state, end, change);
 		if (family == AF_INET)
 			bpf_csum_update(skb, (__u16)~fold(change));
 	}
@@ -120,7 +121,7 @@ static __always_inline void take_hop_of(struct __sk_buff *skb, __u8 family,
 /* Whether nothing makes up for a port that changes: UDP may have no checksum. */
 static __always_inline int lacks_checksum(const struct traveller *traveller)
 {
-	return traveller->state == TCP_NONE && *traveller->headers.checksum == 0;
+	return traveller->state == TCP_NONE && *traveller->checksum == 0;
 }
 
 /* An answer, whose entry is `reply`: on to its client. */
@@ -204,9 +205,12 @@ static __always_inline int express_request(struct __sk_buff *skb, __u8 family,
 /* A packet of this family and protocol: each has a copy of its own, in which nothing is asked that
  * is known.  `state` is the one that its connection has to have. */
 static __always_inline int express_as(__u8 family, __u32 state, struct __sk_buff *skb,
-				      struct ethernet_words *ethernet, struct headers *headers)
+				      struct ethernet_words *ethernet, struct headers *headers,
+				      __be16 *checksum)
 {
-	struct traveller traveller = { .headers = *headers, .ethernet = ethernet, .state = state };
+	struct traveller traveller = {
+		.headers = *headers, .ethernet = ethernet, .checksum = checksum, .state = state,
+	};
 	struct connection *entry;
 	__u32 method;
 	__u64 control;
@@ -242,18 +246,16 @@ static __always_inline int express_of_family(__u8 family, struct __sk_buff *skb,
 	if (family == AF_INET ? read_ipv4(ip, end, room, &headers) : read_ipv6(ip, end, room, &headers))
 		return LONG_WAY;
 	tcp = headers.transport;
-	if (headers.flow.protocol == PROTOCOL_UDP && headers.behind >= UDP_HEADER_SIZE) {
-		headers.checksum = headers.transport + UDP_CHECKSUM_OFFSET;
-		return express_as(family, TCP_NONE, skb, ethernet, &headers);
-	}
+	if (headers.flow.protocol == PROTOCOL_UDP && headers.behind >= UDP_HEADER_SIZE)
+		return express_as(family, TCP_NONE, skb, ethernet, &headers,
+				  headers.transport + UDP_CHECKSUM_OFFSET);
 	/* Data in an established connection: no table has another state for it. */
 	if (headers.flow.protocol != PROTOCOL_TCP || (void *)(tcp + 1) > end ||
 	    headers.behind < (__s32)sizeof(*tcp) ||
 	    (tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK ||
 	    headers.flow.virtual_port == bpf_htons(FTP_PORT))
 		return LONG_WAY;
-	headers.checksum = &tcp->checksum;
-	return express_as(family, TCP_ESTABLISHED, skb, ethernet, &headers);
+	return express_as(family, TCP_ESTABLISHED, skb, ethernet, &headers, &tcp->checksum);
 }
 
 /* The verdict for a packet that came in for the director, or LONG_WAY. */

@@ -18,6 +18,7 @@ struct ipv6_words {
 /* What goes outside of a packet. */
 struct outside {
 	__u32 size;       /* of what is wrapped: the packet and what is between it and the outer header */
+	__u16 id;
 	__u8 hops;
 	__u8 protocol;
 	__u8 tos;
@@ -51,7 +52,7 @@ static __always_inline void write_ipv4_words(struct ipv4_words *ip, const struct
 {
 	__u32 lengths = WITHOUT_OPTIONS | outside->tos << 8 |
 			(__u32)bpf_htons(sizeof(*ip) + outside->size) << 16;
-	__u32 fragment = (bpf_get_prandom_u32() & 0xffff) |
+	__u32 fragment = outside->id |
 			 (outside->whole ? (__u32)bpf_htons(IPV4_DONT_FRAGMENT) << 16 : 0);
 	__u32 hop = outside->hops | outside->protocol << 8;
 	__u32 source = destination->own_address.v4, to = destination->address.v4;
@@ -130,6 +131,15 @@ static __always_inline struct ethernet_words *write_outside(__u8 family, __u8 ou
 	else
 		write_ipv6_words(ip, destination, outside);
 	return ethernet;
+}
+
+/*
+ * An identification that no packet to the same real server had lately, without a call for a
+ * random one: packets' numbers, spread by factors that nobody else knows.
+ */
+static __always_inline __u16 outer_id(const struct frame *frame)
+{
+	return (frame->count * limits.hash_factor[0] + frame->cpu * limits.hash_factor[1]) >> 48;
 }
 
 /* What the outer header of a packet will say, whose own is `header`. */

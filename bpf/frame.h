@@ -46,6 +46,8 @@ struct frame {
 	__u32 known;      /* of that: enum interface_flag */
 	__u32 state;      /* that its connection has if it is established: TCP's or, of UDP, none */
 	__u32 now;        /* ticks */
+	__u32 cpu;        /* once it is counted: in which row, */
+	__u64 count;      /* and the how manieth of its destination's it is there */
 };
 
 /* Whether a frame may leave by an interface. */

@@ -33,7 +33,6 @@ struct headers {
 	__u32 hops;
 	__u32 hop;        /* IPv4: the word with the hops and the checksum */
 	void *transport;
-	__be16 *checksum; /* TCP's or UDP's */
 };
 
 /* IPv4's header. */

@@ -49,18 +49,22 @@ static __always_inline __u16 checksum_after(__u16 checksum, __u64 change)
 }
 
 /* Change TCP's checksum or UDP's, where 0 means that there is none, and must neither appear nor go;
- * `change` is the address's. */
-static __always_inline void change_transport(const struct headers *headers, const struct new_end *end,
-					     __u64 change)
+ * `state` is TCP_ESTABLISHED or TCP_NONE, of UDP, and `change` the address's. */
+static __always_inline void change_transport(const struct headers *headers, __u32 state,
+					     const struct new_end *end, __u64 change)
 {
-	__be16 *field = headers->checksum;
-	__u16 before = *field;
-	__u16 after = checksum_after(before, change + (__u16)~old_port(headers, end) + end->port);
+	change += (__u16)~old_port(headers, end) + end->port;
+	if (state == TCP_ESTABLISHED) {
+		struct tcp_header *tcp = headers->transport;
 
-	if (headers->flow.protocol == PROTOCOL_TCP)
-		*field = after;
-	else if (before)
-		*field = after ? after : 0xffff;
+		tcp->checksum = checksum_after(tcp->checksum, change);
+	} else {
+		struct udp_header *udp = headers->transport;
+		__u16 before = udp->checksum, after = checksum_after(before, change);
+
+		if (before)
+			udp->checksum = after ? after : 0xffff;
+	}
 }
 
 /* Write the new end and take a hop; `change` is the address's. */

@@ -60,7 +60,8 @@ static __always_inline void count_connection(__u32 service, __u32 destination)
 		row->connections++;
 }
 
-static __always_inline void count_inbound_in(__u32 cpu, __u32 service, __u32 index, __u32 bytes)
+/* Returns how many packets of the destination's that makes in this row. */
+static __always_inline __u64 count_inbound_in(__u32 cpu, __u32 service, __u32 index, __u32 bytes)
 {
 	struct traffic *row = service_traffic_in(cpu, service);
 
@@ -69,10 +70,10 @@ static __always_inline void count_inbound_in(__u32 cpu, __u32 service, __u32 ind
 		row->in_bytes += bytes;
 	}
 	row = destination_traffic_in(cpu, index);
-	if (row) {
-		row->in_packets++;
-		row->in_bytes += bytes;
-	}
+	if (!row)
+		return 0;
+	row->in_bytes += bytes;
+	return ++row->in_packets;
 }
 
 /* What still passes for a real server that left its service is not counted

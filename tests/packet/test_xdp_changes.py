@@ -500,3 +500,14 @@ def test_only_to_interfaces_that_take_frames(director: Director, address: bytes,
     finally:
         record.known |= abi.INTERFACE_NATIVE
     assert _sent_after_tc(director, frame, came)[0] == XDP_REDIRECT
+
+
+def test_outer_identifications_differ(director: Director) -> None:
+    """Outer packets may be fragmented on their way: those that follow each other have their own."""
+    key = director.service(1, servers=(FAR_SERVER,), method=TUNNEL, tunnel=KINDS[0])
+    client = (CLIENT, director.unused_port())
+    for flags in (SYN, ACK):
+        assert director.tc(director.frame(whole_packet(TCP, client, (VIP, key.port), b"", flags)))[0] == SENT
+    frame = director.frame(whole_packet(TCP, client, (VIP, key.port), b"data"))
+    seen = {_sent_after_tc(director, frame, director.ifindex)[1][18:20] for _ in range(100)}
+    assert len(seen) > 90
