@@ -81,7 +81,7 @@ enum flow_apart {
  * change together by compare-and-swap, so that whoever moves an entry also
  * knows which of its destination's counters to move. */
 enum connection_phase {
-	PHASE_FREE,               /* may be claimed */
+	PHASE_FREE,               /* may be claimed; its state is an enum free_state */
 	PHASE_CLAIMED,            /* being written by one CPU, invisible to look-ups */
 	PHASE_LIVE,
 	PHASE_DEAD,               /* unlinked at `expires`; free again a second later */
@@ -115,6 +115,12 @@ enum connection_control {
 	CONTROL_FTP_DATA_SHIFT = 48,
 	/* A template's upper half counts the connections that it controls. */
 	CONTROL_CONTROLLED_SHIFT = 32,
+};
+
+/* A free slot's `state`. */
+enum free_state {
+	FREE_UNUSED,              /* nothing ever stood there, or nothing that anybody stands behind */
+	FREE_AFTER_USE,
 };
 
 /* A template's `state`. */

@@ -18,6 +18,7 @@ struct abi_types {
 	enum overload_flag overload_flag;
 	enum tunnel_kind tunnel_kind;
 	enum template_state template_state;
+	enum free_state free_state;
 	enum sysctl sysctl;
 	enum tunnel_checksum tunnel_checksum;
 	enum interface_flag interface_flag;

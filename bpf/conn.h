@@ -187,14 +187,27 @@ static __always_inline int is_findable(__u64 control)
 	return (control & mask) == (__u64)PHASE_LIVE << CONTROL_PHASE_SHIFT;
 }
 
+static __always_inline int is_unused(__u64 control)
+{
+	return (control & CONTROL_BITS(0xff, 0xff, 0)) == CONTROL_BITS(PHASE_FREE, FREE_UNUSED, 0);
+}
+
+/*
+ * The place of a flow's live entry, or NOT_FOUND.  Who enters a flow takes its first free place,
+ * so it does not stand behind one that was never used: that spares those who look for what
+ * is not there most of the lines.  A bucket in which all places are free is renewed (sweep.h).
+ */
 static __always_inline int search_bucket(const struct connection_bucket *bucket,
 					 const struct flow *flow, __u64 hash)
 {
 	for (__u32 n = 0; n < SLOTS_PER_BUCKET; n++) {
 		__u32 place = nth_place(hash, n);
 		const struct connection *entry = &bucket->slot[place];
+		__u64 control = load_control(entry);
 
-		if (flow_equal(&entry->flow, flow) && is_findable(load_control(entry)))
+		if (is_unused(control))
+			break;
+		if (flow_equal(&entry->flow, flow) && is_findable(control))
 			return place;
 	}
 	return NOT_FOUND;
@@ -721,13 +734,55 @@ static __always_inline int replace(struct connection_bucket *bucket, int slot,
 	return 1;
 }
 
-/*
- * Enter a connection.  Returns its slot plus SLOT_IS_NEW, and SLOT_IS_REPLACED
- * if it stands where `replaces` was; the slot alone of an entry that another
- * CPU made for the same flow meanwhile; or NOT_FOUND when no bucket of its
- * choice has room.  The caller moves the destinations' counters.
- */
-__attribute__((noinline)) int conn_insert(struct new_connection *new)
+/* Enter a connection in one of its buckets, where its flow has no entry; its place, or NOT_FOUND. */
+static __always_inline int enter(struct connection_bucket *bucket, struct new_connection *new,
+				 __u64 hash, __u32 flags)
+{
+	int slot = claim_slot(bucket, hash);
+
+	if (slot >= 0)
+		publish(bucket, slot, new, flags);
+	return slot;
+}
+
+/* Enter a connection in its home bucket, if none of that home stands elsewhere: as
+ * conn_insert(), but NOT_FOUND where another has to be looked at. */
+__attribute__((noinline)) int insert_at_home(struct new_connection *new)
+{
+	struct connection_bucket *bucket;
+	struct bucket_guard *guard;
+	int slot = NOT_FOUND, added = 0;
+	__u32 home;
+	__u64 hash;
+
+	if (!new)
+		return NOT_FOUND;
+	hash = flow_hash(&new->flow);
+	home = bucket_choice(hash, 0);
+	bucket = bpf_map_lookup_elem(&connections, &home);
+	guard = guard_of(home);
+	if (!bucket || !guard)
+		return NOT_FOUND;
+	asm volatile("" : "+r"(bucket));
+	bpf_spin_lock(&guard->lock);
+	if (!has_spilled(guard, home)) {
+		slot = search_bucket(bucket, &new->flow, hash);
+		if (slot < 0) {
+			slot = enter(bucket, new, hash, new->flags);
+			added = SLOT_IS_NEW;
+		} else if (replace(bucket, slot, new, new->flags)) {
+			added = SLOT_IS_NEW | SLOT_IS_REPLACED;
+		}
+	}
+	bpf_spin_unlock(&guard->lock);
+	if (slot < 0)
+		return NOT_FOUND;
+	note_used(home);
+	return (home * SLOTS_PER_BUCKET + slot) | added;
+}
+
+/* The same in any of its buckets. */
+__attribute__((noinline)) int insert_anywhere(struct new_connection *new)
 {
 	struct connection_bucket *bucket[BUCKET_CHOICES];
 	struct bucket_guard *guard;
@@ -769,9 +824,8 @@ __attribute__((noinline)) int conn_insert(struct new_connection *new)
 		/* Count it before it is there: a look-up must not stop at home. */
 		if (n == 1)
 			__sync_fetch_and_add(&guard->spilled, 1u << spilled_shift(home));
-		slot = claim_slot(bucket[n], hash);
+		slot = enter(bucket[n], new, hash, new->flags | (n ? CONNECTION_SPILLED : 0));
 		if (slot >= 0) {
-			publish(bucket[n], slot, new, new->flags | (n ? CONNECTION_SPILLED : 0));
 			result = (bucket_choice(hash, n) * SLOTS_PER_BUCKET + slot) | SLOT_IS_NEW;
 			goto unlock;
 		}
@@ -785,4 +839,18 @@ unlock:
 		note_full();
 	return result;
 }
+
+/*
+ * Enter a connection.  Returns its slot plus SLOT_IS_NEW, and SLOT_IS_REPLACED
+ * if it stands where `replaces` was; the slot alone of an entry that another
+ * CPU made for the same flow meanwhile; or NOT_FOUND when no bucket of its
+ * choice has room.  The caller moves the destinations' counters.
+ */
+static __always_inline int conn_insert(struct new_connection *new)
+{
+	int result = insert_at_home(new);
+
+	return result < 0 ? insert_anywhere(new) : result;
+}
+
 #endif

@@ -59,7 +59,9 @@ __attribute__((noinline)) int schedule_rr(const struct run *run)
 		walk.count = run->count;
 		walk.position = low_half(old);
 		walk.found = NO_DESTINATION;
-		bpf_loop(loop_count(run->count), rr_step, &walk, 0);
+		/* Mostly it is the next one. */
+		if (!rr_step(0, &walk))
+			bpf_loop(loop_count(run->count - 1), rr_step, &walk, 0);
 		if (walk.found < 0)
 			break;
 		if (__sync_val_compare_and_swap(cursor, old, halves(walk.position, 0)) == old)
@@ -160,7 +162,9 @@ __attribute__((noinline)) int pick_by_wrr(const struct run *run, int anyway)
 	walk.stop = walk.last_pass = walk.restarted = walk.whole = unseen(0);
 	walk.best = unseen(0);
 	walk.found = NO_DESTINATION;
-	bpf_loop(SCHEDULE_STEPS, wrr_step, &walk, 0);
+	/* Mostly it is one of the next two. */
+	if (!wrr_step(0, &walk) && !wrr_step(0, &walk))
+		bpf_loop(SCHEDULE_STEPS, wrr_step, &walk, 0);
 	/* The kernel keeps its place after a fruitless walk, too. */
 	new = halves(walk.position, walk.current);
 	return __sync_val_compare_and_swap(cursor, old, new) == old || anyway ? walk.found : AGAIN;

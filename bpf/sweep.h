@@ -184,7 +184,29 @@ __attribute__((noinline)) int sweep_slot(__u32 slot, const struct sweep *sweep)
 		}
 	} else if (phase == PHASE_DEAD &&
 		   has_passed(entry->expires + QUARANTINE_TICKS, sweep->now)) {
-		swap_control(entry, control, control_with(control, PHASE_FREE, 0, 0));
+		swap_control(entry, control,
+			     control_with(control, PHASE_FREE, FREE_AFTER_USE, 0));
+	}
+	return 0;
+}
+
+/*
+ * Let the places of a bucket, in which every one has been free for a second, be unused ones.
+ * Who enters something meanwhile sees them free, so takes its first one.
+ */
+__attribute__((noinline)) int renew_bucket(__u32 index)
+{
+	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &index);
+
+	if (!bucket)
+		return 0;
+	for (int slot = 0; slot < SLOTS_PER_BUCKET; slot++) {
+		struct connection *entry = &bucket->slot[slot];
+		__u64 control = load_control(entry);
+
+		if (control_phase(control) == PHASE_FREE && !is_unused(control))
+			swap_control(entry, control,
+				     control_with(control, PHASE_FREE, FREE_UNUSED, 0));
 	}
 	return 0;
 }
@@ -194,16 +216,22 @@ static long sweep_bucket(__u32 i, void *data)
 	struct sweep *sweep = data;
 	__u32 index = (sweep->first + i) & (limits.buckets - 1);
 	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &index);
+	__u64 all = 0; /* of their control words */
 
 	if (!bucket)
 		return 1;
 	for (int slot = 0; slot < SLOTS_PER_BUCKET; slot++) {
-		if (control_phase(load_control(&bucket->slot[slot])) == PHASE_FREE)
+		__u64 control = load_control(&bucket->slot[slot]);
+
+		all |= control;
+		if (control_phase(control) == PHASE_FREE)
 			continue;
 		sweep->seen = 1;
 		sweep->occupied++;
 		sweep_slot(index * SLOTS_PER_BUCKET + slot, sweep);
 	}
+	if (control_phase(all) == PHASE_FREE && !is_unused(all))
+		renew_bucket(index);
 	return 0;
 }
 

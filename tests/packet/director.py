@@ -17,7 +17,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from struct import pack
+from operator import mul
+from struct import pack, unpack
 
 from tests.packet import packets
 from tests.packet.packets import mac, packed
@@ -51,6 +52,8 @@ XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = 1, 2, 3, 4
 
 DEVICE_SUMS = bpf.SUMMED_UP if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 16) else 0
 """Frames come from a device that sums them up, where the kernel can be asked whether the sum stays right."""
+
+_ALL = (1 << 64) - 1
 
 VIP = packed("10.0.0.100")
 VIP6 = packed("fd00::100")
@@ -288,6 +291,14 @@ class Director:
         """A live view of a slot."""
         count = self.maps.limits.buckets * abi.SLOTS_PER_BUCKET
         return self.maps.record("connections", abi.Connection, place, count)
+
+    def flow_hash(self, client: bytes, port: int, key: ServiceKey) -> int:
+        """The packet path's hash of a client's flow: where its entry stands."""
+        ends = pack(">HHBBH", port, key.port, key.protocol, key.family, 0)
+        words = unpack("<5Q", client.ljust(16, b"\0") + key.address.ljust(16, b"\0") + ends)
+        total: int = sum(map(mul, words, self.maps.limits.hash_factor)) & _ALL
+        stirred = (total ^ total >> 32) * 0x9E3779B97F4A7C15 & _ALL
+        return stirred ^ stirred >> 32
 
     def expire_all(self) -> None:
         """Let the time of every connection be over, and wait until the sweeper forgot them."""

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from tests.packet.director import SENT, UNTOUCHED, Director, real_server
+from tests.packet.director import CLIENT, SENT, UNTOUCHED, Director, real_server
 from tests.packet.packets import ACK, FIN, RST, SYN, UDP
 from xlvs.datapath.records import Slot, ticks_now
 from xlvs.kernel import abi
@@ -108,6 +109,46 @@ def test_a_place_that_a_packet_ended_rests_as_long(director: Director) -> None:
                 assert ticks_now() - ended >= TICKS[1]
                 del resting[place]
         time.sleep(0.01)
+
+
+def test_what_stands_behind_a_freed_place(director: Director) -> None:
+    """It is found as long as it is there; a bucket with nothing in it is as if it had never been used."""
+    key = director.service(1)
+    limits = director.maps.limits
+    by_place: dict[tuple[int, int], list[int]] = {}
+    for port in range(1024, 65536):  # two flows that prefer the same places of one bucket
+        number = director.flow_hash(CLIENT, port, key)
+        ports = by_place.setdefault((number & (limits.buckets - 1), number >> 61), [])
+        ports.append(port)
+        if len(ports) == 2:
+            break
+    places = []
+    for port in ports:
+        for flags in (SYN, ACK):
+            assert director.tc(director.segment(key, port, flags))[0] == SENT
+        found = _slot(director, key, port, abi.PHASE_LIVE)
+        assert found is not None
+        places.append(found[0])
+    first, second = (director.slot_record(place) for place in places)
+    assert places[0] ^ places[1] == 1
+
+    def has_become(record: abi.Connection, state: int) -> Callable[[], bool]:
+        def look() -> bool:
+            if record.control & 0xFF == abi.PHASE_DEAD:
+                record.expires = (ticks_now() - TICKS[2]) & 0xFFFFFFFF  # the rest of its second is over
+            return record.control & 0xFFFF == state << abi.CONTROL_STATE_SHIFT | abi.PHASE_FREE
+
+        return look
+
+    first.expires = long_ago()
+    director.wait_until(has_become(first, abi.FREE_AFTER_USE), 5, "it was not freed")
+    assert director.tc(director.segment(key, ports[1], ACK, b"hello"))[0] == SENT
+    assert director.listing(key).stats.in_packets == 5
+    director.tc(director.segment(key, ports[1], SYN))
+    assert director.listing(key).stats.connections == 2
+    second.expires = long_ago()
+    for record in (first, second):
+        director.wait_until(has_become(record, abi.FREE_UNUSED), 5, "the bucket was not renewed")
 
 
 def test_expired_and_not_yet_swept(director: Director) -> None:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import time
-from operator import mul
-from struct import pack, unpack
 
 import pytest
 
@@ -35,7 +33,6 @@ from xlvs.datapath.records import ticks_now
 from xlvs.kernel import abi
 from xlvs.model import ServiceKey
 
-_ALL = (1 << 64) - 1
 ADDRESSES = pytest.mark.parametrize("address", [VIP, VIP6], ids=["ipv4", "ipv6"])
 
 
@@ -238,14 +235,8 @@ def test_every_header_checksum(director: Director) -> None:
 
 
 def _home(director: Director, client: bytes, port: int, key: ServiceKey) -> int:
-    """The bucket that a TCP flow's hash names first."""
-    ends = pack(">HHBBH", port, key.port, packets.TCP, key.family, 0)
-    flow = client.ljust(16, b"\0") + key.address.ljust(16, b"\0") + ends
-    words = unpack("<5Q", flow)
-    total: int = sum(map(mul, words, director.maps.limits.hash_factor)) & _ALL
-    stirred = (total ^ total >> 32) * 0x9E3779B97F4A7C15 & _ALL
-    bucket: int = (stirred ^ stirred >> 32) & (director.maps.limits.buckets - 1)
-    return bucket
+    """The bucket that a flow's hash names first."""
+    return director.flow_hash(client, port, key) & (director.maps.limits.buckets - 1)
 
 
 @ADDRESSES
