@@ -15,6 +15,7 @@ import pytest
 
 from tests.labs import Lab, eventually
 from tests.netns import peers
+from tests.packet.offloads import leave_nothing_to_the_card
 from xlvs.lab import namespaces
 from xlvs.lab.capture import Capture
 
@@ -202,6 +203,18 @@ def test_bulk_both_ways_through_segmentation_offload(make_lab: MakeLab, vip: str
     in_packets, out_packets, in_bytes, out_bytes = map(int, counted.groups())
     # Else nothing was left for a device to cut up, and the offloads were not tried.
     assert in_bytes / in_packets > 1500 and out_bytes / out_packets > 1500
+    # Single packets, with checksums still to be made, then with finished ones.
+    for node in ("client", "rs1"):
+        lab.type(node, "ip link set eth0 gso_max_segs 1")
+    for _ in range(2):
+        with peers.bulk(lab, "rs1", 5001):
+            peers.transfer(peers.connect(lab, vip, 5000))
+        for node in ("client", "rs1"):
+            with peers.inside(lab, node):
+                leave_nothing_to_the_card("eth0")
+    for node in ("client", "rs1"):
+        names, values = re.findall(r"^Tcp: (.*)$", lab.type(node, "cat /proc/net/snmp"), re.M)
+        assert dict(zip(names.split(), values.split(), strict=True))["InCsumErrors"] == "0"
 
 
 def send_less_but_take_all(lab: Lab, node: str, gateway: str) -> None:
