@@ -9,6 +9,7 @@
 
 #include "conn.h"
 #include "forward.h"
+#include "headers.h"
 #include "fragment.h"
 #include "state.h"
 
@@ -101,8 +102,9 @@ static __always_inline int leads_to(const struct client_way *known, const union 
 				    const union address *client, __u32 family, __u32 length, __u32 now)
 {
 	return known->found && now - known->found < CLIENT_WAY_TICKS && known->family == family &&
-	       known->client.half[0] == client->half[0] && known->client.half[1] == client->half[1] &&
-	       known->virtual.half[0] == virtual->half[0] && known->virtual.half[1] == virtual->half[1] &&
+	       known->client.half[0] == client->half[0] && known->virtual.half[0] == virtual->half[0] &&
+	       (family == AF_INET || (known->client.half[1] == client->half[1] &&
+				      known->virtual.half[1] == virtual->half[1])) &&
 	       length <= known->way.mtu;
 }
 
@@ -151,6 +153,37 @@ static __always_inline int way_to_client(struct __sk_buff *skb, const struct pac
 	if (known && leads_to(known, virtual, client, packet->flow.family, longest, now))
 		return 0;
 	return learn_client_way(skb, virtual, client, family_and_length(packet->flow.family, longest));
+}
+
+/* What a connection must not have, besides its method, for an answer to go express. */
+#define FLAGS_OF_ANSWERED                                                           \
+	(CONNECTION_REPLY | CONNECTION_TEMPLATE | CONNECTION_NO_OUTPUT |            \
+	 CONNECTION_CLIENT_HERE | CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
+
+/* As conn_of_reply(), if the connection is one in that state, which an answer leaves as it is.  Of
+ * its flow's last word all is compared but the VIP's port. */
+static __always_inline struct connection *conn_of_answer(__u8 family, const struct headers *headers,
+							 __u32 state, const struct connection *reply)
+{
+	const __u64 virtual_port = (__u64)0xffff << 16;
+	const struct flow *flow = &headers->flow;
+	struct connection *entry = reply->link ? conn_at(reply->link - 1) : 0;
+	const flow_word *word;
+
+	if (!entry)
+		return 0;
+	asm volatile("" : "+r"(entry));
+	word = (const flow_word *)&entry->flow;
+	if ((load_control(entry) & CONTROL_BITS(0xff, 0xff, FLAGS_OF_ANSWERED)) !=
+		    CONTROL_BITS(PHASE_LIVE, state,
+				 METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT) ||
+	    (word[FLOW_ENDS] & ~virtual_port) !=
+		    ((__u64)family << 40 | (__u64)flow->protocol << 32 | flow->virtual_port) ||
+	    word[0] != flow->virtual.half[0] ||
+	    (family != AF_INET && word[1] != flow->virtual.half[1]) ||
+	    entry->destination != reply->destination || entry->destination_port != flow->client_port)
+		return 0;
+	return entry;
 }
 
 /* Between a real server and a client the director is a router, but for those on itself. */

@@ -84,7 +84,7 @@ static __always_inline int forward(struct __sk_buff *skb, const struct packet *p
 	}
 	COUNT_EVENT(forwarded);
 	if (method == METHOD_TUNNEL)
-		return tc_tunnel(skb, packet, index);
+		return tc_tunnel(skb, packet, index, 0);
 	if (method == METHOD_MASQUERADE && translate_request(skb, packet, destination, port))
 		return TC_ACT_SHOT;
 	return tc_to_destination(skb, packet->flow.family, destination);
@@ -274,9 +274,9 @@ int xlvs_tc(struct __sk_buff *skb)
 
 	if (skb->pkt_type != PACKET_HOST || (skb->vlan_present && shed_priority_tag(skb)))
 		return NOT_OURS;
-	slot = express_by_tc(skb);
+	slot = express_by_tc(skb, &packet);
 	if (slot != LONG_WAY)
-		return slot;
+		return slot & INTO_TUNNEL ? tc_tunnel(skb, &packet, slot & ~INTO_TUNNEL, 1) : slot;
 	make_readable(skb);
 	if (parse_skb(skb, &packet))
 		return follow_error_of_any(skb, &packet);

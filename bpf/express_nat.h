@@ -97,18 +97,13 @@ static __always_inline int answer_frame(__u8 family, struct xdp_md *context, con
 					const struct connection *reply)
 {
 	const struct headers *headers = &frame->headers;
-	struct connection *entry = conn_of_reply(reply);
+	struct connection *entry = conn_of_answer(family, headers, frame->state, reply);
 	struct new_end end = { .side = NAT_SOURCE };
 	struct destination *destination;
 	struct client_way *way;
 	__u32 index, cpu;
-	__u64 control;
 
-	if (!entry || has_passed(entry->expires, frame->now))
-		return XDP_PASS;
-	control = load_control(entry);
-	if (control_state(control) != frame->state ||
-	    control_flags(control) & (CONNECTION_CLIENT_HERE | CONNECTION_NO_OUTPUT) ||
+	if (!entry || has_passed(entry->expires, frame->now) ||
 	    /* A template is told that its client was answered. */
 	    (frame->state == TCP_NONE && entry->link))
 		return XDP_PASS;

@@ -2,7 +2,8 @@
 /*
  * The express way at TC: data of established connections, which changes no connection's
  * state, in headers of the usual form, where the way on is known.  That is nearly all of
- * what comes, by Direct Routing, masqueraded, and the answers of masqueraded real servers.
+ * what comes, by Direct Routing, masqueraded, into tunnels, and the answers of masqueraded
+ * real servers.
  *
  * As at XDP (express.h) headers are read in words and once, many things are tested by one
  * comparison, and the MACs are those that the last look-up of the way found.  What is not
@@ -23,8 +24,11 @@
 #include "state.h"
 #include "stats.h"
 #include "sysctl.h"
+#include "tunnel.h"
 
-#define LONG_WAY (-2) /* no verdict of TC's */
+/* No verdicts of TC's. */
+#define LONG_WAY (-2)
+#define INTO_TUNNEL 0x40000000 /* and the index of the destination */
 
 /* A packet at hand, with what was found out about it. */
 struct traveller {
@@ -126,21 +130,17 @@ static __always_inline int lacks_checksum(const struct traveller *traveller)
 
 /* An answer, whose entry is `reply`: on to its client. */
 static __always_inline int express_answer(struct __sk_buff *skb, __u8 family, struct traveller *traveller,
-					  const struct connection *reply)
+					  const struct connection *reply, __u64 control)
 {
 	const struct headers *headers = &traveller->headers;
-	struct connection *entry = conn_of_reply(reply);
+	struct connection *entry = conn_of_answer(family, headers, traveller->state, reply);
 	struct new_end end = { .side = NAT_SOURCE };
 	struct destination *destination;
 	struct client_way *way;
 	__u32 cpu, index;
 
-	if (!entry || (load_control(entry) &
-		       CONTROL_BITS(0, 0xff, CONNECTION_NO_OUTPUT | CONNECTION_CLIENT_HERE)) !=
-			      CONTROL_BITS(0, traveller->state, 0) ||
-	    has_passed(entry->expires, traveller->now) || lacks_checksum(traveller) ||
-	    (traveller->state == TCP_NONE && entry->link) ||
-	    control_flags(load_control(reply)) & CONNECTION_FTP)
+	if (!entry || has_passed(entry->expires, traveller->now) || lacks_checksum(traveller) ||
+	    (traveller->state == TCP_NONE && entry->link) || control_flags(control) & CONNECTION_FTP)
 		return LONG_WAY;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
@@ -163,10 +163,45 @@ static __always_inline int express_answer(struct __sk_buff *skb, __u8 family, st
 	return bpf_redirect(way->way.interface, 0);
 }
 
-/* A client's packet, whose entry this is: on to its real server. */
+/* What tc_tunnel() needs to know of a packet. */
+static __always_inline void describe(__u8 family, const struct traveller *traveller, struct packet *packet)
+{
+	void *header = ip_header(traveller->ethernet);
+
+	packet->flow = traveller->headers.flow;
+	packet->bytes = traveller->headers.bytes;
+	packet->ttl = traveller->headers.hops;
+	packet->transport = sizeof(struct ethhdr);
+	if (family == AF_INET) {
+		const struct iphdr *ip = header;
+
+		packet->transport += sizeof(*ip);
+		packet->tos = ip->tos;
+		packet->whole = !!(ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT));
+	} else {
+		const struct ipv6hdr *ip = header;
+
+		packet->transport += sizeof(*ip);
+		packet->tos = ip->priority << 4 | ip->flow_lbl[0] >> 4;
+		packet->whole = 1;
+	}
+}
+
+/* The most that a method takes away from the MTU. */
+static __always_inline __u32 most_overhead(__u32 method, const struct destination *destination)
+{
+	if (method != METHOD_TUNNEL)
+		return 0;
+	return outer_size(destination->family) +
+	       wrapping_size(destination->tunnel_kind, destination->tunnel_checksum,
+			     destination->tunnel_checksum == TUNNEL_REMOTE_CHECKSUM);
+}
+
+/* A client's packet, whose entry this is: on to its real server.  It is described in `packet`
+ * where it is for a tunnel. */
 static __always_inline int express_request(struct __sk_buff *skb, __u8 family,
 					   struct traveller *traveller, struct connection *entry,
-					   __u32 method)
+					   __u32 method, struct packet *packet)
 {
 	const __u32 flags = DESTINATION_AVAILABLE | DESTINATION_LOCAL | DESTINATION_REHOMES;
 	const __u32 wanted = REACH_VIRTUAL_LOCAL | REACH_ROUTE | REACH_MAC;
@@ -182,7 +217,8 @@ static __always_inline int express_request(struct __sk_buff *skb, __u8 family,
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination || (destination->flags & flags) != DESTINATION_AVAILABLE ||
 	    (destination->reach & wanted) != wanted ||
-	    is_stale(destination->refreshed, traveller->now) || headers->bytes > destination->mtu)
+	    is_stale(destination->refreshed, traveller->now) ||
+	    headers->bytes + most_overhead(method, destination) > destination->mtu)
 		return LONG_WAY;
 	conn_refresh(entry, traveller->now,
 		     data_timeout(destination, traveller->state == TCP_NONE ? TIMEOUT_UDP : traveller->state));
@@ -190,6 +226,10 @@ static __always_inline int express_request(struct __sk_buff *skb, __u8 family,
 	cpu = row_here();
 	count_inbound_in(cpu, destination->service, index, headers->bytes);
 	COUNT_EVENT_IN(cpu, forwarded);
+	if (method == METHOD_TUNNEL) {
+		describe(family, traveller, packet);
+		return INTO_TUNNEL | index;
+	}
 	if (method == METHOD_MASQUERADE) {
 		end.address = &destination->address;
 		end.port = entry->destination_port;
@@ -206,7 +246,7 @@ static __always_inline int express_request(struct __sk_buff *skb, __u8 family,
  * is known.  `state` is the one that its connection has to have. */
 static __always_inline int express_as(__u8 family, __u32 state, struct __sk_buff *skb,
 				      struct ethernet_words *ethernet, struct headers *headers,
-				      __be16 *checksum)
+				      __be16 *checksum, struct packet *packet)
 {
 	struct traveller traveller = {
 		.headers = *headers, .ethernet = ethernet, .checksum = checksum, .state = state,
@@ -223,20 +263,23 @@ static __always_inline int express_as(__u8 family, __u32 state, struct __sk_buff
 	traveller.now = ticks_now();
 	control = load_control(entry);
 	if (control_flags(control) & CONNECTION_REPLY)
-		return express_answer(skb, family, &traveller, entry);
+		return express_answer(skb, family, &traveller, entry, control);
 	if ((control & CONTROL_BITS(0xff, 0xff, CONNECTION_TEMPLATE)) !=
 	    CONTROL_BITS(PHASE_LIVE, state, 0))
 		return LONG_WAY;
 	method = control_method(control);
 	if (method == METHOD_ROUTE)
-		return express_request(skb, family, &traveller, entry, METHOD_ROUTE);
+		return express_request(skb, family, &traveller, entry, METHOD_ROUTE, packet);
 	if (method == METHOD_MASQUERADE)
-		return express_request(skb, family, &traveller, entry, METHOD_MASQUERADE);
+		return express_request(skb, family, &traveller, entry, METHOD_MASQUERADE, packet);
+	if (method == METHOD_TUNNEL)
+		return express_request(skb, family, &traveller, entry, METHOD_TUNNEL, packet);
 	return LONG_WAY;
 }
 
 static __always_inline int express_of_family(__u8 family, struct __sk_buff *skb,
-					     struct ethernet_words *ethernet, void *end)
+					     struct ethernet_words *ethernet, void *end,
+					     struct packet *packet)
 {
 	void *ip = ip_header(ethernet);
 	__u32 room = skb->len - sizeof(struct ethhdr);
@@ -248,28 +291,29 @@ static __always_inline int express_of_family(__u8 family, struct __sk_buff *skb,
 	tcp = headers.transport;
 	if (headers.flow.protocol == PROTOCOL_UDP && headers.behind >= UDP_HEADER_SIZE)
 		return express_as(family, TCP_NONE, skb, ethernet, &headers,
-				  headers.transport + UDP_CHECKSUM_OFFSET);
+				  headers.transport + UDP_CHECKSUM_OFFSET, packet);
 	/* Data in an established connection: no table has another state for it. */
 	if (headers.flow.protocol != PROTOCOL_TCP || (void *)(tcp + 1) > end ||
 	    headers.behind < (__s32)sizeof(*tcp) ||
 	    (tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK ||
 	    headers.flow.virtual_port == bpf_htons(FTP_PORT))
 		return LONG_WAY;
-	return express_as(family, TCP_ESTABLISHED, skb, ethernet, &headers, &tcp->checksum);
+	return express_as(family, TCP_ESTABLISHED, skb, ethernet, &headers, &tcp->checksum, packet);
 }
 
-/* The verdict for a packet that came in for the director, or LONG_WAY. */
-__attribute__((noinline)) int express_by_tc(struct __sk_buff *skb)
+/* The verdict for a packet that came in for the director; LONG_WAY; or INTO_TUNNEL, and what
+ * tc_tunnel() needs in `packet`, which is zero. */
+__attribute__((noinline)) int express_by_tc(struct __sk_buff *skb, struct packet *packet)
 {
 	struct ethernet_words *ethernet = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 
-	if ((void *)ethernet + sizeof(struct ethhdr) > end)
+	if (!packet || (void *)ethernet + sizeof(struct ethhdr) > end)
 		return LONG_WAY;
 	if (ethernet->protocol == bpf_htons(ETH_P_IP))
-		return express_of_family(AF_INET, skb, ethernet, end);
+		return express_of_family(AF_INET, skb, ethernet, end, packet);
 	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
-		return express_of_family(AF_INET6, skb, ethernet, end);
+		return express_of_family(AF_INET6, skb, ethernet, end, packet);
 	return LONG_WAY;
 }
 

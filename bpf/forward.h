@@ -4,6 +4,7 @@
 #define XLVS_FORWARD_H
 
 #include "conn.h"
+#include "headers.h"
 #include "loopback.h"
 #include "maps.h"
 #include "nat.h"
@@ -151,6 +152,17 @@ static __always_inline int tc_to_next_hop(struct __sk_buff *skb,
 
 	__builtin_memcpy(next.ipv6_nh, &destination->next_hop, sizeof(next.ipv6_nh));
 	return bpf_redirect_neigh(destination->interface, &next, sizeof(next), 0);
+}
+
+/* The same by the MACs that refresh() found: the neighbour entry is not asked, nor confirmed. */
+static __always_inline int tc_by_macs(struct __sk_buff *skb, const struct destination *destination)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+
+	if (data + sizeof(struct ethhdr) > end)
+		return TC_ACT_SHOT;
+	set_macs(data, destination->mac);
+	return bpf_redirect(destination->interface, 0);
 }
 
 /* To a real server, with one hop less. */

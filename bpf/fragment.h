@@ -109,7 +109,7 @@ static __always_inline int forward_fragment(struct __sk_buff *skb, const struct 
 	if (is_here)
 		return NOT_OURS;
 	if (method == METHOD_TUNNEL)
-		return tc_tunnel(skb, packet, index);
+		return tc_tunnel(skb, packet, index, 0);
 	return tc_to_destination(skb, packet->flow.family, destination);
 }
 

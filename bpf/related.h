@@ -396,7 +396,7 @@ __attribute__((noinline)) int follow_error(struct __sk_buff *skb, __u32 own)
 		return verdict;
 	index = entry->destination;
 	if (control_method(load_control(entry)) == METHOD_TUNNEL)
-		return tc_tunnel(skb, &related.outer, index);
+		return tc_tunnel(skb, &related.outer, index, 0);
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	return destination ? tc_to_destination(skb, related.flow.family, destination) :
 			     TC_ACT_SHOT;

@@ -310,9 +310,11 @@ __attribute__((noinline)) int wrap(struct __sk_buff *skb, const struct packet *p
  * receivers take; one of GRE is made so that it fits all segments of full size.
  * One that is too long for the way, and may be fragmented, comes in again by lo, as
  * from the director to the real server: BPF cannot cut it up, the stack can.
+ *
+ * `by_macs`: the way is known, and fresh enough not to ask the kernel's neighbour entry.
  */
 __attribute__((noinline)) int tc_tunnel(struct __sk_buff *skb, const struct packet *packet,
-					__u32 destination_index)
+					__u32 destination_index, int by_macs)
 {
 	struct destination *destination =
 		bpf_map_lookup_elem(&destinations, &destination_index);
@@ -349,8 +351,9 @@ __attribute__((noinline)) int tc_tunnel(struct __sk_buff *skb, const struct pack
 	}
 	if (wrap(skb, packet, destination_index, inner, remote))
 		return TC_ACT_SHOT;
-	return needs_cutting(skb, packet, destination, room) ? tc_to_self(skb) :
-							       tc_to_next_hop(skb, destination);
+	if (needs_cutting(skb, packet, destination, room))
+		return tc_to_self(skb);
+	return by_macs ? tc_by_macs(skb, destination) : tc_to_next_hop(skb, destination);
 }
 
 #endif
