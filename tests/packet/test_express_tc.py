@@ -231,6 +231,35 @@ def test_a_finished_checksum_that_looks_open(director: Director, address: bytes,
         flow.compare(packet, plain=True)
 
 
+@FAMILIES
+def test_a_mac_that_changes(director: Director, address: bytes) -> None:
+    """A packet a second goes the long way, by the kernel's neighbour entry; the others do as it did."""
+    flow = _Flow(director, address, TCP, ROUTE)
+    record = director.record(flow.key)
+    frame = director.frame(flow.ends.asked()[0])
+    name = "10.0.0.11" if len(address) == 4 else "fd00::b"
+    other = packets.mac("02:00:00:00:03:0b")
+
+    def macs() -> bytes:
+        verdict, after = director.tc_as_it_leaves(frame)
+        assert verdict == SENT
+        return after[:12]
+
+    try:
+        for hardware in (other, real_server_mac(1)):
+            ip(f"neigh replace {name} lladdr {hardware.hex(':')} nud permanent dev eth0")
+            record.refreshed = 0
+            assert macs() == frame[:12]
+            for _ in range(_ATTEMPTS):
+                record.refreshed = ticks_now() - 1
+                written = macs()
+                if written != frame[:12]:
+                    break
+            assert written == hardware + INTERFACE_MAC
+    finally:
+        ip(f"neigh replace {name} lladdr {real_server_mac(1).hex(':')} nud permanent dev eth0")
+
+
 @contextmanager
 def _cards(director: Director) -> Iterator[dict[str, CardSocket]]:
     """The other ends of the director's wires."""
