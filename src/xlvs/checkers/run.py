@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from xlvs.checkers import dns, file, http, misc, ping, smtp, tcp, udp
 from xlvs.checkers.result import Result
 from xlvs.checkers.way import Way, way
 from xlvs.keepalived import checks
@@ -40,6 +39,8 @@ def start(
     without a result.  A TCP check takes no task: there may be thousands a second.
     """
     if isinstance(checker, checks.TcpCheck) and not checker.connection.via_vip:
+        from xlvs.checkers import tcp
+
         return tcp.start(checker, loop, done)
     task = loop.create_task(_timed(checker, surroundings, through))
 
@@ -64,27 +65,43 @@ async def _timed(checker: checks.Checker, surroundings: Surroundings, through: W
 
 
 async def check(checker: checks.Checker, surroundings: Surroundings) -> Result:
-    """Run one check of whatever kind."""
+    """Run one check of whatever kind; what it takes is imported with the first."""
     match checker:
         case checks.HttpCheck():
+            from xlvs.checkers import http
+
             return await http.check(checker, surroundings.tls)
         case checks.MiscCheck():
+            from xlvs.checkers import misc
+
             return await misc.check(checker)
         case checks.SmtpCheck():
+            from xlvs.checkers import smtp
+
             return await smtp.check(checker)
         case checks.DnsCheck():
+            from xlvs.checkers import dns
+
             return await dns.check(checker)
         case checks.UdpCheck():
+            from xlvs.checkers import udp
+
             return await udp.check(checker)
         case checks.PingCheck():
+            from xlvs.checkers import ping
+
             return await ping.check(checker)
         case checks.FileCheck():
+            from xlvs.checkers import file
+
             return file.check(checker)
         case checks.GrpcCheck():
             from xlvs.checkers import grpc
 
             return await grpc.check(checker, surroundings.tls)
         case checks.TcpCheck():
+            from xlvs.checkers import tcp
+
             if checker.connection.via_vip:
                 return await tcp.check_by_another_way(checker)
             done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()

@@ -206,8 +206,6 @@ def _start_log(line: CommandLine) -> bool:
 
     Returns whether it is standard error.
     """
-    from logging.handlers import SysLogHandler
-
     _log.setLevel(logging.DEBUG if line.has("log-detail") else logging.INFO)
     journal = "JOURNAL_STREAM" in os.environ
     on_standard_error = journal or line.has("log-console")
@@ -217,6 +215,8 @@ def _start_log(line: CommandLine) -> bool:
         console.setFormatter(logging.Formatter(form, "%a %b %d %H:%M:%S %Y"))
         _log.addHandler(console)
     if not journal and not line.has("no-syslog") and os.path.exists("/dev/log"):
+        from logging.handlers import SysLogHandler  # it is slow to import
+
         syslog = SysLogHandler("/dev/log", _facility(line.values.get("log-facility", "daemon")))
         syslog.setFormatter(logging.Formatter("xlvsd[%(process)d]: %(message)s"))
         _log.addHandler(syslog)

@@ -12,7 +12,6 @@ import logging
 import os
 import resource
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,9 +82,26 @@ def run(options: Options) -> int:
     # Who may not look into other namespaces, as under the systemd unit, leaves their folders alone.
     with contextlib.suppress(PermissionError):
         store.forget_others(live_network_cookies())
-    with _only_one(store.folder), _pid_file(options.pid_file):
+    with _only_one(store.folder), _pid_file(options.pid_file), _loading_ahead(options.datapath):
         _raise_limits()
         return asyncio.run(_Process(options, store).run())
+
+
+@contextlib.contextmanager
+def _loading_ahead(datapath: str) -> Any:
+    """Have the kernel verify the packet path while the configuration is read, if nothing is loaded yet."""
+    from xlvs.kernel.bpffs import namespace_folder
+
+    if datapath != EBPF or namespace_folder() is not None:
+        yield
+        return
+    from xlvs.datapath.load import ahead
+
+    ahead.begin()
+    try:
+        yield
+    finally:
+        ahead.drop()
 
 
 @contextlib.contextmanager
@@ -199,6 +215,7 @@ class _Process:
             with _without_collecting(first=True):
                 await service.start(configuration)
                 await service.kept()
+            self._give_up_loading()
             supervisor.tell("READY=1", self._keeping())
             await self._serve()
             supervisor.tell("STOPPING=1")
@@ -212,6 +229,13 @@ class _Process:
                 await self._run_script(settings.shutdown_script, settings.shutdown_script_timeout)
             await notifier.close(_END_SCRIPTS)
         return 0
+
+    def _give_up_loading(self) -> None:
+        """Whoever has no virtual server yet may have none for long: the packet path's memory is freed."""
+        if self._options.datapath == EBPF:
+            from xlvs.datapath.load import ahead
+
+            ahead.drop()
 
     def _status(self) -> dict[str, Any]:
         return status(self._service, self._started, self._options.datapath)
@@ -255,6 +279,8 @@ class _Process:
 
     def _dump(self, number: int) -> None:
         """Write what is known to the file of that signal, as JSON."""
+        import tempfile
+
         folder = self._service.keeper.configuration.settings.tmp_config_directory or tempfile.gettempdir()
         path = os.path.join(folder, DATA_FILES[number])
         content = json.dumps(self._status(), indent=2)

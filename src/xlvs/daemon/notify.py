@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import logging
 import os
 import socket
@@ -14,7 +13,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 from xlvs.checkers import script as scripts
-from xlvs.daemon import mail
 from xlvs.daemon.health import DOWN, QUORUM_GAINED, QUORUM_LOST, UP, Event
 from xlvs.keepalived.addresses import format_address
 from xlvs.keepalived.configuration import Configuration
@@ -164,6 +162,10 @@ class Notifier:
             self._begin(self._send(f"[{name}] {subject}", body))
 
     async def _send(self, subject: str, body: str) -> None:
+        import email.utils  # it and what mails need are slow to import, and most send none
+
+        from xlvs.daemon import mail
+
         wanted = self._settings.mail
         sender = wanted.sender or f"keepalived@{socket.gethostname()}"
         text = (

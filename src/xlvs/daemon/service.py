@@ -9,9 +9,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from xlvs.bfd.sessions import Sessions
 from xlvs.checkers.result import Result
 from xlvs.checkers.run import Surroundings
 from xlvs.checkers.schedule import Probe, Question, Scheduler, probe_key, question
@@ -32,6 +31,9 @@ from xlvs.keepalived.checks import BfdCheck, Checker
 from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
 from xlvs.keepalived.settings import FlushOnStop
 from xlvs.model import ServiceKey, Timeouts
+
+if TYPE_CHECKING:
+    from xlvs.bfd.sessions import Sessions
 
 _log = logging.getLogger("xlvsd")
 
@@ -74,7 +76,8 @@ class Service:
         self._addresses = AddressWatch(self._loop, self._suspend)
         self._written = store.read_owned()
         self._via_vip = ViaVip()
-        self._bfd = Sessions(self._loop, self._bfd_changed) if bfd else None
+        self._bfd: Sessions | None = None
+        self._keeps_bfd = bfd
         self.scheduler = Scheduler(self._loop, self._told, time.time, way_of=self._way_of)
         self.keeper = Keeper(self._verdict_of, store.read_decisions(), store.read_health(), self._written)
         self._users: dict[Question, list[tuple[VirtualServer, RealServer]]] = {}
@@ -255,6 +258,10 @@ class Service:
     def _prepare_bfd(self, configuration: Configuration) -> None:
         """Keep the BFD sessions that checks ask for; the others are VRRP's."""
         names = {asked.checker.name for asked in self._users if isinstance(asked.checker, BfdCheck)}
+        if names and self._keeps_bfd and self._bfd is None:
+            from xlvs.bfd.sessions import Sessions  # most do without them
+
+            self._bfd = Sessions(self._loop, self._bfd_changed)
         if self._bfd is not None:
             self._bfd.configure(one for one in configuration.bfd_instances if one.name in names)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,6 +41,8 @@ class Store:
         live = {own, *(f"{cookie:x}" for cookie in live_cookies)}
         for name in os.listdir(above):
             if name not in live:
+                import shutil
+
                 shutil.rmtree(f"{above}/{name}", ignore_errors=True)
 
     def write_decisions(self, overrides: Overrides) -> None:

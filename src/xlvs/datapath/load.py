@@ -12,13 +12,18 @@ import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 
 from xlvs import __version__
 from xlvs.datapath import hashing, sysctls
 from xlvs.datapath.maps import Maps
 from xlvs.datapath.records import milliseconds_to_ticks, seconds_to_ticks
-from xlvs.errors import Unavailable
+from xlvs.errors import Unavailable, XlvsError
 from xlvs.kernel import abi, bpf, bpffs, leftovers, libbpf
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import Thread
 
 OBJECT = os.path.join(os.path.dirname(os.path.dirname(__file__)), "bpf", "director.bpf.o")
 PROGRAMS = ("xlvs_tc", "xlvs_tc_out", "xlvs_tc_lo", "xlvs_xdp", "xlvs_start")
@@ -141,17 +146,70 @@ def load(capacity: Capacity | None = None) -> str:
     nothing is loaded.  Raises `Unavailable` or `NotPermitted`; then nothing
     is left behind.
     """
-    limits = _limits(capacity or Capacity())
+    opened, limits = (ahead.take() if capacity is None else None) or _verified(capacity or Capacity())
+    with opened:
+        folder = _pin(opened, limits)
+    leftovers.sweep()
+    return folder
+
+
+def _verified(capacity: Capacity) -> tuple[libbpf.BpfObject, abi.Limits]:
+    """A packet path that the kernel has made maps for and verified, and the sizes of these."""
+    limits = _limits(capacity)
     entries = map_entries(limits)
-    with libbpf.BpfObject(OBJECT) as opened:
+    opened = libbpf.BpfObject(OBJECT)
+    try:
         for name, count in entries.items():
             opened.set_entries(name, count)
         opened.set_constants(".rodata.limits", bytes(limits))
         check_memory(sum(opened.map_bytes(name) for name in entries))
         opened.load()
-        folder = _pin(opened, limits)
-    leftovers.sweep()
-    return folder
+    except BaseException:
+        opened.close()
+        raise
+    return opened, limits
+
+
+class Ahead:
+    """A packet path of the usual size that is verified while whoever will `load` it does something else.
+
+    The kernel takes half a second for it.  Nothing is pinned or attached before `load`, so
+    nothing has changed if it never comes to that.
+    """
+
+    def __init__(self) -> None:
+        self._thread: Thread | None = None
+        self._made: tuple[libbpf.BpfObject, abi.Limits] | None = None
+
+    def begin(self) -> None:
+        """Begin, in a thread; then `take` it, or `drop` it."""
+        from threading import Thread  # commands do without it
+
+        self._thread = Thread(target=self._make, name="verifying", daemon=True)
+        self._thread.start()
+
+    def _make(self) -> None:
+        with suppress(XlvsError):  # `load` will tell of it
+            self._made = _verified(Capacity())
+
+    def take(self) -> tuple[libbpf.BpfObject, abi.Limits] | None:
+        """What has been verified, when it has; None where nothing was begun, or it was refused."""
+        if self._thread is None:
+            return None
+        self._thread.join()
+        self._thread = None
+        made, self._made = self._made, None
+        return made
+
+    def drop(self) -> None:
+        """Give it up if nobody has taken it."""
+        made = self.take()
+        if made is not None:
+            made[0].close()
+
+
+ahead = Ahead()
+"""Of this process."""
 
 
 def table_bytes(limits: abi.Limits) -> int:

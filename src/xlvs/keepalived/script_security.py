@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import enum
 import os
-import shlex
 import stat
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from xlvs.keepalived.origin import Script
+
+if TYPE_CHECKING:
+    from pathlib import PurePosixPath
 
 _DEFAULT_PATH = "/bin:/usr/bin"
 
@@ -84,7 +86,7 @@ def judge(script: Script) -> Judgement:
                 Standing.NOT_FOUND,
                 name,
                 message=f"Cannot find script {name} in path",
-                remedy=f"give its full path, as in: {shlex.quote('/usr/local/bin/' + name)}",
+                remedy=f"give its full path, as in: {_quote('/usr/local/bin/' + name)}",
             )
         name = found
     path = _resolved(name)
@@ -95,19 +97,19 @@ def judge(script: Script) -> Judgement:
             Standing.NOT_FOUND,
             name,
             message=f"Script {name} cannot be accessed - {error.strerror}",
-            remedy=f"ls -l {shlex.quote(name)}",
+            remedy=f"ls -l {_quote(name)}",
         )
     unreachable = _unreachable(path, script)
     if unreachable:
         return _blame(
-            Standing.NOT_FOUND, path, unreachable, f"chmod o+x {shlex.quote(unreachable)}",
+            Standing.NOT_FOUND, path, unreachable, f"chmod o+x {_quote(unreachable)}",
             f"Script {path} cannot be reached by uid:gid {script.uid}:{script.gid}",
         )  # fmt: skip
     if not stat.S_ISREG(status.st_mode):
         return _blame(Standing.WRONG_TYPE, path, path, "", f"Wrong file type found in script path '{path}'.")
     if not _executable(status, script):
         return _blame(
-            Standing.NOT_EXECUTABLE, path, path, f"chmod a+x {shlex.quote(path)}",
+            Standing.NOT_EXECUTABLE, path, path, f"chmod a+x {_quote(path)}",
             f"script '{path}' is not executable for uid:gid {script.uid}:{script.gid}",
         )  # fmt: skip
     if not _runs_with_power(status, script):
@@ -180,7 +182,7 @@ def _unreachable(path: str, script: Script) -> str:
     """The first folder on the way that the script's user may not enter; empty for none."""
     if script.uid == 0:
         return ""
-    for folder in reversed(PurePosixPath(path).parents):
+    for folder in reversed(_path(path).parents):
         try:
             if not _executable(os.stat(folder), script):
                 return str(folder)
@@ -191,7 +193,7 @@ def _unreachable(path: str, script: Script) -> str:
 
 def _unsafe_part(path: str) -> str:
     """The first part of a path that others than root can change; empty for none."""
-    for part in (*reversed(PurePosixPath(path).parents), PurePosixPath(path)):
+    for part in (*reversed(_path(path).parents), _path(path)):
         try:
             status = os.lstat(part)
         except OSError:
@@ -207,7 +209,7 @@ def _unsafe_part(path: str) -> str:
 
 def _mending(culprit: str) -> str:
     """The command that takes others' power over a file or folder away."""
-    quoted = shlex.quote(culprit)
+    quoted = _quote(culprit)
     status = os.lstat(culprit)
     commands = []
     if status.st_uid:
@@ -240,3 +242,15 @@ def _blame(standing: Standing, path: str, culprit: str, remedy: str, message: st
         group = str(status.st_gid)
     mode = f"{stat.S_IMODE(status.st_mode):04o}"
     return Judgement(standing, path, culprit, f"{user}:{group}", mode, remedy, message)
+
+
+def _quote(text: str) -> str:
+    from shlex import quote  # slow to import, as pathlib is; most configurations have no scripts
+
+    return quote(text)
+
+
+def _path(path: str) -> PurePosixPath:
+    from pathlib import PurePosixPath
+
+    return PurePosixPath(path)
