@@ -94,6 +94,8 @@ def changes_weight(checker: Checker) -> bool:
 
 def opinion(real_server: RealServer, verdicts: Iterable[Verdict]) -> Opinion:
     """What the verdicts on a real server's checkers say; without any checker it is up."""
+    if not real_server.checkers:
+        return Opinion(True, "", max(0, min(real_server.destination.weight, MAX_WEIGHT)))
     up: bool | None = True
     reason = ""
     weight = real_server.destination.weight

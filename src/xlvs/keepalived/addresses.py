@@ -71,7 +71,9 @@ def read_endpoint(at: Cursor, address: str, port: str | None) -> tuple[bytes, in
     A wrong port is reported, a wrong address is left to the caller.
     """
     number = 0
-    if port is not None and port.strip("0"):
+    if port is not None and len(port) < 6 and port.isdigit() and port.isascii() and int(port) <= 65535:
+        number = int(port)
+    elif port is not None and port.strip("0"):
         from xlvs.keepalived.numbers import read_unsigned
 
         read = read_unsigned(at, port, 1, 65535)

@@ -326,18 +326,17 @@ class Completion:
             self._check_group_ports(server, name, candidates, marks, ranges)
             return
         for one, is_sorry in candidates:
-            shown = (
-                "sorry server" if is_sorry else f"real server {trio(one.address, one.port, server.protocol)}"
-            )
             if one.method == MASQUERADE:
                 if not is_sorry and not server.fwmark and not one.port:
                     one.port = server.port
             elif server.fwmark:
                 if one.port:
+                    shown = _shown(server, one, is_sorry)
                     which = "virtual server" if is_sorry else "fwmark virtual server"
                     self._report(server, f"WARNING - {which} {name}, {shown} has port specified - clearing")
                     one.port = 0
             elif one.port and one.port != server.port:
+                shown = _shown(server, one, is_sorry)
                 self._report(
                     server, f"WARNING - virtual server {name} and {shown} ports don't match - resetting"
                 )
@@ -356,9 +355,7 @@ class Completion:
         for one, is_sorry in candidates:
             if one.method == MASQUERADE or not one.port:
                 continue
-            shown = (
-                "sorry server" if is_sorry else f"real server {trio(one.address, one.port, server.protocol)}"
-            )
+            shown = _shown(server, one, is_sorry)
             if marks:
                 self._report(
                     server,
@@ -483,6 +480,11 @@ class Completion:
         else:
             return
         self._note(checker.position, f"'via vip': {wrong}, so the check fails: remove 'via vip'")
+
+
+def _shown(server: VirtualServerDraft, one: ServerDraft, is_sorry: bool) -> str:
+    """A real server, or the sorry server, as messages about ports have it."""
+    return "sorry server" if is_sorry else f"real server {trio(one.address, one.port, server.protocol)}"
 
 
 def _first(*values: float | None) -> float | None:

@@ -120,7 +120,8 @@ class BlockCursor(Cursor):
     def __init__(
         self, reader: Reader, block: Block, beginning: Beginning, around: Surroundings, findings: Findings
     ) -> None:
-        super().__init__(reader, block.statements, around, findings)
+        super().__init__(reader, (), around, findings)
+        self._source = iter(block.statements)  # there is no block in it
         self._beginning = beginning
         self.depends = False
 
