@@ -28,7 +28,7 @@ _BEGINNING = "\n" + KEYWORD
 _END = "\n}\n"
 _MEANT_ELSEWHERE = re.compile(r'["\\$@~\r]|include')
 """What may depend on what stands before, or has an effect on what stands after."""
-_SPECIAL = re.compile(r"[!#{}]")
+_BRACE = re.compile(r"[{}]")
 _COMMENT = re.compile(r"[!#]")
 
 
@@ -115,41 +115,48 @@ def statements_of(text: str) -> list[Statement] | None:
     """
     statements: list[Statement] = []
     add = statements.append
-    search = _SPECIAL.search
+    commented = _COMMENT.search(text) is not None
     code = depth = 0
     for raw in text.split("\n"):
         code += 1
         line = raw.strip(BLANK)
+        if commented and (comment := _COMMENT.search(line)) is not None:
+            line = line[: comment.start()].rstrip(BLANK)
         if not line:
             continue
-        special = search(line)
-        if special is None:
+        # Nearly all are of these three kinds.
+        if line == "}":
+            if not depth:
+                return None
+            depth -= 1
+            add((code, line))
+        elif "{" not in line and "}" not in line:
             if not depth and statements:
                 return None
             add((code, line))
-            continue
-        at = special.start()
-        if line[at] in "!#":
-            line = line[:at].rstrip(BLANK)
-        elif (comment := _COMMENT.search(line, at)) is not None:
-            line = line[: comment.start()].rstrip(BLANK)
-        while line:
-            if line[0] in "{}":
-                part, line = line[0], line[1:].strip(BLANK)
-            else:
-                brace = _SPECIAL.search(line)
-                end = brace.start() if brace is not None else len(line)
-                part, line = line[:end].rstrip(BLANK), line[end:]
-            if part == "{":
-                if not depth and len(statements) != 1:
+        elif line.find("{") == len(line) - 1 > 0 and "}" not in line and (depth or not statements):
+            add((code, line[:-1].rstrip(BLANK)))
+            add((code, "{"))
+            depth += 1
+        else:
+            for part in _parts(line):
+                if not depth and (len(statements) != 1 if part == "{" else statements):
                     return None
-                depth += 1
-            elif not depth and statements:
-                return None
-            elif part == "}":
-                depth -= 1
-            add((code, part))
+                depth += 1 if part == "{" else -1 if part == "}" else 0
+                add((code, part))
     return statements if depth == 0 and len(statements) > 2 else None
+
+
+def _parts(line: str) -> Iterator[str]:
+    """A line's statements: its braces, and what is between them."""
+    while line:
+        if line[0] in "{}":
+            part, line = line[0], line[1:].strip(BLANK)
+        else:
+            brace = _BRACE.search(line)
+            end = brace.start() if brace is not None else len(line)
+            part, line = line[:end].rstrip(BLANK), line[end:]
+        yield part
 
 
 def grouped(items: Iterable[tuple[int, str | Block]]) -> Iterator[tuple[int, str | Block]]:
