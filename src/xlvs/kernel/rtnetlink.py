@@ -199,12 +199,14 @@ def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
     alike: dict[bytes, tuple[int, int, bytes, bytes]] = {}
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
         link.bind((0, 0))
+        # Each answer comes by itself; room made for each would take longer than the answer.
+        room = memoryview(bytearray(1 << 17))
         for first in range(0, len(addresses), _ASKED_AT_ONCE):
             asked = addresses[first : first + _ASKED_AT_ONCE]
             link.send(b"".join(_route_question(number, address) for number, address in enumerate(asked)))
             missing = len(asked)
             while missing:
-                data = link.recv(1 << 17)
+                data = bytes(room[: link.recv_into(room)])
                 offset = 0
                 while offset + _HEADER.size <= len(data):
                     length, answer, _, number, _ = _HEADER.unpack_from(data, offset)
