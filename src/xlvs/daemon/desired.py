@@ -78,13 +78,14 @@ def _weight(
     up = None if one is None else one.up
     if up is None and unchecked:
         up = True
-    drain = overrides.drains.get((server.key, real_server.key))
+    drain = overrides.drains.get((server.key, real_server.key)) if overrides.drains else None
     if drain is not None and up is not False:
         return None if drain.removed or up is None else 0
     if not up or sorry:
         return 0 if real_server.inhibit_on_failure and drain is None else None
     weight = real_server.destination.weight if one is None or one.weight is None else one.weight
-    weight = overrides.weights.get((server.key, real_server.key), weight)
+    if overrides.weights:
+        weight = overrides.weights.get((server.key, real_server.key), weight)
     if one is not None and one.ramp:
         weight = ramped(weight, now - one.ramp, real_server.slow_start)
     return weight

@@ -69,8 +69,7 @@ class VirtualServerState:
     real_servers: dict[RealServerKey, RealServerState] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that has become otherwise.
 
     ``first`` is what a first check found, where nothing was known.  ``log`` are the
@@ -117,12 +116,17 @@ def opinion(real_server: RealServer, verdicts: Iterable[Verdict]) -> Opinion:
     return Opinion(up, reason, None if open_weight else max(0, min(weight + change, MAX_WEIGHT)))
 
 
+def as_configured(_: RealServer, weight: int) -> int:
+    """The weight of a real server of which the operator has made nothing else."""
+    return weight
+
+
 def settle(
     server: VirtualServer,
     state: VirtualServerState,
     verdict_of: VerdictOf,
     now: float,
-    weight_of: Callable[[RealServer, int], int] = lambda _, weight: weight,
+    weight_of: Callable[[RealServer, int], int] = as_configured,
 ) -> list[Event]:
     """Bring ``state`` to what the verdicts say, and return what has become otherwise.
 
@@ -131,8 +135,11 @@ def settle(
     """
     events: list[Event] = []
     for real_server in server.real_servers:
-        one = state.real_servers.setdefault(real_server.key, RealServerState())
-        said = opinion(real_server, (verdict_of(server, real_server, one) for one in real_server.checkers))
+        key = real_server.key
+        one = state.real_servers.get(key)
+        if one is None:
+            one = state.real_servers[key] = RealServerState()
+        said = opinion(real_server, [verdict_of(server, real_server, one) for one in real_server.checkers])
         events += _settle_real_server(server, real_server, one, said, now)
     events += _settle_quorum(server, state, now, weight_of)
     return events

@@ -20,6 +20,7 @@ from xlvs.daemon.health import (
     ServerKey,
     VerdictOf,
     VirtualServerState,
+    as_configured,
     changes_weight,
     settle,
 )
@@ -140,7 +141,8 @@ class Keeper:
             def weight_of(one: RealServer, weight: int, key: ServerKey = key) -> int:
                 return self.overrides.weight_of((key, one.key), weight)
 
-            events += settle(server, self.states[key], self._verdict_of, now, weight_of)
+            decided = weight_of if self.overrides.drains or self.overrides.weights else as_configured
+            events += settle(server, self.states[key], self._verdict_of, now, decided)
             self.unsaved.add(key)
             self._recompute(key, now)
         return events
