@@ -14,6 +14,9 @@ from xlvs.errors import UsageError
 SCHEMA = 1
 """Raised when a field of the JSON output changes its meaning or goes."""
 
+_SERVICES_SHOWN = 4
+"""Services of a virtual_server_group that `xlvs status` names."""
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _TARGETS = """\
@@ -169,8 +172,17 @@ def page(found: dict[str, Any]) -> list[str]:
         quorum = {True: "quorum", False: "no quorum", None: "not known yet"}[server["quorum"]]
         since = f" since {_time(server['since'])}" if server["since"] else ""
         lines.append(f"{server['name']}  {quorum}{since}")
+        services = server["services"]
+        if len(services) > 1:
+            more = f" and {len(services) - _SERVICES_SHOWN} more" if len(services) > _SERVICES_SHOWN else ""
+            lines.append(f"     {', '.join(services[:_SERVICES_SHOWN])}{more}")
         for one in server["real_servers"]:
             lines += _real_server_lines(one)
+        sorry = server["sorry_server"]
+        if sorry is not None:
+            lines.append(
+                f"  -> {sorry['address']:<24} sorry server, {'serves' if sorry['serves'] else 'waits'}"
+            )
     return lines
 
 
@@ -181,6 +193,8 @@ def _real_server_lines(one: dict[str, Any]) -> list[str]:
     notes = [f"{one['connections']} connections"] if one["connections"] else []
     if one["override"] is not None:
         notes.append(f"weight {one['override']} by the operator")
+    if one["removed_by_hand"]:
+        notes.append("taken out by hand, until the configuration changes")
     if one["slow_start"]:
         notes.append("slow start")
     drain = one["drain"]

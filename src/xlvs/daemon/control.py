@@ -171,8 +171,8 @@ class Control:
 def _is_meant(server: VirtualServer, text: str, protocol: str) -> bool:
     if protocol and PROTOCOL_NAMES.get(server.protocol) != protocol:
         return False
-    mark = f"FWM:{server.fwmark}" if server.fwmark else ""
-    if text and text in (server.name, mark, server.group):
+    marks = [f"FWM:{service.key.fwmark}" for service in server.services if service.key.fwmark]
+    if text and text in (server.name, server.group, *marks):
         return True
     place = parse_place(text)
     return place is not None and any(

@@ -215,6 +215,11 @@ class Keeper:
 
     # --- the table -----------------------------------------------------------------
 
+    @property
+    def applied(self) -> Wanted:
+        """The table as the last round has left it; empty before the first."""
+        return self._applied or {}
+
     def round(self, *, whole: bool = True) -> Round:
         """What the next round needs to know.
 

@@ -8,10 +8,11 @@ import time
 from typing import Any
 
 from xlvs.daemon.describe import place_name, service_name
-from xlvs.daemon.health import ServerKey
+from xlvs.daemon.health import RealServerKey, ServerKey
 from xlvs.daemon.service import Service
 from xlvs.keepalived.checks import Checker
-from xlvs.keepalived.configuration import RealServer, VirtualServer
+from xlvs.keepalived.configuration import RealServer, SorryServer, VirtualServer
+from xlvs.model import ServiceKey
 
 
 def status(service: Service, started: float, datapath: str) -> dict[str, Any]:
@@ -30,12 +31,15 @@ def status(service: Service, started: float, datapath: str) -> dict[str, Any]:
 def _server(service: Service, key: ServerKey) -> dict[str, Any]:
     server, state = service.keeper.servers[key], service.keeper.states[key]
     sorry = server.sorry_server
+    serves = sorry is not None and bool(_standing(service, server, sorry)[0])
     return {
         "name": server.name,
         "services": [service_name(one.key) for one in server.services],
         "quorum": state.quorum,
         "since": state.since or None,
-        "sorry_server": None if sorry is None else server.real_server_name(sorry),
+        "sorry_server": None
+        if sorry is None
+        else {"name": server.real_server_name(sorry), "address": _address(sorry), "serves": serves},
         "real_servers": [_real_server(service, server, one) for one in server.real_servers],
     }
 
@@ -44,7 +48,7 @@ def _real_server(service: Service, server: VirtualServer, real_server: RealServe
     state = service.keeper.states[server.key].real_servers[real_server.key]
     target = (server.key, real_server.key)
     drain = service.keeper.overrides.drains.get(target)
-    standing = _standing(service, server, real_server)
+    weight, connections = _standing(service, server, real_server)
     return {
         "name": server.real_server_name(real_server),
         "address": place_name(real_server.key),
@@ -52,8 +56,9 @@ def _real_server(service: Service, server: VirtualServer, real_server: RealServe
         "since": state.since or None,
         "reason": state.reason,
         "configured_weight": real_server.destination.weight,
-        "weight": None if standing is None else standing[0],
-        "connections": 0 if standing is None else standing[1],
+        "weight": weight,
+        "connections": connections,
+        "removed_by_hand": _is_removed_by_hand(service, server, real_server),
         "override": service.keeper.overrides.weights.get(target),
         "drain": None
         if drain is None
@@ -65,18 +70,35 @@ def _real_server(service: Service, server: VirtualServer, real_server: RealServe
     }
 
 
-def _standing(service: Service, server: VirtualServer, real_server: RealServer) -> tuple[int, int] | None:
-    """Weight and connections in the table as it was seen last; None for one that is not in it."""
+def _address(one: RealServer | SorryServer) -> str:
+    return place_name((one.destination.address, one.destination.port))
+
+
+def _standing(
+    service: Service, server: VirtualServer, one: RealServer | SorryServer
+) -> tuple[int | None, int]:
+    """Weight in the table as the last round left it (None: not there), connections as it found them."""
     weight: int | None = None
     connections = 0
-    for one in server.services:
-        destination = server.destination_for(one, real_server)
-        found = service.have.get(one.key)
-        row = found[1].get((destination.address, destination.port)) if found else None
+    for key, place in _places(server, one):
+        destination = service.keeper.applied.get(key, (None, {}))[1].get(place)
+        if destination is not None:
+            weight = destination.weight
+        found = service.have.get(key)
+        row = found[1].get(place) if found else None
         if row is not None:
-            weight = row[3]
             connections += row[4] + row[5]
-    return None if weight is None else (weight, connections)
+    return weight, connections
+
+
+def _is_removed_by_hand(service: Service, server: VirtualServer, one: RealServer) -> bool:
+    return any(where in service.keeper.overrides.removed for where in _places(server, one))
+
+
+def _places(server: VirtualServer, one: RealServer | SorryServer) -> list[tuple[ServiceKey, RealServerKey]]:
+    """Where a real server or sorry server stands in the table, if it does."""
+    destinations = [(each.key, server.destination_for(each, one)) for each in server.services]
+    return [(key, (destination.address, destination.port)) for key, destination in destinations]
 
 
 def _checker(
