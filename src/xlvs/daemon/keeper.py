@@ -97,7 +97,7 @@ class Keeper:
             overrides = overrides.limited_to(
                 {(key, one.key) for key, server in self.servers.items() for one in server.real_servers}
             )
-        if is_other and before:
+        if (is_other and before) or configuration.settings.hand_edits is not HandEdits.ADOPT:
             overrides = overrides.without_edits()
         if is_other:
             self._left = {}

@@ -118,8 +118,10 @@ class Service:
                 except (XlvsError, OSError) as error:
                     self._say_once(f"The table cannot be read: {error}")
                     self.have = {}
-            before = self.keeper.servers
+            before, decided = self.keeper.servers, self.keeper.overrides
             events = self.keeper.configure(configuration, self.have)
+            if before and self.keeper.overrides != decided:
+                self._forget_decisions()
             asked = self._ask(before, self.keeper.servers)
             self._prepare_via_vip()
             self._prepare_bfd(configuration)
@@ -537,6 +539,13 @@ class Service:
         self._store.write_decisions(overrides)
         self._tell(self.keeper.decide(overrides, time.time()))
         self._wake.set()
+
+    def _forget_decisions(self) -> None:
+        """Write down that a reload has ended some, so that no restart brings them back."""
+        try:
+            self._store.write_decisions(self.keeper.overrides)
+        except OSError as error:
+            self._say_once(f"{self._store.folder}: the operator's decisions could not be saved: {error}")
 
     def drain(self, target: Target, seconds: float | None) -> None:
         """Let a real server take no new connections, and remove it after its last one."""

@@ -31,7 +31,7 @@ def status(service: Service, started: float, datapath: str) -> dict[str, Any]:
 def _server(service: Service, key: ServerKey) -> dict[str, Any]:
     server, state = service.keeper.servers[key], service.keeper.states[key]
     sorry = server.sorry_server
-    serves = sorry is not None and bool(_standing(service, server, sorry)[0])
+    serves = sorry is not None and not state.quorum and bool(_standing(service, server, sorry)[0])
     return {
         "name": server.name,
         "services": [service_name(one.key) for one in server.services],

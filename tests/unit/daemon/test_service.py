@@ -16,12 +16,14 @@ from tests.unit.daemon.examples import VIP, configuration, real_server, virtual_
 from xlvs.checkers.schedule import question
 from xlvs.daemon.addresses import AddressWatch
 from xlvs.daemon.notify import Notifier
+from xlvs.daemon.overrides import Overrides
 from xlvs.daemon.service import Service
 from xlvs.daemon.state import Store
 from xlvs.daemon.upkeep import Opener
 from xlvs.datapath.memory import MemoryDatapath
 from xlvs.keepalived.checks import Connection, Schedule, TcpCheck
 from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
+from xlvs.keepalived.settings import HandEdits
 from xlvs.model import IPV4, TCP, Destination, ServiceKey
 
 HERE = bytes((127, 0, 0, 1))
@@ -129,6 +131,61 @@ def test_a_reload_touches_only_what_has_changed(tmp_path: Path, listening: socke
         assert [probe.verdict for probe in service.scheduler.probes.values()] == [
             probes[question(other)].verdict
         ]
+
+    play(lambda: Service(store, opener(datapath), Notifier()), story)
+
+
+def test_what_a_reload_ends_no_restart_brings_back(tmp_path: Path) -> None:
+    datapath, store = MemoryDatapath(), Store(str(tmp_path))
+    one, two = real_server(1, checked=False), real_server(2, checked=False)
+    both, changed = virtual_server(one, two), virtual_server(one, two, quorum=2)
+    adopt = HandEdits.ADOPT
+
+    def weights() -> dict[int, int]:
+        return {one.destination.address[3] - 10: one.destination.weight
+                for one in datapath.service(KEY).destinations}  # fmt: skip
+
+    def service() -> Service:
+        return Service(store, opener(datapath), Notifier())
+
+    async def edit(service: Service) -> None:
+        await service.reload(configuration(both, policy=adopt))
+        await service.round()
+        datapath.delete_destination(KEY, *one.key)
+        await service.round()
+        service.drain((both.key, two.key), None)
+        await service.round()
+
+    async def keep(service: Service) -> None:
+        await service.reload(configuration(both, policy=adopt))
+        await service.round()
+        assert weights() in ({}, {2: 0})
+
+    async def end(service: Service) -> None:
+        await keep(service)
+        await service.reload(configuration(virtual_server(one), policy=adopt))
+        await service.round()
+        assert weights() == {1: 1}
+
+    async def bring_back(service: Service) -> None:
+        await service.reload(configuration(changed, policy=adopt))
+        await service.round()
+        assert weights() == {1: 1, 2: 1}
+
+    for story in (edit, keep, end, bring_back):
+        play(service, story)
+
+
+def test_a_policy_that_does_not_adopt_keeps_no_hand_edits(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    one = real_server(1, checked=False)
+    store.write_decisions(Overrides().with_removed(KEY, one.key))
+    datapath = MemoryDatapath()
+
+    async def story(service: Service) -> None:
+        await service.reload(configuration(virtual_server(one)))
+        await service.round()
+        assert len(datapath.service(KEY).destinations) == 1
 
     play(lambda: Service(store, opener(datapath), Notifier()), story)
 
