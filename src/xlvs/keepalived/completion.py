@@ -242,6 +242,7 @@ class Completion:
             if not server.protocol:
                 self._report(server, f"Virtual server {name}: no protocol set - defaulting to UDP")
                 server.protocol = UDP
+                name = name_of(server)
             if server.one_packet and server.protocol != UDP:
                 self._report(
                     server, f"Virtual server {name}: one packet scheduling requires UDP - resetting"
@@ -257,6 +258,7 @@ class Completion:
                 f"Warning: Virtual server {name}: protocol specified for fwmark - protocol will be ignored",
             )
             server.protocol = 0
+            name = name_of(server)
         if not server.scheduler:
             self._report(
                 server,
@@ -363,7 +365,13 @@ class Completion:
                     " - port will be ignored",
                 )
             if any(entry.port != one.port for entry in ranges):
-                self._report(server, f"virtual server {name} and {shown} ports don't match")
+                if is_sorry:
+                    message = (
+                        f"WARNING - virtual server {name}, {shown} has port specified - port will be ignored"
+                    )
+                else:
+                    message = f"virtual server {name} and {shown} ports don't match"
+                self._report(server, message)
 
     # Values.
 
