@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import pytest
 from tests.labs import eventually
 from xlvs.checkers.result import Result
 from xlvs.checkers.run import Surroundings, check
+from xlvs.checkers.tcp import start
 from xlvs.keepalived.checks import (
     Checker,
     Connection,
@@ -353,3 +354,45 @@ def test_certificates_of_the_system_are_the_default() -> None:
 
     context = tls.context(TlsVerification(), TlsClient())
     assert context.verify_mode is ssl.CERT_REQUIRED and context.check_hostname
+
+
+def test_each_tcp_check_gives_up_in_its_own_time() -> None:
+    """They share one timer for each timeout: none is missed, told of twice, or told of when it has ended."""
+    told: list[str] = []
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        finished = loop.create_future()
+
+        def begin(name: str, seconds: float, after: str = "") -> Callable[[], None]:
+            def done(result: Result) -> None:
+                assert not result.ok and f"within {seconds:g} s" in result.reason
+                told.append(name)
+                if after:
+                    begin(after, seconds)
+                elif name == "last":
+                    finished.set_result(None)
+
+            return start(TcpCheck(WHEN, at(port, seconds)), loop, done)
+
+        begin("slow", 0.3)
+        begin("quick", 0.1, after="again")
+        ended = begin("ended", 0.1)
+        begin("quick too", 0.1)
+        ended()
+        begin("last", 0.6)
+        await asyncio.wait_for(finished, 20.0)
+
+    with closing(socket.socket()) as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        asyncio.run(run())
+        for one in waiting:
+            one.close()
+    assert sorted(told) == ["again", "last", "quick", "quick too", "slow"]
+    assert told[-1] == "last" and told.index("quick") < told.index("quick too")

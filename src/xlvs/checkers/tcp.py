@@ -11,6 +11,7 @@ import asyncio
 import errno
 import select
 import socket
+from collections import deque
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -44,18 +45,39 @@ class _Watch:
     """Sockets that are being connected, of one event loop.
 
     They have an epoll of their own, which the loop watches as a whole: that costs a third
-    of what the loop's own bookkeeping for each of them would.
+    of what the loop's own bookkeeping for each of them would.  Nor has each a timer: those of
+    one timeout become late in the order in which they began, and most never do.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._epoll = select.epoll()
         self._attempts: dict[int, _Attempt] = {}
+        self._begun: dict[float, deque[_Attempt]] = {}
         loop.add_reader(self._epoll.fileno(), self._ready)
 
-    def add(self, descriptor: int, attempt: _Attempt) -> None:
-        """Tell ``attempt`` once when its socket is connected, or is not to be."""
+    def add(self, descriptor: int, attempt: _Attempt, timeout: float) -> None:
+        """Tell ``attempt`` once when its socket is connected, is not to be, or was not in ``timeout`` s."""
         self._attempts[descriptor] = attempt
         self._epoll.register(descriptor, select.EPOLLOUT | select.EPOLLONESHOT)
+        begun = self._begun.get(timeout)
+        if begun is None:
+            begun = self._begun[timeout] = deque()
+        attempt.deadline = self._loop.time() + timeout
+        begun.append(attempt)
+        if len(begun) == 1:
+            self._loop.call_at(attempt.deadline, self._look_for_late, begun)
+
+    def _look_for_late(self, begun: deque[_Attempt]) -> None:
+        now = self._loop.time()
+        try:
+            while begun and (begun[0].is_over or begun[0].deadline <= now):
+                if not begun[0].is_over:
+                    begun[0].late()  # still among them: what it begins anew sets no second timer
+                begun.popleft()
+        finally:
+            if begun:
+                self._loop.call_at(begun[0].deadline, self._look_for_late, begun)
 
     def forget(self, descriptor: int) -> None:
         """The socket is about to be closed, by which the kernel forgets it, too."""
@@ -79,14 +101,14 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
 
 
 class _Attempt:
-    __slots__ = ("_connection", "_done", "_socket", "_timer", "_watch")
+    __slots__ = ("_connection", "_done", "_socket", "_watch", "deadline")
 
     def __init__(
         self, connection: Connection, loop: asyncio.AbstractEventLoop, done: Callable[[Result], None]
     ) -> None:
         self._connection = connection
         self._done = done
-        self._timer: asyncio.TimerHandle | None = None
+        self.deadline = 0.0
         self._socket: socket.socket | None = None
         self._watch = _watch_of(loop)
         try:
@@ -96,8 +118,7 @@ class _Attempt:
             self._finish(failure(error, connection, "connecting"))
             return
         if code == errno.EINPROGRESS:
-            self._watch.add(made.fileno(), self)
-            self._timer = loop.call_later(connection.timeout, self._late)
+            self._watch.add(made.fileno(), self, connection.timeout)
         else:
             self._connected(code)
 
@@ -110,7 +131,13 @@ class _Attempt:
         result = failure(OSError(code, ""), self._connection, "connecting") if code else _CONNECTED
         self._finish(result)
 
-    def _late(self) -> None:
+    @property
+    def is_over(self) -> bool:
+        """Whether it has a result, or was ended without one."""
+        return self._socket is None
+
+    def late(self) -> None:
+        """The time is over."""
         self._finish(failure(TimeoutError(), self._connection, "connecting"))
 
     def _finish(self, result: Result) -> None:
@@ -119,9 +146,6 @@ class _Attempt:
 
     def end(self) -> None:
         """Close what is open; harmless when that is done."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if self._socket is not None:
             self._watch.forget(self._socket.fileno())
             self._socket.close()
