@@ -21,8 +21,8 @@ TCX = "tcx"
 CLSACT = "clsact"
 
 _HANDLE = 0x786C
-DIRECTORS_PRIORITY = 49152
-"""The place of the director's own filters in a clsact qdisc."""
+DIRECTORS_PRIORITY = 49153
+"""The place of the director's own filters in a clsact qdisc: behind those that tc(8) places by itself."""
 
 
 class Pins:
@@ -199,6 +199,14 @@ class TcHook:
     def _attach_clsact(self, link: rtnetlink.Link, program: int) -> str:
         from xlvs.kernel import libbpf
 
+        # It takes filters of either direction, and shows them all what comes in.
+        if rtnetlink.ingress_qdisc(link.index) == "ingress":
+            raise Unavailable(
+                f"cannot attach to {link.name} at TC {self._direction}: its qdisc is ingress",
+                "clsact takes the same filters, and those of egress. Change it, then put the filters back:\n"
+                f"tc qdisc del dev {link.name} ingress && tc qdisc add dev {link.name} clsact && "
+                f"xlvs attach {link.name}",
+            )
         # The mark comes first: a filter without one would be a stranger's.
         mark = f"{self._mark}-{link.index}"
         bpf.pin(self._pins.path(mark), program)
@@ -212,7 +220,7 @@ class TcHook:
         return CLSACT
 
     def _hint(self, error: int | None, interface: str) -> str:
-        if error in (errno.EEXIST, errno.EBUSY):
+        if error in (errno.EEXIST, errno.EBUSY, errno.EINVAL):
             return (
                 "Another program has that place; xlvs leaves it alone. "
                 f"See it: tc filter show dev {interface} {self._direction}"

@@ -41,7 +41,7 @@ PATIENCE = 1.0
 
 _ENVELOPE = 64
 _HANDLE = 0x7870
-_FIRST, _LAST = 1, 49153  # in front of the packet path's filter, and behind it (xlvs.datapath.hooks)
+_FIRST, _LAST = 1, 49156  # in front of the packet path's filter, and behind it (xlvs.datapath.hooks)
 _TCP_MAXSEG = 2
 _TUNNEL_SEGMENT = 1200
 """What a segment of a tunnelled probe carries: it fits any path."""

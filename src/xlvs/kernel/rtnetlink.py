@@ -15,7 +15,10 @@ from struct import Struct
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
+_RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
 _RTM_NEWTFILTER, _RTM_GETTFILTER = 44, 46
+_TCA_KIND = 1
+_INGRESS = 0xFFFFFFF1
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
@@ -186,6 +189,17 @@ def has_clsact_filters(interface: int) -> bool:
         except OSError:
             continue  # no such qdisc, or no such interface
     return False
+
+
+def ingress_qdisc(interface: int) -> str:
+    """The kind of an interface's qdisc for filters of what comes in, ``clsact`` or ``ingress``; or empty."""
+    for answer, payload in _ask(_RTM_GETQDISC, _NLM_F_DUMP, _FILTER.pack(0, interface, 0, 0, 0)):
+        _, index, _, parent, _ = _FILTER.unpack_from(payload)
+        if answer == _RTM_NEWQDISC and index == interface and parent == _INGRESS:
+            for kind, value in _attributes(payload[_FILTER.size :]):
+                if kind == _TCA_KIND:
+                    return value.rstrip(b"\0").decode()
+    return ""
 
 
 def route_to(address: bytes) -> Route:

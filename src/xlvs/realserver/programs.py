@@ -46,7 +46,7 @@ _PROGRAMS = {
     TUNNELS: {"ingress": decapsulator.PROGRAM},
 }
 # Behind the director's, where this machine is one, too.
-_PRIORITIES = {SILENCE: 49153, TUNNELS: 49154}
+_PRIORITIES = {SILENCE: 49154, TUNNELS: 49155}
 _GUE_HEADERS, _GRE_HEADER = 8 + 12, 8
 """UDP and GUE with remote checksum offload; GRE with a checksum: the most that directors add."""
 
