@@ -47,7 +47,7 @@ def entry(
 
 def director(**tables: ServiceEntry) -> Host:
     """A director in order, with a service in the table of that name (own, kernel)."""
-    found = Director(loaded=True)
+    found = Director(loaded=True, hooks={"eth0": ("tcx",)})
     for name, service in tables.items():
         command = "xlvsadm" if name == "own" else "ipvsadm"
         setattr(found, name, Table(command, (service,)))
@@ -93,6 +93,19 @@ def test_kernel_ipvs_needs_ip_forward_for_nat_and_xlvs_does_not() -> None:
         assert finding.mends[0].command == "sysctl -w net.ipv4.ip_forward=1"
         host.settings["net.ipv4.ip_forward"] = "1"
         assert found(alone(host)) == []
+
+
+@pytest.mark.parametrize("method", [model.MASQUERADE, model.ROUTE])
+def test_masqueraded_real_servers_where_nothing_can_be_attached(method: str) -> None:
+    """Behind WireGuard, say; Direct Routing needs none of their answers."""
+    host = director(own=entry(method=method))
+    behind = Route(ip_network(f"{RIPS[1]}/32"), None, "wg0", "main", "unicast", f"{RIPS[1]} dev wg0")
+    host = replace(host, routes=(*host.routes, behind))
+    findings = [each for each in judge(alone(host)) if each.check == "not-attached"]
+    assert len(findings) == (method == model.MASQUERADE)
+    for each in findings:
+        assert each.severity == FAULT and "wg0" in each.problem and RIPS[1] in each.evidence[0]
+        assert each.advice and not each.mends
 
 
 def test_both_tables() -> None:
@@ -184,8 +197,8 @@ def test_native_xdp_on_a_veth() -> None:
 def test_from_afar_a_real_server_without_the_vip() -> None:
     """Its own address answers, and the VIP at its MAC does not."""
     cluster = alone(director(own=entry()), Asked(Answer(CONNECTED, 0.001), Answer(SILENT, 1.0)))
-    findings = judge(cluster)
-    assert {(each.check, each.host) for each in findings if each.severity != NOTE} == {
+    findings = [each for each in judge(cluster) if each.severity != NOTE]
+    assert {(each.check, each.host) for each in findings} == {
         ("vip-missing-on-real-server", rip) for rip in RIPS
     }
     assert all("xlvs realserver add --vip 192.0.2.100" in each.advice for each in findings if each.advice)

@@ -5,6 +5,7 @@ Clients' packets that come in by an interface without the packet path are not
 balanced: they end at the director itself.  What masqueraded real servers answer by one
 leaves with their own addresses, which clients drop.  Of an interface that has the VIP, or
 leads to such a real server, that is a fault; of others (one for management alone) a note.
+Interfaces without Ethernet headers (WireGuard, tun) have no place for it at all.
 Interfaces that come up after the first `xlvsadm -A` are not attached by themselves.
 """
 
@@ -59,6 +60,14 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 (Mend(director.name, f"xlvs attach {quote(name)}", f"xlvs detach {quote(name)}"),),
                 severity=FAULT if name in virtual or name in inside else NOTE,
             )
+        for name in sorted(inside.keys() - director.director.not_attached - director.director.hooks.keys()):
+            yield Finding(
+                director.name,
+                f"the data plane cannot be attached to {name} of {director.name}",
+                (f"the masqueraded real server {inside[name]} is reached by it",),
+                "Answers of real servers there leave untranslated: their clients time out.",
+                advice="reach these real servers by an Ethernet interface, or without NAT (-g, -i)",
+            )
 
 
 def _answering_by(cluster: Cluster, director: Host) -> dict[str, Address]:
@@ -66,6 +75,7 @@ def _answering_by(cluster: Cluster, director: Host) -> dict[str, Address]:
     found: dict[str, Address] = {}
     for served in cluster.served(model.MASQUERADE):
         route = director.route_to(served.real_server)
-        if served.director is director and not served.is_local and route is not None:
+        ours = served.director is director and served.table is director.director.own
+        if ours and not served.is_local and route is not None:
             found.setdefault(route.interface, served.real_server)
     return found
