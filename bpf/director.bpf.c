@@ -173,11 +173,12 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 /*
  * Frames with a VLAN's tag belong to the VLAN's device.  A tag of VLAN 0 only tells a
  * priority (IEEE 802.1Q): without it the frame is the interface's own, as it is
- * for the stack (kernel: __netif_receive_skb_core()).  0 if it was such a tag.
+ * for the stack (kernel: __netif_receive_skb_core()).  0 if it was such a tag, and
+ * none of a VLAN beneath it.
  */
 static __always_inline int shed_priority_tag(struct __sk_buff *skb)
 {
-	return skb->vlan_tci & VLAN_NUMBER_MASK ? -1 : bpf_skb_vlan_pop(skb);
+	return skb->vlan_tci & VLAN_NUMBER_MASK || bpf_skb_vlan_pop(skb) || skb->vlan_present;
 }
 
 static __always_inline void make_readable(struct __sk_buff *skb)

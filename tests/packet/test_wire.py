@@ -227,6 +227,12 @@ def test_a_tag_of_priority_alone(attached: Director) -> None:
             wire.send(frame[:12] + pack(">HH", packets.ETHERTYPE_VLAN, 5 << 13) + frame[12:])
             came = wire.receive(real_server_mac(1))
             assert came == real_server_mac(1) + INTERFACE_MAC + with_one_hop_less(frame)[12:]
+        frame, another = (attached.segment(key, attached.unused_port(), SYN) for _ in range(2))
+        tags = pack(">HHHH", packets.ETHERTYPE_VLAN, 0, packets.ETHERTYPE_VLAN, 7)
+        wire.send(frame[:12] + tags + frame[12:])
+        wire.send(another)  # what comes out first is this one: beneath the other's tag is a VLAN's
+        came = wire.receive(real_server_mac(1))
+        assert came == real_server_mac(1) + INTERFACE_MAC + with_one_hop_less(another)[12:]
 
 
 @pytest.mark.parametrize("method", [ROUTE, TUNNEL, MASQUERADE], ids=["dr", "tun", "nat"])
