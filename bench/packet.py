@@ -5,8 +5,8 @@
 
 Established flows by each forwarding method, in both directions of NAT, and new flows
 for schedulers, through BPF_PROG_TEST_RUN.  In the same rounds run, as floors: XDP_DROP,
-XDP_TX, F0 (parse, MAC, XDP_TX) and F1 (F0 with one look-up in a BPF hash).  See
-docs/performance.md.
+XDP_TX, F0 (parse, MAC, XDP_TX), F1 (F0 with one look-up in a BPF hash) and one cache
+line of each flow's own.  See docs/performance.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ FLOWS = (1, 1024, 131_072, 1_048_576)
 _TOGETHER = 4096
 """Up to so many flows all kinds of traffic stand in one table; above that, each has its own."""
 _REAL_SERVERS = 1000
-_FLOORS = (walk.DROP, walk.TX, walk.F0, walk.F1, walk.INSERT)
+_ESTABLISHED_FLOORS = (walk.DROP, walk.TX, walk.F0, walk.F1, walk.LINE)
+_FLOORS = (*_ESTABLISHED_FLOORS, walk.INSERT)
 _SCHEDULERS = ("rr", "wrr", "dh", "sh", "mh", "lc", "wlc", "sed", "nq")
 
 
@@ -70,10 +71,7 @@ def _floors(
     key = ServiceKey(2, packets.TCP, VIP, 80)
     traffic = traffic_of(director, Kind("floor"), key, ACK)
     programs.run(XDP, traffic, flows, flows, floor=walk.INSERT, order=walk.IN_TURN)
-    return {
-        name: _floor(programs, traffic, flows, name, shortest)
-        for name in (walk.DROP, walk.TX, walk.F0, walk.F1)
-    }
+    return {name: _floor(programs, traffic, flows, name, shortest) for name in _ESTABLISHED_FLOORS}
 
 
 def established(flows: int, rounds: int) -> dict[str, Figure]:
@@ -95,11 +93,11 @@ def established(flows: int, rounds: int) -> dict[str, Figure]:
             taken = interleaved(measures, rounds)
         if len(groups) > 1:
             # Each group has its own floors: they were measured beside it.
-            for name in (walk.DROP, walk.TX, walk.F0, walk.F1):
+            for name in _ESTABLISHED_FLOORS:
                 figures.setdefault(name, taken[name])
             floor = taken[walk.F1]
             for name, figure in taken.items():
-                if name in measures and name not in (walk.DROP, walk.TX, walk.F0, walk.F1):
+                if name in measures and name not in _ESTABLISHED_FLOORS:
                     figures[name] = figure
                     figures[f"F1 beside {name}"] = floor
         else:

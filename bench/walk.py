@@ -26,8 +26,11 @@ _FOLDER = Path(__file__).parent
 _SOURCE, _OBJECT = _FOLDER / "walk.bpf.c", _FOLDER / "walk.bpf.o"
 
 XDP, TC = "xdp", "tc"
-DROP, TX, F0, F1, INSERT = "drop", "tx", "F0", "F1", "insert"
-_FLOORS = {DROP: "floor_drop", TX: "floor_tx", F0: "floor_0", F1: "floor_1", INSERT: "floor_insert"}
+DROP, TX, F0, F1, LINE, INSERT = "drop", "tx", "F0", "F1", "line", "insert"
+_FLOORS = {
+    DROP: "floor_drop", TX: "floor_tx", F0: "floor_0", F1: "floor_1", INSERT: "floor_insert",
+    LINE: "floor_line",
+}  # fmt: skip
 _OURS = len(_FLOORS)
 _PORTS = 1 << 15
 
@@ -166,6 +169,7 @@ def new_walk(folder: str, interface: int, floor_flows: int) -> Iterator[Walk]:
     try:
         with libbpf.BpfObject(str(_OBJECT)) as opened:
             opened.set_entries("floor_flows", floor_flows)
+            opened.set_entries("floor_lines", max(2, floor_flows))
             opened.load()
             yield Walk(opened, ours, interface)
     finally:
