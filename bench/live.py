@@ -91,7 +91,7 @@ def _softirq_seconds(cpu: int) -> float:
 def _director(row: str, flows: int) -> Iterator[Callable[[], float]]:
     mode = {XLVS_XDP: "xdp", XLVS_TC: "tc"}.get(row)
     with (
-        new_director(Capacity(max(2 * flows, 1024), 64, 64), mode) as director,
+        new_director(Capacity(max(flows, 1024), 64, 64), mode) as director,
         new_walk(director.maps.folder, director.ifindex, 16) as programs,
     ):
         ip("route add 172.16.0.0/12 via 10.0.0.18")

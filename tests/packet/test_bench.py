@@ -6,6 +6,9 @@ from __future__ import annotations
 from bench import walk
 from bench.arrivals import by_scheduler, name_of
 from bench.footprint import of_maps
+from bench.packet import KINDS
+from bench.traffic import establish, measurement, new_floored_director
+from bench.walk import XDP
 from tests.packet.director import Director
 from xlvs.kernel import abi
 
@@ -14,6 +17,14 @@ def test_new_flows_of_a_scheduler() -> None:
     figures = by_scheduler(["lc"], [3, 10], rounds=1, flows=64)
     assert list(figures) == [walk.INSERT, name_of("lc", 3), name_of("lc", 10)]
     assert all(one.minimum > 0 for one in figures.values())
+
+
+def test_xdp_forwards_every_packet_of_every_kind() -> None:
+    """What a run has changed is taken back before the next one; else the measurement gives up."""
+    with new_floored_director(64 * len(KINDS), 64) as (director, programs):
+        for kind in KINDS:
+            traffic = establish(director, programs, kind, 8)
+            assert measurement(programs, director, XDP, traffic, 8, shortest=500_000)() > 0
 
 
 def test_the_table_is_what_the_kernel_charges_for_it(director: Director) -> None:
