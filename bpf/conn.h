@@ -252,15 +252,11 @@ static __always_inline struct connection *conn_here(const struct flow *flow)
 	__u32 home = bucket_choice(hash, 0);
 	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &home);
 	struct flow wanted;
-	__u64 early;
 	int slot;
 
 	if (!bucket)
 		return 0;
 	asm volatile("" : "+r"(bucket));
-	/* Both lines are asked for before either is waited for. */
-	early = *(const volatile __u64 *)&bucket->slot[nth_place(hash, 1)].control;
-	asm volatile("" : : "r"(early));
 #pragma unroll
 	for (__u32 n = 0; n < PLACES_AT_ONCE; n++) {
 		struct connection *entry = &bucket->slot[nth_place(hash, n)];
