@@ -270,7 +270,7 @@ static __always_inline int follow_error_of_any(struct __sk_buff *skb, struct pac
 SEC("tc")
 int xlvs_tc(struct __sk_buff *skb)
 {
-	struct packet packet = {};
+	struct packet packet;
 	int slot;
 
 	if (skb->pkt_type != PACKET_HOST || (skb->vlan_present && shed_priority_tag(skb)))
@@ -278,6 +278,7 @@ int xlvs_tc(struct __sk_buff *skb)
 	slot = express_by_tc(skb, &packet);
 	if (slot != LONG_WAY)
 		return slot & INTO_TUNNEL ? tc_tunnel(skb, &packet, slot & ~INTO_TUNNEL, 1) : slot;
+	packet = (struct packet){};
 	make_readable(skb);
 	if (parse_skb(skb, &packet))
 		return follow_error_of_any(skb, &packet);

@@ -168,6 +168,7 @@ static __always_inline void describe(__u8 family, const struct traveller *travel
 {
 	void *header = ip_header(traveller->ethernet);
 
+	*packet = (struct packet){};
 	packet->flow = traveller->headers.flow;
 	packet->bytes = traveller->headers.bytes;
 	packet->ttl = traveller->headers.hops;
@@ -301,14 +302,17 @@ static __always_inline int express_of_family(__u8 family, struct __sk_buff *skb,
 	return express_as(family, TCP_ESTABLISHED, skb, ethernet, &headers, &tcp->checksum, packet);
 }
 
-/* The verdict for a packet that came in for the director; LONG_WAY; or INTO_TUNNEL, and what
- * tc_tunnel() needs in `packet`, which is zero. */
-__attribute__((noinline)) int express_by_tc(struct __sk_buff *skb, struct packet *packet)
+/*
+ * The verdict for a packet that came in for the director; LONG_WAY; or INTO_TUNNEL, and what
+ * tc_tunnel() needs in `packet`, of which nothing is known otherwise.  A function of its own for its
+ * stack, but no global one: their callers have to clear what they let them write.
+ */
+static __attribute__((noinline)) int express_by_tc(struct __sk_buff *skb, struct packet *packet)
 {
 	struct ethernet_words *ethernet = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 
-	if (!packet || (void *)ethernet + sizeof(struct ethhdr) > end)
+	if ((void *)ethernet + sizeof(struct ethhdr) > end)
 		return LONG_WAY;
 	if (ethernet->protocol == bpf_htons(ETH_P_IP))
 		return express_of_family(AF_INET, skb, ethernet, end, packet);
