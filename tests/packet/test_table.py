@@ -97,6 +97,8 @@ def _compare(director: Director, history: list[tuple[tuple[object, ...], bool]])
         assert _listed(director.table) == _listed(model), command
         for key in KEYS:
             assert _run(director.table, ("service", key)) == _run(model, ("service", key))
+        rows = {row[0].key: row for row in director.table.table()}
+        assert rows == {key: director.table.row(key) for key in rows}
 
 
 def test_any_sequence_of_commands(director: Director) -> None:

@@ -14,7 +14,6 @@ from xlvs.daemon.desired import Wanted
 from xlvs.daemon.health import RealServerKey
 from xlvs.datapath.comparing import destination_of, is_same
 from xlvs.datapath.interface import Datapath
-from xlvs.datapath.rows import row_of
 from xlvs.errors import NoSuchService, TableError
 from xlvs.model import Destination, Service, ServiceKey
 
@@ -57,7 +56,7 @@ def some(datapath: Datapath, keys: Iterable[ServiceKey]) -> Present:
     rows = []
     for key in keys:
         try:
-            rows.append(row_of(datapath.service(key)))
+            rows.append(datapath.row(key))
         except NoSuchService:
             continue
     return present(rows)

@@ -110,6 +110,10 @@ class EbpfDatapath:
         """See `Datapath.service`."""
         return self._reader.entry(self._find(key))
 
+    def row(self, key: model.ServiceKey) -> ServiceRow:
+        """See `Datapath.row`."""
+        return self._reader.row(self._find(key))
+
     def connections(self) -> Iterator[model.Connection]:
         """See `Datapath.connections`."""
         for rows in self.connection_rows():

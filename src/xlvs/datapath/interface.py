@@ -51,6 +51,9 @@ class Datapath(Protocol):
     def service(self, key: ServiceKey) -> ServiceEntry:
         """One service; raises `NoSuchService`."""
 
+    def row(self, key: ServiceKey) -> ServiceRow:
+        """The same as a row of `table`, without counters."""
+
     def add_service(self, service: Service) -> None:
         """Add a service; raises `ServiceExists`, `SchedulerNotFound`, `InvalidOperation`."""
 

@@ -156,6 +156,10 @@ class KernelDatapath:
         """See `Datapath.service`."""
         return self._entry(*self._read_service(key))
 
+    def row(self, key: ServiceKey) -> ServiceRow:
+        """See `Datapath.row`."""
+        return self._read_service(key)[0], NO_COUNTERS, self._destinations(key, NOTHING)
+
     def _read_services(self) -> list[tuple[Service, bytes]]:
         found = self._dump(messages.GET_SERVICE)
         return [messages.read_service(one[messages.SERVICE]) for one in found]

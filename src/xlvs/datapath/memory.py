@@ -86,6 +86,10 @@ class MemoryDatapath:
         except KeyError:
             raise NoSuchService("No such service") from None
 
+    def row(self, key: ServiceKey) -> ServiceRow:
+        """The same as a row."""
+        return row_of(self.service(key))
+
     def add_service(self, service: Service) -> None:
         """Add a service; raises `ServiceExists`, `SchedulerNotFound`, `InvalidOperation`."""
         if service.key in self._services:

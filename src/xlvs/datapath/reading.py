@@ -62,6 +62,7 @@ class Reader:
     def __init__(self, maps: Maps, scheduling: Scheduling) -> None:
         self._maps = maps
         self._scheduling = scheduling
+        self._plain_row: Callable[[int], ServiceRow] | None = None
 
     def table(self, counted: str = NOTHING) -> list[ServiceRow]:
         """Every service; see `Datapath.table`."""
@@ -74,6 +75,12 @@ class Reader:
     def services(self) -> list[model.ServiceEntry]:
         """Every service; see `Datapath.services`."""
         return [self.entry(index) for index in self._used()]
+
+    def row(self, index: int) -> ServiceRow:
+        """The service in one record, without counters."""
+        if self._plain_row is None:
+            self._plain_row = self._row_reader(NOTHING)
+        return self._plain_row(index)
 
     def entry(self, index: int) -> model.ServiceEntry:
         """The service in one record."""
