@@ -37,6 +37,8 @@ SIGNALS = {
 }
 """keepalived's names for the signals that it takes."""
 
+_PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
+"""syslog(3)'s numbers, by the least level that has them."""
 _FACILITIES = {"user": 1, "daemon": 3, **{f"local{number}": 16 + number for number in range(8)}}
 _MOST_UMASK = 0o777
 
@@ -207,12 +209,15 @@ def _start_log(line: CommandLine) -> bool:
     Returns whether it is standard error.
     """
     _log.setLevel(logging.DEBUG if line.has("log-detail") else logging.INFO)
-    journal = "JOURNAL_STREAM" in os.environ
+    journal = _is_journal()
     on_standard_error = journal or line.has("log-console")
     if on_standard_error:
         console = logging.StreamHandler(sys.stderr)
-        form = "%(message)s" if journal else "%(asctime)s: %(message)s"
-        console.setFormatter(logging.Formatter(form, "%a %b %d %H:%M:%S %Y"))
+        console.setFormatter(
+            _ForJournal()
+            if journal
+            else logging.Formatter("%(asctime)s: %(message)s", "%a %b %d %H:%M:%S %Y")
+        )
         _log.addHandler(console)
     if not journal and not line.has("no-syslog") and os.path.exists("/dev/log"):
         from logging.handlers import SysLogHandler  # it is slow to import
@@ -224,6 +229,23 @@ def _start_log(line: CommandLine) -> bool:
         _log.addHandler(logging.NullHandler())
     _log.propagate = False
     return on_standard_error
+
+
+def _is_journal() -> bool:
+    """Whether standard error is the journal (systemd.exec(5)); what it is not inherits the variable, too."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+class _ForJournal(logging.Formatter):
+    """Each line with its priority before it (sd-daemon(3)), so that ``journalctl -p warning`` works."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next(number for least, number in _PRIORITIES if record.levelno >= least)
+        return "\n".join(f"<{level}>{line}" for line in super().format(record).splitlines())
 
 
 def _facility(name: str) -> int:
@@ -244,7 +266,7 @@ def _detach() -> bool:
         os._exit(0)
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1) if "JOURNAL_STREAM" in os.environ else (0, 1, 2):
+    for stream in (0, 1) if _is_journal() else (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
     return True

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
 from xlvs.cli import daemon, status
-from xlvs.cli.xlvsd import main
+from xlvs.cli.xlvsd import _ForJournal, _is_journal, main
 from xlvs.cli.xlvsd_options import OPTIONS, read_options, usage
 from xlvs.errors import Unavailable, UsageError
 
@@ -89,6 +91,25 @@ def test_what_does_nothing_here_is_said() -> None:
         "-R (dont-respawn) does nothing here: xlvsd is one process; systemd restarts it",
         "-x (snmp) does nothing here: xlvsd has no SNMP agent",
     ]
+
+
+def test_the_journal_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its variable is inherited by much that writes elsewhere."""
+    found = os.fstat(2)
+    for number, expected in ((found.st_ino, True), (found.st_ino + 1, False)):
+        monkeypatch.setenv("JOURNAL_STREAM", f"{found.st_dev}:{number}")
+        assert _is_journal() is expected
+    monkeypatch.delenv("JOURNAL_STREAM")
+    assert not _is_journal()
+
+
+@pytest.mark.parametrize(
+    ("level", "number"),
+    [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 3)],
+)
+def test_the_journal_is_told_how_bad_each_line_is(level: int, number: int) -> None:
+    record = logging.LogRecord("xlvsd", level, "", 0, "one %s\ntwo", ("word",), None)
+    assert _ForJournal().format(record) == f"<{number}>one word\n<{number}>two"
 
 
 def test_signals_by_name(capsys: pytest.CaptureFixture[str]) -> None:
