@@ -347,6 +347,20 @@ def test_several_mistakes_at_once(labs: Callable[[str], Lab], topology: str) -> 
     assert state_of(cluster, empty_tables=False) == healthy
 
 
+def test_a_director_with_two_uplinks(labs: Callable[[str], Lab]) -> None:
+    """What leaves as the VIP goes by a rule of its own; what goes to real servers as the VIP does not."""
+    lab = labs("nat")
+    typed(lab, (("director", "ip route add default dev {interface} table 77"),))
+    try:
+        typed(lab, (("director", "ip rule add from {vip} lookup 77"),))
+        try:
+            assert "Healthy" in lab.type("director", "xlvs doctor --timeout=0.3")
+        finally:
+            typed(lab, (("director", "ip rule del from {vip} lookup 77"),))
+    finally:
+        typed(lab, (("director", "ip route del default table 77"),))
+
+
 def test_the_command(labs: Callable[[str], Lab]) -> None:
     """Exit codes, JSON, --fix and --undo, in a lab and on its hosts alone."""
     lab = labs("dr")

@@ -269,6 +269,8 @@ class Connection:
         try:
             if target.method == TUNNEL:
                 connection.setsockopt(socket.IPPROTO_TCP, _TCP_MAXSEG, _TUNNEL_SEGMENT)
+            if target.method == MASQUERADE:
+                self._go_by(route)
             own = socket.inet_ntop(family, source) if source else ""
             connection.bind((own, 0))
             local_port = connection.getsockname()[1]
@@ -289,6 +291,13 @@ class Connection:
                 raise
             outcome = UNREACHABLE
         return self._judged(outcome, loop.time() - began)
+
+    def _go_by(self, route: rtnetlink.Route) -> None:
+        """Take the way of clients' packets, where the VIP's own is another by a rule of routing."""
+        target = self._target
+        if rtnetlink.route_to(target.real_server, target.virtual).interface != route.interface:
+            name = os.fsencode(socket.if_indextoname(route.interface))
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
 
     def close(self) -> None:
         """Hang up, and forget the probe."""

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from struct import Struct
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
@@ -26,7 +27,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5,
 _IFLA_LINK_NETNSID, _IFLA_XDP, _IFLA_TARGET_NETNSID = 37, 43, 46
 _IFLA_XDP_ATTACHED = 2
 _IFLA_INFO_KIND = 1
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 4, 5, 7, 18
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
@@ -202,12 +203,12 @@ def ingress_qdisc(interface: int) -> str:
     return ""
 
 
-def route_to(address: bytes) -> Route:
-    """Ask the kernel for its route to an address (packed, 4 or 16 bytes)."""
-    return routes_to([address])[address]
+def route_to(address: bytes, source: bytes = b"") -> Route:
+    """Ask the kernel for its route to an address (packed, 4 or 16 bytes), from that one of ours or any."""
+    return routes_to([address], source)[address]
 
 
-def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
+def routes_to(addresses: Sequence[bytes], source: bytes = b"") -> dict[bytes, Route]:
     """Ask the kernel for its routes to different addresses, some with each call."""
     routes: dict[bytes, Route] = {}
     alike: dict[bytes, tuple[int, int, bytes, bytes]] = {}
@@ -217,7 +218,9 @@ def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
         room = memoryview(bytearray(1 << 17))
         for first in range(0, len(addresses), _ASKED_AT_ONCE):
             asked = addresses[first : first + _ASKED_AT_ONCE]
-            link.send(b"".join(_route_question(number, address) for number, address in enumerate(asked)))
+            link.send(
+                b"".join(_route_question(number, address, source) for number, address in enumerate(asked))
+            )
             missing = len(asked)
             while missing:
                 data = bytes(room[: link.recv_into(room)])
@@ -235,21 +238,22 @@ def routes_to(addresses: Sequence[bytes]) -> dict[bytes, Route]:
     return routes
 
 
-def _route_question(number: int, address: bytes) -> bytes:
-    start, end = _QUESTIONS[len(address)]
-    return b"".join((start, number.to_bytes(4, sys.byteorder), end, address))
+def _route_question(number: int, address: bytes, source: bytes) -> bytes:
+    start, end, source_attribute = _question_parts(len(address), source)
+    return b"".join((start, number.to_bytes(4, sys.byteorder), end, address, source_attribute))
 
 
-def _question_parts(family: int, length: int) -> tuple[bytes, bytes]:
-    """A question for a route to an address of that many bytes: what is before and after its number."""
-    body = _ROUTE.pack(family, length * 8, 0, 0, 0, 0, 0, 0, 0) + _ATTRIBUTE.pack(
-        _ATTRIBUTE.size + length, _RTA_DST
-    )
-    header = _HEADER.pack(_HEADER.size + len(body) + length, _RTM_GETROUTE, _NLM_F_REQUEST, 0, 0)
-    return header[:8], header[12:] + body
-
-
-_QUESTIONS = {4: _question_parts(socket.AF_INET, 4), 16: _question_parts(socket.AF_INET6, 16)}
+@cache
+def _question_parts(length: int, source: bytes) -> tuple[bytes, bytes, bytes]:
+    """A question for a route to an address of that many bytes: what is before and after its number, and
+    after the address."""
+    family = socket.AF_INET if length == 4 else socket.AF_INET6
+    body = _ROUTE.pack(family, length * 8, len(source) * 8, 0, 0, 0, 0, 0, 0)
+    body += _ATTRIBUTE.pack(_ATTRIBUTE.size + length, _RTA_DST)
+    behind = _attribute(_RTA_SRC, source) if source else b""
+    size = _HEADER.size + len(body) + length + len(behind)
+    header = _HEADER.pack(size, _RTM_GETROUTE, _NLM_F_REQUEST, 0, 0)
+    return header[:8], header[12:] + body, behind
 
 
 def _route(address: bytes, payload: bytes, alike: dict[bytes, tuple[int, int, bytes, bytes]]) -> Route:
