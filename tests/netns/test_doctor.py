@@ -361,6 +361,21 @@ def test_a_director_with_two_uplinks(labs: Callable[[str], Lab]) -> None:
         typed(lab, (("director", "ip route del default table 77"),))
 
 
+def test_vips_that_are_the_directors_by_a_route(labs: Callable[[str], Lab]) -> None:
+    """A whole prefix is served that is on no interface (AnyIP)."""
+    lab = labs("nat6")
+    typed(lab, (("director", "ip -6 route add local 2001:db8:5::/64 dev lo"),))
+    try:
+        typed(lab, (("director", "ipvsadm -A -t [2001:db8:5::7]:80 -s rr"),))
+        try:
+            typed(lab, (("director", "ipvsadm -a -t [2001:db8:5::7]:80 -r {rip6_1} -m"),))
+            assert "Healthy" in lab.type("director", "xlvs doctor --timeout=0.3")
+        finally:
+            typed(lab, (("director", "ipvsadm -D -t [2001:db8:5::7]:80"),))
+    finally:
+        typed(lab, (("director", "ip -6 route del local 2001:db8:5::/64 dev lo"),))
+
+
 def test_the_command(labs: Callable[[str], Lab]) -> None:
     """Exit codes, JSON, --fix and --undo, in a lab and on its hosts alone."""
     lab = labs("dr")

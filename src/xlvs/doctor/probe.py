@@ -47,6 +47,7 @@ _TUNNEL_SEGMENT = 1200
 """What a segment of a tunnelled probe carries: it fits any path."""
 _IPPROTO_IPIP, _IPPROTO_IPV6, _IPPROTO_GRE = 4, 41, 47
 _LINGER_NOT = pack("=ii", 1, 0)
+_IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h
 
 
 class _Probe(ctypes.Structure):
@@ -298,6 +299,11 @@ class Connection:
         if rtnetlink.route_to(target.real_server, target.virtual).interface != route.interface:
             name = os.fsencode(socket.if_indextoname(route.interface))
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, name)
+        # A VIP may be the director's by a route alone (ip -6 route add local … dev lo).
+        if self._version == 4:
+            self.socket.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
 
     def close(self) -> None:
         """Hang up, and forget the probe."""
