@@ -27,9 +27,8 @@ def established(flows: int, figures: Figures) -> list[Goal]:
     one = figures.get(f"DR{_XDP}")
     if one and flows in ESTABLISHED:
         floor = figures.get(f"F1 beside DR{_XDP}", figures[walk.F1])
-        found.append(
-            Goal(f"DR at XDP, {flows:,} flows / F1", one.minimum / floor.minimum, ESTABLISHED[flows])
-        )
+        counted = "1 flow" if flows == 1 else f"{flows:,} flows"
+        found.append(Goal(f"DR at XDP, {counted} / F1", one.minimum / floor.minimum, ESTABLISHED[flows]))
     return found + (_above_dr(figures) if flows == 1 else [])
 
 

@@ -28,7 +28,7 @@ def _met(goals: list[Goal]) -> dict[str, bool]:
 def test_differences_are_asked_at_the_best_hook_of_a_kind() -> None:
     """What XDP forwards is compared there, with DR at XDP; the rest at TC with DR at TC."""
     assert _met(packet_goals.established(1, _ONE_FLOW)) == {
-        "DR at XDP, 1 flows / F1": True,
+        "DR at XDP, 1 flow / F1": True,
         "DR, UDP, XDP: ns above DR": True,
         "DR, IPv6, XDP: ns above DR": False,
         "NAT, to the client, XDP: ns above DR": True,
