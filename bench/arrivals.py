@@ -17,6 +17,7 @@ from xlvs.model import ROUTE, Destination, Service, ServiceKey
 
 FLOWS = 4096
 """New ones of a round."""
+OVERFLOW = 1_000_000
 
 
 def name_of(scheduler: str, real_servers: int) -> str:
@@ -25,10 +26,14 @@ def name_of(scheduler: str, real_servers: int) -> str:
 
 
 def add_service(director: Director, scheduler: str, real_servers: int) -> ServiceKey:
-    """A service with that many real servers, of weights 1 to 3."""
+    """A service with that many real servers, of weights 1 to 3; for ovf, to which a weight is
+    how many connections a real server takes, of more than come."""
     key = director.unused_key()
+    lightest = OVERFLOW if scheduler == "ovf" else 1
     servers = (
-        Destination(bytes([10, 0, 16 + number // 250, 1 + number % 250]), key.port, ROUTE, 1 + number % 3)
+        Destination(
+            bytes([10, 0, 16 + number // 250, 1 + number % 250]), key.port, ROUTE, lightest + number % 3
+        )
         for number in range(real_servers)
     )
     # A table's real servers are newest first.
