@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -45,7 +46,8 @@ http {{
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    record = lifecycle.new_record("dr", "txlvsd", Request(), bare=False)
+    name = f"xlvsd{os.getpid()}"  # others may run other tests of this module at the same time
+    record = lifecycle.new_record("dr", name, Request(), bare=False)
     try:
         lifecycle.up(record, lambda _line: None)
         made = Lab(record)
@@ -53,7 +55,7 @@ def lab() -> Iterator[Lab]:
         made.type("director", "ipvsadm --set 0 1 0")
         yield made
     finally:
-        lifecycle.down("txlvsd", lambda _line: None)
+        lifecycle.down(name, lambda _line: None)
 
 
 @pytest.fixture
