@@ -411,12 +411,18 @@ def test_states_that_a_packet_may_change(director: Director, address: bytes, ans
     assert _passes(director, frame)
 
 
-@families
-def test_real_servers_that_are_gone(director: Director, address: bytes) -> None:
+def _both_ways(director: Director, address: bytes) -> tuple[ServiceKey, list[bytes]]:
+    """A masqueraded connection's service, and a frame each way, which XDP sends."""
     key = director.service(1, address=address, method=MASQUERADE, server_port=SERVER_PORT)
     one = _connection(director, key)
     both = [director.frame(packet) for packet, _ in (one.asked(b"request"), one.answered(b"answer"))]
     assert all(_sent_after_tc(director, frame, director.ifindex)[0] == XDP_TX for frame in both)
+    return key, both
+
+
+@families
+def test_real_servers_that_are_gone(director: Director, address: bytes) -> None:
+    key, both = _both_ways(director, address)
     director.table.delete_destination(key, _server(address), SERVER_PORT)
     assert all(_passes(director, frame) for frame in both)
 
@@ -464,10 +470,7 @@ def test_the_way_back_to_a_client_is_confirmed_once_a_second(director: Director,
 @families
 def test_where_checksums_may_be_unfinished(director: Director, address: bytes) -> None:
     """In generic XDP a device may have been left them, and XDP could not tell."""
-    key = director.service(1, address=address, method=MASQUERADE, server_port=SERVER_PORT)
-    one = _connection(director, key)
-    both = [director.frame(packet) for packet, _ in (one.asked(b"request"), one.answered(b"answer"))]
-    assert all(_sent_after_tc(director, frame, director.ifindex)[0] == XDP_TX for frame in both)
+    _, both = _both_ways(director, address)
     record = _interface(director, director.ifindex)
     record.known &= ~abi.INTERFACE_NATIVE
     try:
