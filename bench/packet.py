@@ -39,7 +39,7 @@ FLOWS = (1, 1024, 131_072, 1_048_576)
 _TOGETHER = 4096
 """Up to so many flows all kinds of traffic stand in one table; above that, each has its own."""
 _REAL_SERVERS = 1000
-_ESTABLISHED_FLOORS = (walk.DROP, walk.TX, walk.F0, walk.F1, walk.LINE)
+_ESTABLISHED_FLOORS = (walk.DROP, walk.TX, walk.F0, walk.F1, walk.LINE, walk.ROOM)
 _FLOORS = (*_ESTABLISHED_FLOORS, walk.INSERT)
 _SCHEDULERS = ("rr", "wrr", "dh", "sh", "mh", "lc", "wlc", "sed", "nq")
 

@@ -166,8 +166,10 @@ static __always_inline int walk(void *data, void *end, struct control *control)
 			bpf_tail_call_static(context, programs, 4); \
 		else if ((place) == 5)                       \
 			bpf_tail_call_static(context, programs, 5); \
-		else                                         \
+		else if ((place) == 6)                       \
 			bpf_tail_call_static(context, programs, 6); \
+		else                                         \
+			bpf_tail_call_static(context, programs, 7); \
 	} while (0)
 
 SEC("xdp")
@@ -292,6 +294,14 @@ int floor_line(struct xdp_md *context)
 		return XDP_PASS;
 	its->position += line->word[0];
 	return floor_send(context, mac);
+}
+
+/* Room in front of the packet, as for a tunnel's header, which the walk takes away again: two
+ * calls of the same helper, of which one is the walk's. */
+SEC("xdp")
+int floor_room(struct xdp_md *context)
+{
+	return bpf_xdp_adjust_head(context, -(int)sizeof(struct iphdr)) ? XDP_ABORTED : XDP_TX;
 }
 
 /* A new flow in the same hash: looked for, not there, entered. */

@@ -26,10 +26,10 @@ _FOLDER = Path(__file__).parent
 _SOURCE, _OBJECT = _FOLDER / "walk.bpf.c", _FOLDER / "walk.bpf.o"
 
 XDP, TC = "xdp", "tc"
-DROP, TX, F0, F1, LINE, INSERT = "drop", "tx", "F0", "F1", "line", "insert"
+DROP, TX, F0, F1, LINE, ROOM, INSERT = "drop", "tx", "F0", "F1", "line", "room", "insert"
 _FLOORS = {
     DROP: "floor_drop", TX: "floor_tx", F0: "floor_0", F1: "floor_1", INSERT: "floor_insert",
-    LINE: "floor_line",
+    LINE: "floor_line", ROOM: "floor_room",
 }  # fmt: skip
 _OURS = len(_FLOORS)
 _PORTS = 1 << 15
