@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 7,
+	ABI_VERSION = 8,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -52,6 +52,7 @@ enum abi {
 	OTHER_TABLE = 128,        /* see `settings.table` */
 	CALL_ID_LIMIT = 255,      /* kernel: IP_VS_PEDATA_MAXLEN */
 	FULL_SECONDS = 10,        /* after a connection found no room: see overload.h */
+	EVENTS_ROOM = 128,        /* bytes, at the beginning of a row of counters */
 	SETTLING_SECONDS = 70,    /* likewise; Linux sends its last SYN again after 63 */
 };
 
@@ -341,8 +342,8 @@ enum tunnel_checksum {
 	TUNNEL_REMOTE_CHECKSUM,   /* GUE: besides, an open one inside is left to the real server */
 };
 
-/* Counters have a row for each CPU that was online at loading, which alone
- * writes it: element cpu * limit + index.  Readers add the rows up. */
+/* Counters have a row for each CPU that was online at loading, which alone writes it: its
+ * events, then the counters of destinations, then those of services.  Readers add the rows up. */
 struct traffic {
 	__u64 connections;
 	__u64 in_packets;
@@ -415,6 +416,8 @@ struct limits {
 	__u32 pool;
 	__u32 cpus;
 	__u32 loads;              /* blocks of trees of loads */
+	__u32 services_at;        /* where in a row of counters those of services begin, bytes */
+	__u32 pad;
 };
 
 /* The kernel's settings of /proc/sys/net/ipv4/vs that the packet path has, by
@@ -477,7 +480,7 @@ struct settings {
 	struct traffic total_base; /* configuration: what all services had when all were zeroed last */
 };
 
-/* Events that nobody else counts, a row for each CPU like `traffic`. */
+/* Events that nobody else counts. */
 struct events {
 	__u64 table_full;         /* a new connection that needs a slot found none: dropped */
 	__u64 no_destination;     /* no real server could be chosen: dropped */
@@ -494,6 +497,7 @@ struct events {
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 	__u64 stateless;          /* went by hash, without an entry, because the table is full or was */
 	__u64 evicted;            /* half-open connections that made room in a full table */
+	__u64 pad;
 };
 
 #define SIZE_IS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has changed size")
@@ -506,5 +510,6 @@ SIZE_IS(struct traffic, 40);
 SIZE_IS(struct estimate, 88);
 SIZE_IS(struct call_id, 256);
 SIZE_IS(struct mark_rule, 2 * CACHE_LINE);
+_Static_assert(sizeof(struct events) <= EVENTS_ROOM, "no room for so many events");
 
 #endif

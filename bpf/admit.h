@@ -66,14 +66,10 @@ static __always_inline int may_be_ftp_data(const struct packet *packet)
 static __always_inline int service_of(const struct __sk_buff *skb, const struct packet *packet)
 {
 	struct service_key key = { .family = packet->flow.family };
-	struct settings *current;
-	__u32 *index = 0, zero = 0;
+	__u32 *index = 0;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return NOT_FOUND;
 	/* Read once: one table for all that is asked for here. */
-	key.family |= *(volatile __u32 *)&current->table & OTHER_TABLE;
+	key.family |= *(volatile __u32 *)&settings.table & OTHER_TABLE;
 	key.fwmark = mark_of(skb, packet);
 	if (key.fwmark) {
 		index = bpf_map_lookup_elem(&service_index, &key);
@@ -87,11 +83,11 @@ static __always_inline int service_of(const struct __sk_buff *skb, const struct 
 	index = bpf_map_lookup_elem(&service_index, &key);
 	if (index)
 		return *index;
-	if (current->ftp_services && may_be_ftp_data(packet)) {
+	if (settings.ftp_services && may_be_ftp_data(packet)) {
 		key.port = bpf_htons(FTP_PORT);
 		index = bpf_map_lookup_elem(&service_index, &key);
 	}
-	if (!index && current->any_port_services) {
+	if (!index && settings.any_port_services) {
 		key.port = 0;
 		index = bpf_map_lookup_elem(&service_index, &key);
 	}
@@ -402,14 +398,9 @@ static __always_inline void count_at_template(__u32 link)
 /* Whether somebody may expect FTP data of a client's at a port. */
 static __always_inline int may_be_expected(const struct packet *packet)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
 	if (!(packet->tcp_flags & TCP_SYN) || !may_be_ftp_data(packet))
 		return 0;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current &&
-	       (current->ftp_services || current->any_port_services || current->mark_set);
+	return settings.ftp_services || settings.any_port_services || settings.mark_set;
 }
 
 /*

@@ -44,14 +44,16 @@ struct {
 } client_ways SEC(".maps");
 
 /* Its upper bits depend on all of the address, its lower ones do not. */
-static __always_inline __u64 address_hash(const union address *address)
+static __always_inline __u64 address_hash(__u8 family, const union address *address)
 {
-	return address->half[0] * limits.hash_factor[0] + address->half[1] * limits.hash_factor[1];
+	__u64 hash = address->half[0] * limits.hash_factor[0];
+
+	return family == AF_INET ? hash : hash + address->half[1] * limits.hash_factor[1];
 }
 
-static __always_inline struct client_way *client_way_of(const union address *client)
+static __always_inline struct client_way *client_way_of(__u8 family, const union address *client)
 {
-	__u32 index = address_hash(client) >> (64 - CLIENT_WAY_BITS);
+	__u32 index = address_hash(family, client) >> (64 - CLIENT_WAY_BITS);
 
 	return bpf_map_lookup_elem(&client_ways, &index);
 }
@@ -80,7 +82,7 @@ struct {
 
 static __always_inline struct next_hop *next_hop_at(const struct way *way)
 {
-	__u32 index = address_hash(&way->next_hop) >> (64 - NEXT_HOP_BITS);
+	__u32 index = address_hash(way->family, &way->next_hop) >> (64 - NEXT_HOP_BITS);
 
 	return bpf_map_lookup_elem(&next_hops, &index);
 }
@@ -101,7 +103,7 @@ static __always_inline void note_next_hop(const struct way *way, __u32 now)
 static __always_inline int leads_to(const struct client_way *known, const union address *virtual,
 				    const union address *client, __u32 family, __u32 length, __u32 now)
 {
-	return known->found && now - known->found < CLIENT_WAY_TICKS && known->family == family &&
+	return now - known->found < CLIENT_WAY_TICKS && known->family == family &&
 	       known->client.half[0] == client->half[0] && known->virtual.half[0] == virtual->half[0] &&
 	       (family == AF_INET || (known->client.half[1] == client->half[1] &&
 				      known->virtual.half[1] == virtual->half[1])) &&
@@ -124,7 +126,7 @@ static __always_inline void remember_client_way(struct client_way *known, const 
 __attribute__((noinline)) int learn_client_way(struct __sk_buff *skb, const union address *virtual,
 					       const union address *client, __u32 asked)
 {
-	struct client_way *known = client ? client_way_of(client) : 0;
+	struct client_way *known = client ? client_way_of(family_in(asked), client) : 0;
 	struct bpf_fib_lookup query = {};
 	int refused;
 
@@ -148,7 +150,7 @@ static __always_inline int way_to_client(struct __sk_buff *skb, const struct pac
 {
 	const union address *client = &packet->flow.virtual;
 	__u32 longest = packet->whole && !skb->gso_size ? packet->bytes : 1;
-	struct client_way *known = client_way_of(client);
+	struct client_way *known = client_way_of(packet->flow.family, client);
 
 	if (known && leads_to(known, virtual, client, packet->flow.family, longest, now))
 		return 0;
@@ -160,30 +162,35 @@ static __always_inline int way_to_client(struct __sk_buff *skb, const struct pac
 	(CONNECTION_REPLY | CONNECTION_TEMPLATE | CONNECTION_NO_OUTPUT |            \
 	 CONNECTION_CLIENT_HERE | CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
 
-/* As conn_of_reply(), if the connection is one in that state, which an answer leaves as it is.  Of
- * its flow's last word all is compared but the VIP's port. */
-static __always_inline struct connection *conn_of_answer(__u8 family, const struct headers *headers,
-							 __u32 state, const struct connection *reply)
+/* Whether a reply's entry led to its connection, as conn_of_reply() tells, and that is in a state
+ * which an answer leaves as it is; `flow` is the answer's.  Of the connection's last word all is
+ * compared but the VIP's port. */
+static __always_inline int is_answered_by(__u8 family, const struct connection *entry, const struct flow *flow,
+					  __u32 state, const struct connection *reply)
 {
 	const __u64 virtual_port = (__u64)0xffff << 16;
-	const struct flow *flow = &headers->flow;
+	const flow_word *word = (const flow_word *)&entry->flow;
+
+	return ((__u32)load_control(entry) & (__u32)CONTROL_BITS(0xff, 0xff, FLAGS_OF_ANSWERED)) ==
+		       (__u32)CONTROL_BITS(PHASE_LIVE, state,
+					   METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT) &&
+	       (word[FLOW_ENDS] & ~virtual_port) ==
+		       ((__u64)family << 40 | (__u64)flow->protocol << 32 | flow->virtual_port) &&
+	       word[0] == flow->virtual.half[0] &&
+	       (family == AF_INET || word[1] == flow->virtual.half[1]) &&
+	       entry->destination == reply->destination && entry->destination_port == flow->client_port;
+}
+
+/* That connection, or null. */
+static __always_inline struct connection *conn_of_answer(__u8 family, const struct flow *flow, __u32 state,
+							 const struct connection *reply)
+{
 	struct connection *entry = reply->link ? conn_at(reply->link - 1) : 0;
-	const flow_word *word;
 
 	if (!entry)
 		return 0;
 	asm volatile("" : "+r"(entry));
-	word = (const flow_word *)&entry->flow;
-	if ((load_control(entry) & CONTROL_BITS(0xff, 0xff, FLAGS_OF_ANSWERED)) !=
-		    CONTROL_BITS(PHASE_LIVE, state,
-				 METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT) ||
-	    (word[FLOW_ENDS] & ~virtual_port) !=
-		    ((__u64)family << 40 | (__u64)flow->protocol << 32 | flow->virtual_port) ||
-	    word[0] != flow->virtual.half[0] ||
-	    (family != AF_INET && word[1] != flow->virtual.half[1]) ||
-	    entry->destination != reply->destination || entry->destination_port != flow->client_port)
-		return 0;
-	return entry;
+	return is_answered_by(family, entry, flow, state, reply) ? entry : 0;
 }
 
 /* Between a real server and a client the director is a router, but for those on itself. */
@@ -252,7 +259,7 @@ __attribute__((noinline)) int answer(struct __sk_buff *skb, const struct packet 
 	change.to_port = entry->flow.virtual_port;
 	if (translate(skb, packet, &change))
 		return TC_ACT_SHOT;
-	known = client_way_of(&packet->flow.virtual);
+	known = client_way_of(packet->flow.family, &packet->flow.virtual);
 	return send_answer(skb, packet, entry, known ? &known->way : 0);
 }
 

@@ -18,16 +18,16 @@ static __always_inline __u32 ticks_now(void)
 static volatile __u64 tick_read;
 
 /*
- * The same for XDP, mostly without a call, but with more registers.  Both clocks move on with
+ * The same, mostly without a call, but with more registers.  Both clocks move on with
  * the kernel's tick: the one that takes a call is asked once after each.  Who comes between
  * their two moves has the time of the tick before.
  */
-static __always_inline __u32 ticks_at_xdp(void)
+static __always_inline __u32 ticks_cheaply(void)
 {
 	__u64 known = tick_read;
 	__u32 jiffies = bpf_jiffies64(), now;
 
-	if (known >> 32 == jiffies)
+	if ((__u32)(known >> 32) == jiffies)
 		return known;
 	now = ticks_now();
 	tick_read = (__u64)jiffies << 32 | now;
@@ -37,7 +37,7 @@ static __always_inline __u32 ticks_at_xdp(void)
 /* True when `when` is not after `now`. */
 static __always_inline int has_passed(__u32 when, __u32 now)
 {
-	return (__s32)(now - when) >= 0;
+	return (__s32)(when - now) <= 0;
 }
 
 #endif

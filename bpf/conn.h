@@ -120,16 +120,15 @@ static __always_inline __u64 flow_hash(const struct flow *flow)
 	if (flow->family != FAMILY_IPV4)
 		hash += word[1] * limits.hash_factor[1] + word[3] * limits.hash_factor[3];
 	hash ^= hash >> 32;
-	hash *= 0x9e3779b97f4a7c15ULL;
-	return hash ^ hash >> 32;
+	return hash * 0x9e3779b97f4a7c15ULL; /* its upper half is the one to use */
 }
 
 /* The bucket of a flow's n-th choice; 0 is its home. */
 static __always_inline __u32 bucket_choice(__u64 hash, __u32 n)
 {
-	__u32 step = (__u32)(hash >> 32) | 1;
+	__u32 step = (__u32)(hash >> 8) | 1;
 
-	return ((__u32)hash + n * step) & (limits.buckets - 1);
+	return ((__u32)(hash >> 32) + n * step) & (limits.buckets - 1);
 }
 
 /*
@@ -141,6 +140,8 @@ static __always_inline __u32 nth_place(__u64 hash, __u32 n)
 {
 	__u32 first = hash >> 61;
 
+	if (n == 0)
+		return first; /* below SLOTS_PER_BUCKET, as verifiers know */
 	/* Not worked out beforehand for all n: there is no stack for that. */
 	asm volatile("" : "+r"(first));
 	return (first ^ n) & (SLOTS_PER_BUCKET - 1);
@@ -241,35 +242,6 @@ __attribute__((noinline)) int conn_find(const struct flow *flow)
 			return index * SLOTS_PER_BUCKET + slot;
 	}
 	return NOT_FOUND;
-}
-
-#define PLACES_AT_ONCE 2
-
-/* The same as its record, for XDP: what stands in its first or second place is found at once. */
-static __always_inline struct connection *conn_here(const struct flow *flow)
-{
-	__u64 hash = flow_hash(flow);
-	__u32 home = bucket_choice(hash, 0);
-	struct connection_bucket *bucket = bpf_map_lookup_elem(&connections, &home);
-	struct flow wanted;
-	int slot;
-
-	if (!bucket)
-		return 0;
-	asm volatile("" : "+r"(bucket));
-#pragma unroll
-	for (__u32 n = 0; n < PLACES_AT_ONCE; n++) {
-		struct connection *entry = &bucket->slot[nth_place(hash, n)];
-
-		/* One address, instead of one worked out for each of its fields. */
-		asm volatile("" : "+r"(entry));
-		if (flow_equal(&entry->flow, flow) && is_findable(load_control(entry)))
-			return entry;
-	}
-	/* A copy, so that the caller's need not stand in memory. */
-	wanted = *flow;
-	slot = conn_find(&wanted);
-	return slot >= 0 ? conn_at(slot) : 0;
 }
 
 /*
@@ -621,10 +593,10 @@ static __always_inline void conn_set_flags(struct connection *entry, __u32 set, 
  */
 static __always_inline void conn_refresh(struct connection *entry, __u32 now, __u32 lifetime)
 {
-	__u32 expires = now + lifetime;
-	__s32 gain = expires - entry->expires;
+	__u32 expires = now + lifetime, gain = expires - entry->expires;
 
-	if (gain < 0 || gain >= (__s32)TICKS_PER_SECOND / 4)
+	/* What is less than nothing is a large number. */
+	if (gain >= TICKS_PER_SECOND / 4)
 		entry->expires = expires;
 }
 
@@ -672,12 +644,10 @@ static __always_inline void note_used(__u32 bucket)
 /* Somebody found no room: what happens then is in overload.h. */
 static __always_inline void note_full(void)
 {
-	struct settings *current;
-	__u32 zero = 0, now = ticks_now();
+	__u32 now = ticks_now();
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (current && *(volatile __u32 *)&current->full_at != now)
-		current->full_at = now ? now : 1;
+	if (*(volatile __u32 *)&settings.full_at != now)
+		settings.full_at = now ? now : 1;
 }
 
 struct new_connection {

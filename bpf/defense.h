@@ -26,51 +26,49 @@ enum defense_mode {
 #define IDLE_TICKS (60 * TICKS_PER_SECOND)
 
 /* How many connections certainly still fit. */
-static __always_inline __s32 room_left(const struct settings *current)
+static __always_inline __s32 room_left(void)
 {
 	__u32 capacity = limits.buckets * (SLOTS_PER_BUCKET / 2);
 
-	return current->occupied < capacity ? capacity - current->occupied : 0;
+	return settings.occupied < capacity ? capacity - settings.occupied : 0;
 }
 
-static __always_inline int is_scarce(const struct settings *current)
+static __always_inline int is_scarce(void)
 {
-	return room_left(current) < current->sysctl[SYSCTL_AMEMTHRESH];
+	return room_left() < settings.sysctl[SYSCTL_AMEMTHRESH];
 }
 
 /* Whether a defence of this mode acts now. */
-static __always_inline int acts(const struct settings *current, __s32 mode)
+static __always_inline int acts(__s32 mode)
 {
-	return mode == DEFENSE_ALWAYS || (mode != DEFENSE_OFF && is_scarce(current));
+	return mode == DEFENSE_ALWAYS || (mode != DEFENSE_OFF && is_scarce());
 }
 
 /* One in how many new connections' packets is dropped; 0: none. */
-static __always_inline __u32 drop_rate(const struct settings *current)
+static __always_inline __u32 drop_rate(void)
 {
-	__s32 mode = current->sysctl[SYSCTL_DROP_PACKET];
-	__s32 rate = current->sysctl[SYSCTL_AM_DROPRATE], threshold;
+	__s32 mode = settings.sysctl[SYSCTL_DROP_PACKET];
+	__s32 rate = settings.sysctl[SYSCTL_AM_DROPRATE], threshold;
 
 	if (mode == DEFENSE_ALWAYS)
 		return rate < 0 ? 1 : rate;
-	if (mode == DEFENSE_OFF || !is_scarce(current))
+	if (mode == DEFENSE_OFF || !is_scarce())
 		return 0;
-	threshold = current->sysctl[SYSCTL_AMEMTHRESH];
-	return (__u32)threshold / (__u32)(threshold - room_left(current));
+	threshold = settings.sysctl[SYSCTL_AMEMTHRESH];
+	return (__u32)threshold / (__u32)(threshold - room_left());
 }
 
 /* Whether a packet that would begin a connection is one of those to drop. */
 static __always_inline int is_dropped_in_defense(void)
 {
-	struct settings *current;
-	__u32 zero = 0, rate;
+	__u32 rate;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current || !current->sysctl[SYSCTL_DROP_PACKET])
+	if (!settings.sysctl[SYSCTL_DROP_PACKET])
 		return 0;
-	rate = drop_rate(current);
+	rate = drop_rate();
 	if (rate == 0)
 		return 0;
-	return __sync_fetch_and_add(&current->drop_counter, 1) % rate == 0;
+	return __sync_fetch_and_add(&settings.drop_counter, 1) % rate == 0;
 }
 
 /* One packet more from an entry's client. */

@@ -75,8 +75,14 @@ static long estimate_service(__u32 i, void *data)
 		return 1;
 	if (!(service->flags & SERVICE_USED))
 		return 0;
-	for (__u32 cpu = 0, row = index; cpu < limits.cpus; cpu++, row += limits.services)
-		add_traffic(&now, bpf_map_lookup_elem(&service_traffic, &row));
+	for (__u32 cpu = 0; cpu < limits.cpus; cpu++) {
+		/* A copy: verifiers do not follow a number whose address was taken. */
+		__u32 key = cpu;
+		void *row = bpf_map_lookup_elem(&counters, &key);
+
+		if (row)
+			WITH_SERVICE(row, index, its, add_traffic(&now, its));
+	}
 	estimate(entry, base, &now);
 	return 0;
 }
@@ -94,8 +100,14 @@ static long estimate_destination(__u32 i, void *data)
 	/* A removed one keeps its rate until it comes back (kernel: ip_vs_stop_estimator()). */
 	if (!(destination->flags & DESTINATION_AVAILABLE))
 		return 0;
-	for (__u32 cpu = 0, row = index; cpu < limits.cpus; cpu++, row += limits.destinations)
-		add_traffic(&now, bpf_map_lookup_elem(&destination_traffic, &row));
+	for (__u32 cpu = 0; cpu < limits.cpus; cpu++) {
+		/* A copy: verifiers do not follow a number whose address was taken. */
+		__u32 key = cpu;
+		void *row = bpf_map_lookup_elem(&counters, &key);
+
+		if (row)
+			WITH_DESTINATION(row, index, its, add_traffic(&now, its));
+	}
 	estimate(entry, base, &now);
 	return 0;
 }
@@ -108,13 +120,10 @@ static __always_inline __u32 share_of_records(__u32 top)
 
 static __always_inline void estimate_rates(__u32 share)
 {
-	__u32 zero = 0;
-	struct settings *current = bpf_map_lookup_elem(&settings, &zero);
-
-	if (!current || !current->sysctl[SYSCTL_RUN_ESTIMATION])
+	if (!settings.sysctl[SYSCTL_RUN_ESTIMATION])
 		return;
-	bpf_loop(loop_count(share_of_records(current->services_top)), estimate_service, &share, 0);
-	bpf_loop(loop_count(share_of_records(current->destinations_top)), estimate_destination, &share, 0);
+	bpf_loop(loop_count(share_of_records(settings.services_top)), estimate_service, &share, 0);
+	bpf_loop(loop_count(share_of_records(settings.destinations_top)), estimate_destination, &share, 0);
 }
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "answer.h"
 #include "conn.h"
+#include "express_front.h"
 #include "frame.h"
 #include "new_end.h"
 #include "parse.h"
@@ -14,13 +15,19 @@
 #include "tunnel.h"
 
 /* Give a packet its new end, and take a hop. */
-static __always_inline void translate_frame(__u8 family, void *header, const struct frame *frame,
+static __always_inline void translate_frame(__u8 family, __u32 state, struct ethernet_words *ethernet,
 					    const struct new_end *end)
 {
-	__u64 change = change_of_address(family, &frame->headers, end);
+	struct headers headers = {};
+	__u64 change;
+	void *header;
 
-	change_transport(&frame->headers, frame->state, end, change);
-	write_end(family, header, frame->headers.transport, &frame->headers, end, change);
+	read_anew(ethernet);
+	header = ip_header(ethernet);
+	read_again(family, protocol_of(state), header, &headers);
+	change = change_of_address(family, &headers, end);
+	change_transport(&headers, state, end, change);
+	write_end(family, header, headers.transport, &headers, end, change);
 }
 
 /* Whether packets have gone to a next hop by TC within the last second. */
@@ -60,7 +67,7 @@ __attribute__((noinline)) int find_frame_way(struct xdp_md *context, const union
 	way.interface = query.ifindex;
 	way.family = next_hop_of(&query, &way.next_hop);
 	way.mtu = query.mtu_result;
-	known = client_way_of(client);
+	known = client_way_of(family, client);
 	if (!known || !is_next_hop_confirmed(&way, now))
 		return -1;
 	remember_client_way(known, virtual, client, family, &query);
@@ -69,23 +76,18 @@ __attribute__((noinline)) int find_frame_way(struct xdp_md *context, const union
 	return 0;
 }
 
-/* The way to a client for packets of up to `length` bytes, or null where there is none for XDP. */
-static __always_inline struct client_way *frame_way(struct xdp_md *context, __u8 family,
-						    const union address *virtual,
-						    const union address *address, __u32 length, __u32 now)
+/* Have the way to an answer's client found; null where there is none for XDP. */
+static __always_inline struct client_way *new_frame_way(__u8 family, struct xdp_md *context, const void *header,
+							const union address *virtual)
 {
-	struct client_way *known = client_way_of(address);
-	union address client;
+	/* Copies, so that others need not stand in memory. */
+	union address client = client_in(family, header), from = *virtual;
+	struct client_way *known;
 
-	if (!known)
+	if (find_frame_way(context, &from, &client, family))
 		return 0;
-	if (leads_to(known, virtual, address, family, length, now))
-		return known;
-	/* A copy, so that the packet's need not stand in memory. */
-	client = *address;
-	if (find_frame_way(context, virtual, &client, family) || length > known->way.mtu)
-		return 0;
-	return known;
+	known = client_way_of(family, &client);
+	return known && bytes_of(family, header) <= known->way.mtu ? known : 0;
 }
 
 /*
@@ -93,38 +95,55 @@ static __always_inline struct client_way *frame_way(struct xdp_md *context, __u8
  * answer() in answer.h does it.  What is not plain data of a connection whose state it
  * leaves as it is, and what its router has to refuse, is TC's.
  */
-static __always_inline int answer_frame(__u8 family, struct xdp_md *context, const struct frame *frame,
-					const struct connection *reply)
+static __always_inline int answer_frame(__u8 family, __u32 state, struct xdp_md *context,
+					struct ethernet_words *ethernet, const struct connection *reply)
 {
-	const struct headers *headers = &frame->headers;
-	struct connection *entry = conn_of_answer(family, headers, frame->state, reply);
+	const void *header = ip_header(ethernet);
 	struct new_end end = { .side = NAT_SOURCE };
 	struct destination *destination;
+	struct connection *entry;
+	union address client;
+	__u32 index, now, interface;
 	struct client_way *way;
-	__u32 index, cpu;
+	struct flow flow;
 
-	if (!entry || has_passed(entry->expires, frame->now) ||
-	    /* A template is told that its client was answered. */
-	    (frame->state == TCP_NONE && entry->link))
-		return XDP_PASS;
+	entry = reply->link ? conn_at(reply->link - 1) : 0;
+	if (!entry)
+		return pass();
+	asm volatile("" : "+r"(entry));
+	flow = flow_of(family, protocol_of(state), header);
+	if (!is_answered_by(family, entry, &flow, state, reply))
+		return pass();
+	now = ticks_cheaply();
+	/* A template is told that its client was answered. */
+	if (has_passed(entry->expires, now) || (state == TCP_NONE && entry->link))
+		return pass();
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
-	if (!destination || headers->hops <= 1 ||
+	if (!destination || hops_of(family, header) <= 1 ||
 	    (destination->flags & (DESTINATION_AVAILABLE | DESTINATION_LOCAL)) != DESTINATION_AVAILABLE)
-		return XDP_PASS;
-	way = frame_way(context, family, &entry->flow.virtual, &headers->flow.virtual, headers->bytes,
-			frame->now);
-	if (!way || !may_leave_by(way->way.interface, frame))
-		return XDP_PASS;
-	conn_refresh(entry, frame->now,
-		     data_timeout(destination, frame->state == TCP_NONE ? TIMEOUT_UDP : frame->state));
-	cpu = row_here();
-	count_outbound_in(cpu, destination->service, index, headers->bytes);
-	COUNT_EVENT_IN(cpu, xdp_forwarded);
+		return pass();
+	client = client_in(family, header);
+	way = client_way_of(family, &client);
+	if (!way)
+		return pass();
+	read_anew(ethernet);
+	header = ip_header(ethernet);
+	client = client_in(family, header);
+	if (!leads_to(way, &entry->flow.virtual, &client, family, bytes_of(family, header), now)) {
+		way = new_frame_way(family, context, header, &entry->flow.virtual);
+		if (!way)
+			return pass();
+	}
+	interface = way->way.interface;
+	if (interface != context->ingress_ifindex && !takes_frames(interface))
+		return pass();
+	note_answer(AT_XDP, state, entry, destination, now, bytes_of(family, header));
 	end.address = &entry->flow.virtual;
 	end.port = entry->flow.virtual_port;
-	translate_frame(family, ip_header(frame->ethernet), frame, &end);
-	return send_frame(frame->ethernet, way->macs, way->way.interface, frame->from);
+	translate_frame(family, state, ethernet, &end);
+	set_macs(ethernet, way->macs);
+	return send_by(context, way->way.interface);
 }
 
 #endif

@@ -5,16 +5,16 @@
  * what comes, by Direct Routing, masqueraded, into tunnels, and the answers of masqueraded
  * real servers.
  *
- * As at XDP (express.h) headers are read in words and once, many things are tested by one
- * comparison, and the MACs are those that the last look-up of the way found.  What is not
- * known here goes the long way, which nothing was written or counted for before.  Both make
- * the same of a packet.
+ * It is written as XDP's (express_front.h), and the MACs are those that the last look-up of the
+ * way found.  What is not known here goes the long way, which nothing was written or counted
+ * for before.  Both make the same of a packet.
  */
 #ifndef XLVS_EXPRESS_TC_H
 #define XLVS_EXPRESS_TC_H
 
 #include "answer.h"
 #include "conn.h"
+#include "express_front.h"
 #include "forward.h"
 #include "headers.h"
 #include "maps.h"
@@ -109,17 +109,11 @@ static __always_inline int rewrite(struct __sk_buff *skb, __u8 family, struct tr
 }
 
 /* Take the hop of a packet that stays what it is otherwise. */
-static __always_inline void take_hop_of(struct __sk_buff *skb, __u8 family,
-					const struct traveller *traveller)
+static __always_inline void take_hop_in(struct __sk_buff *skb, __u8 family, void *header)
 {
-	void *ip = ip_header(traveller->ethernet);
-
-	if (family == AF_INET) {
-		((struct ipv4_words *)ip)->hop = hop_taken(traveller->headers.hop);
-		return;
-	}
-	((struct ipv6hdr *)ip)->hop_limit--;
-	bpf_csum_update(skb, (__u16)~bpf_htons(1));
+	take_one_hop(family, header);
+	if (family == AF_INET6)
+		bpf_csum_update(skb, (__u16)~bpf_htons(1));
 }
 
 /* Whether nothing makes up for a port that changes: UDP may have no checksum. */
@@ -130,31 +124,27 @@ static __always_inline int lacks_checksum(const struct traveller *traveller)
 
 /* An answer, whose entry is `reply`: on to its client. */
 static __always_inline int express_answer(struct __sk_buff *skb, __u8 family, struct traveller *traveller,
-					  const struct connection *reply, __u64 control)
+					  const struct connection *reply)
 {
 	const struct headers *headers = &traveller->headers;
-	struct connection *entry = conn_of_answer(family, headers, traveller->state, reply);
+	struct connection *entry = conn_of_answer(family, &headers->flow, traveller->state, reply);
 	struct new_end end = { .side = NAT_SOURCE };
 	struct destination *destination;
 	struct client_way *way;
-	__u32 cpu, index;
+	__u32 index;
 
 	if (!entry || has_passed(entry->expires, traveller->now) || lacks_checksum(traveller) ||
-	    (traveller->state == TCP_NONE && entry->link) || control_flags(control) & CONNECTION_FTP)
+	    (traveller->state == TCP_NONE && entry->link))
 		return LONG_WAY;
 	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	if (!destination || !(destination->flags & DESTINATION_AVAILABLE))
 		return LONG_WAY;
-	way = client_way_of(&headers->flow.virtual);
+	way = client_way_of(family, &headers->flow.virtual);
 	if (!way || !leads_to(way, &entry->flow.virtual, &headers->flow.virtual, family, headers->bytes,
 			      traveller->now))
 		return LONG_WAY;
-	conn_refresh(entry, traveller->now,
-		     data_timeout(destination, traveller->state == TCP_NONE ? TIMEOUT_UDP : traveller->state));
-	cpu = row_here();
-	count_outbound_in(cpu, destination->service, index, headers->bytes);
-	COUNT_EVENT_IN(cpu, forwarded);
+	note_answer(AT_TC, traveller->state, entry, destination, traveller->now, headers->bytes);
 	end.address = &entry->flow.virtual;
 	end.port = entry->flow.virtual_port;
 	if (rewrite(skb, family, traveller, &end))
@@ -198,108 +188,101 @@ static __always_inline __u32 most_overhead(__u32 method, const struct destinatio
 			     destination->tunnel_checksum == TUNNEL_REMOTE_CHECKSUM);
 }
 
-/* A client's packet, whose entry this is: on to its real server.  It is described in `packet`
+/* A client's packet that changes on its way to its real server; it is described in `packet`
  * where it is for a tunnel. */
-static __always_inline int express_request(struct __sk_buff *skb, __u8 family,
-					   struct traveller *traveller, struct connection *entry,
-					   __u32 method, struct packet *packet)
+static __always_inline int express_change(struct __sk_buff *skb, __u8 family, struct traveller *traveller,
+					  struct connection *entry, __u32 method, struct packet *packet)
 {
-	const __u32 flags = DESTINATION_AVAILABLE | DESTINATION_LOCAL | DESTINATION_REHOMES;
-	const __u32 wanted = REACH_VIRTUAL_LOCAL | REACH_ROUTE | REACH_MAC;
 	const struct headers *headers = &traveller->headers;
 	struct new_end end = { .side = NAT_DESTINATION };
 	struct destination *destination;
-	__u32 cpu, index;
+	__u32 index = entry->destination;
 
+	/* FTP's requests are read on their way. */
 	if (has_passed(entry->expires, traveller->now) ||
-	    (method == METHOD_MASQUERADE && lacks_checksum(traveller)))
+	    (method == METHOD_MASQUERADE &&
+	     (lacks_checksum(traveller) || entry->flow.virtual_port == bpf_htons(FTP_PORT))))
 		return LONG_WAY;
-	index = entry->destination;
 	destination = bpf_map_lookup_elem(&destinations, &index);
-	if (!destination || (destination->flags & flags) != DESTINATION_AVAILABLE ||
-	    (destination->reach & wanted) != wanted ||
-	    is_stale(destination->refreshed, traveller->now) ||
-	    headers->bytes + most_overhead(method, destination) > destination->mtu)
+	if (!destination ||
+	    !may_go_to(destination, headers->bytes + most_overhead(method, destination), traveller->now))
 		return LONG_WAY;
-	conn_refresh(entry, traveller->now,
-		     data_timeout(destination, traveller->state == TCP_NONE ? TIMEOUT_UDP : traveller->state));
-	count_in_packet(entry);
-	cpu = row_here();
-	count_inbound_in(cpu, destination->service, index, headers->bytes);
-	COUNT_EVENT_IN(cpu, forwarded);
+	note_request(AT_TC, traveller->state, entry, destination, traveller->now, headers->bytes);
 	if (method == METHOD_TUNNEL) {
 		describe(family, traveller, packet);
 		return INTO_TUNNEL | index;
 	}
-	if (method == METHOD_MASQUERADE) {
-		end.address = &destination->address;
-		end.port = entry->destination_port;
-		if (rewrite(skb, family, traveller, &end))
-			return TC_ACT_SHOT;
-	} else {
-		take_hop_of(skb, family, traveller);
-	}
+	end.address = &destination->address;
+	end.port = entry->destination_port;
+	if (rewrite(skb, family, traveller, &end))
+		return TC_ACT_SHOT;
 	set_macs(traveller->ethernet, destination->mac);
 	return bpf_redirect(destination->interface, 0);
 }
 
-/* A packet of this family and protocol: each has a copy of its own, in which nothing is asked that
- * is known.  `state` is the one that its connection has to have. */
-static __always_inline int express_as(__u8 family, __u32 state, struct __sk_buff *skb,
-				      struct ethernet_words *ethernet, struct headers *headers,
-				      __be16 *checksum, struct packet *packet)
+/* A packet that goes by Direct Routing. */
+static __always_inline int express_route(struct __sk_buff *skb, __u8 family, __u32 state,
+					 struct ethernet_words *ethernet, struct connection *entry)
 {
-	struct traveller traveller = {
-		.headers = *headers, .ethernet = ethernet, .checksum = checksum, .state = state,
-	};
-	struct connection *entry;
-	__u32 method;
-	__u64 control;
+	__u32 now = ticks_cheaply(), index = entry->destination;
+	struct destination *destination;
+	void *header = ip_header(ethernet);
 
-	if (is_set(SYSCTL_NAT_ICMP_SEND) || headers->hops <= 1)
+	if (has_passed(entry->expires, now))
 		return LONG_WAY;
-	entry = conn_here(&headers->flow);
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination || !may_go_to(destination, bytes_of(family, header), now))
+		return LONG_WAY;
+	note_request(AT_TC, state, entry, destination, now, bytes_of(family, header));
+	take_hop_in(skb, family, header);
+	set_macs(ethernet, destination->mac);
+	return bpf_redirect(destination->interface, 0);
+}
+
+/* A packet of this family and protocol. */
+static __always_inline int express_packet(__u8 family, __u32 state, struct __sk_buff *skb,
+					  struct ethernet_words *ethernet, struct packet *packet)
+{
+	struct traveller traveller = { .state = state };
+	struct connection *entry;
+	__u64 control = 0;
+
+	if (is_set(SYSCTL_NAT_ICMP_SEND) || hops_of(family, ip_header(ethernet)) <= 1)
+		return LONG_WAY;
+	entry = find_usual(family, state, &ethernet, &control);
 	if (!entry)
 		return LONG_WAY;
-	traveller.now = ticks_now();
-	control = load_control(entry);
-	if (control_flags(control) & CONNECTION_REPLY)
-		return express_answer(skb, family, &traveller, entry, control);
-	if ((control & CONTROL_BITS(0xff, 0xff, CONNECTION_TEMPLATE)) !=
-	    CONTROL_BITS(PHASE_LIVE, state, 0))
-		return LONG_WAY;
-	method = control_method(control);
-	if (method == METHOD_ROUTE)
-		return express_request(skb, family, &traveller, entry, METHOD_ROUTE, packet);
-	if (method == METHOD_MASQUERADE)
-		return express_request(skb, family, &traveller, entry, METHOD_MASQUERADE, packet);
-	if (method == METHOD_TUNNEL)
-		return express_request(skb, family, &traveller, entry, METHOD_TUNNEL, packet);
+	if (is_control_of(control, state, METHOD_ROUTE))
+		return express_route(skb, family, state, ethernet, entry);
+	traveller.ethernet = ethernet;
+	traveller.now = ticks_cheaply();
+	read_again(family, protocol_of(state), ip_header(ethernet), &traveller.headers);
+	traveller.checksum = traveller.headers.transport +
+			     (state == TCP_NONE ? UDP_CHECKSUM_OFFSET : TCP_CHECKSUM_OFFSET);
+	if (is_control_of_reply(control))
+		return express_answer(skb, family, &traveller, entry);
+	if (is_control_of(control, state, METHOD_MASQUERADE))
+		return express_change(skb, family, &traveller, entry, METHOD_MASQUERADE, packet);
+	if (is_control_of(control, state, METHOD_TUNNEL))
+		return express_change(skb, family, &traveller, entry, METHOD_TUNNEL, packet);
 	return LONG_WAY;
 }
 
 static __always_inline int express_of_family(__u8 family, struct __sk_buff *skb,
-					     struct ethernet_words *ethernet, void *end,
+					     struct ethernet_words *ethernet, const void *end,
 					     struct packet *packet)
 {
-	void *ip = ip_header(ethernet);
-	__u32 room = skb->len - sizeof(struct ethhdr);
-	struct headers headers = {};
-	struct tcp_header *tcp;
+	const void *header = ip_header(ethernet);
+	__u32 bytes = bytes_of(family, header);
 
-	if (family == AF_INET ? read_ipv4(ip, end, room, &headers) : read_ipv6(ip, end, room, &headers))
+	/* All of it is there, but not all in one piece. */
+	if (sizeof(struct ethhdr) + bytes > skb->len || !is_usual(family, header))
 		return LONG_WAY;
-	tcp = headers.transport;
-	if (headers.flow.protocol == PROTOCOL_UDP && headers.behind >= UDP_HEADER_SIZE)
-		return express_as(family, TCP_NONE, skb, ethernet, &headers,
-				  headers.transport + UDP_CHECKSUM_OFFSET, packet);
-	/* Data in an established connection: no table has another state for it. */
-	if (headers.flow.protocol != PROTOCOL_TCP || (void *)(tcp + 1) > end ||
-	    headers.behind < (__s32)sizeof(*tcp) ||
-	    (tcp->flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK ||
-	    headers.flow.virtual_port == bpf_htons(FTP_PORT))
-		return LONG_WAY;
-	return express_as(family, TCP_ESTABLISHED, skb, ethernet, &headers, &tcp->checksum, packet);
+	if (is_tcp_data(family, header, end, bytes))
+		return express_packet(family, TCP_ESTABLISHED, skb, ethernet, packet);
+	if (is_udp(family, header, bytes))
+		return express_packet(family, TCP_NONE, skb, ethernet, packet);
+	return LONG_WAY;
 }
 
 /*
@@ -312,11 +295,11 @@ static __attribute__((noinline)) int express_by_tc(struct __sk_buff *skb, struct
 	struct ethernet_words *ethernet = (void *)(long)skb->data;
 	void *end = (void *)(long)skb->data_end;
 
-	if ((void *)ethernet + sizeof(struct ethhdr) > end)
+	if ((void *)ethernet + SHORTEST(AF_INET) > end)
 		return LONG_WAY;
-	if (ethernet->protocol == bpf_htons(ETH_P_IP))
+	if (is_plain_ipv4(ethernet))
 		return express_of_family(AF_INET, skb, ethernet, end, packet);
-	if (ethernet->protocol == bpf_htons(ETH_P_IPV6))
+	if (is_ipv6(ethernet) && (void *)ethernet + SHORTEST(AF_INET6) <= end)
 		return express_of_family(AF_INET6, skb, ethernet, end, packet);
 	return LONG_WAY;
 }

@@ -7,53 +7,71 @@
 #include "maps.h"
 #include "parse.h"
 
+static __always_inline int is_to(const struct ethernet_words *ethernet, const __u8 *mac)
+{
+	const struct ethernet_words *its = (const struct ethernet_words *)mac;
+
+	return ethernet->destination == its->destination && ethernet->destination_end == its->destination_end;
+}
+
+/* XDP_PASS, in its own instruction where it is returned: what is often returned is
+ * else set beforehand, for all who never need it. */
+static __always_inline int pass(void)
+{
+	int verdict = XDP_PASS;
+
+	asm volatile("" : "+r"(verdict));
+	return verdict;
+}
+
 /* What is known of the interface that a frame came in by, or 0 if it is not for that one. */
 static __always_inline __u32 interface_of(const struct ethernet_words *ethernet, __u32 index)
 {
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
-	const struct ethernet_words *its;
+	const struct interface *interface = interface_at(index);
+
+	if (!interface || !is_to(ethernet, interface->mac))
+		return 0;
+	return interface->known & INTERFACE_KNOWN ? interface->known : 0;
+}
+
+/* Whether a frame is for an interface that it came in by natively: MAC and flags are one word. */
+static __always_inline int is_native(const struct ethernet_words *ethernet, __u32 index)
+{
+	const struct interface *interface = interface_at(index);
+	const __u32 flags = INTERFACE_KNOWN | INTERFACE_NATIVE;
+	__u64 record;
 
 	if (!interface)
 		return 0;
-	its = (const struct ethernet_words *)interface->mac;
-	if (ethernet->destination != its->destination || ethernet->destination_end != its->destination_end)
-		return 0;
-	return interface->known & INTERFACE_KNOWN ? interface->known : 0;
+	record = *(const flow_word *)interface;
+	return ethernet->destination == (__u32)record &&
+	       (flags << 16 | ethernet->destination_end) == (__u32)(record >> 32);
 }
 
 /* Whether frames that came in natively may leave by another interface.  Where there is no
  * native XDP most drivers lose them, without a word. */
 static __always_inline int takes_frames(__u32 index)
 {
-	struct interface *interface = bpf_map_lookup_elem(&interfaces, &index);
+	const struct interface *interface = interface_at(index);
 
 	return interface && interface->known & INTERFACE_NATIVE;
 }
 
-/* Out of that interface, with these MACs: the next hop's, and behind it the director's. */
-static __always_inline int send_frame(struct ethernet_words *ethernet, const __u8 *macs,
-				      __u32 interface, __u32 from)
+static __always_inline int send_by(const struct xdp_md *context, __u32 interface)
 {
-	set_macs(ethernet, macs);
-	return interface == from ? XDP_TX : bpf_redirect(interface, 0);
+	return interface == context->ingress_ifindex ? XDP_TX : bpf_redirect(interface, 0);
 }
 
-/* A frame that may be one of an established connection. */
-struct frame {
-	struct ethernet_words *ethernet;
-	struct headers headers;
-	__u32 from;       /* the interface by which it came */
-	__u32 known;      /* of that: enum interface_flag */
-	__u32 state;      /* that its connection has if it is established: TCP's or, of UDP, none */
-	__u32 now;        /* ticks */
-	__u32 cpu;        /* once it is counted: in which row, */
-	__u64 count;      /* and the how manieth of its destination's it is there */
-};
-
-/* Whether a frame may leave by an interface. */
-static __always_inline int may_leave_by(__u32 interface, const struct frame *frame)
+/* How a frame leaves by an interface: XDP_TX, XDP_REDIRECT, or XDP_PASS where it has to go by TC or
+ * was for somebody else. */
+static __always_inline int leave(const struct xdp_md *context, const struct ethernet_words *ethernet,
+				 __u32 interface)
 {
-	return interface == frame->from || !(frame->known & INTERFACE_NATIVE) || takes_frames(interface);
+	__u32 from = context->ingress_ifindex, known = interface_of(ethernet, from);
+
+	if (!known || (interface != from && known & INTERFACE_NATIVE && !takes_frames(interface)))
+		return XDP_PASS;
+	return send_by(context, interface);
 }
 
 #endif

@@ -1,28 +1,48 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Headers of the usual form, read in words and once: for what most packets are, where each
- * instruction is paid for by each of them.  Whatever has another form is parse.h's.
+ * Headers of the usual form, read in words: for what most packets are, where each instruction
+ * is paid for by each of them.  Whatever has another form is parse.h's.
  */
 #ifndef XLVS_HEADERS_H
 #define XLVS_HEADERS_H
 
 #include "parse.h"
 
+/* What follows reads the frame again, rather than keep on the stack what was read of it. */
+#define read_anew(frame) asm volatile("" : "+r"(frame) : : "memory")
+
 /* Two MACs, of the next hop and of the interface that leads there, stand as in a header. */
 static __always_inline void set_macs(struct ethernet_words *ethernet, const __u8 *both)
 {
-	const struct ethernet_words *macs = (const struct ethernet_words *)both;
-
-	ethernet->destination = macs->destination;
-	ethernet->destination_end = macs->destination_end;
-	ethernet->source = macs->source;
-	ethernet->source_end = macs->source_end;
+	*(flow_word *)ethernet = *(const flow_word *)both;
+	ethernet->source_end = ((const struct ethernet_words *)both)->source_end;
 }
 
 /* The words have more alignment than there are bytes to a header. */
 static __always_inline void *ip_header(const struct ethernet_words *ethernet)
 {
 	return (void *)ethernet + sizeof(struct ethhdr);
+}
+
+#define WITHOUT_OPTIONS 0x45 /* IPv4: version and header length */
+
+/* An Ethernet header without its end, and then type, version and what follows in IPv4. */
+struct frame_words {
+	__u32 macs[3];
+	__u32 type_and_version; /* and IPv4's header length and type of service */
+} __attribute__((may_alias));
+
+/* Whether a frame has an IPv4 header without options, or an IPv6 header. */
+static __always_inline int is_plain_ipv4(const void *frame)
+{
+	return (((const struct frame_words *)frame)->type_and_version & 0xffffff) ==
+	       (bpf_htons(ETH_P_IP) | WITHOUT_OPTIONS << 16);
+}
+
+static __always_inline int is_ipv6(const void *frame)
+{
+	return (((const struct frame_words *)frame)->type_and_version & 0xf0ffff) ==
+	       (bpf_htons(ETH_P_IPV6) | 6 << 20);
 }
 
 /* What of a packet is needed here; the compiler has it in registers. */
@@ -44,62 +64,118 @@ struct ipv4_words {
 	__u32 destination;
 } __attribute__((may_alias));
 
-#define WITHOUT_OPTIONS 0x45 /* version and header length */
-
 /* That word with a TTL less and the checksum that fits it (RFC 1624): in the order of the
  * network the checksum's unit is the TTL's, and stands in the upper half. */
 static __always_inline __u32 hop_taken(__u32 hop)
 {
-	return hop - 1 + 0x10000 + (hop >= 0xfffe0000 ? 0x10000 : 0);
+	__u32 taken = hop - 1 + 0x10000;
+
+	if (hop >= 0xfffe0000) {
+		taken += 0x10000;
+		/* Rare enough for a jump. */
+		asm volatile("" : "+r"(taken));
+	}
+	return taken;
 }
 
-/* `room` is what the frame has for the packet; 0, or -1 for what is not of the usual form. */
-static __always_inline int read_ipv4(const struct ipv4_words *ip, void *end, __u32 room,
-				     struct headers *headers)
+static __always_inline __u32 header_size(__u8 family)
+{
+	return family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+}
+
+/* What a frame with a packet of UDP has at least; one of TCP has more. */
+#define SHORTEST(family) (sizeof(struct ethhdr) + header_size(family) + UDP_HEADER_SIZE)
+
+/* Whether a packet is one that is_plain_ipv4() or is_ipv6() tells of, is no fragment and, of IPv4, has a
+ * header with the right checksum. */
+static __always_inline int is_usual(__u8 family, const void *header)
 {
 	const __u32 in_fragments = (__u32)bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_OFFSET_MASK) << 16;
-	__u32 lengths, fragment, hop, source, destination;
+	const struct ipv4_words *ip = header;
 
-	if ((void *)(ip + 1) + UDP_HEADER_SIZE > end)
-		return -1;
-	lengths = ip->lengths;
-	fragment = ip->fragment;
-	hop = ip->hop;
-	source = ip->source;
-	destination = ip->destination;
-	headers->bytes = bpf_ntohs(lengths >> 16);
-	if ((__u8)lengths != WITHOUT_OPTIONS || fragment & in_fragments || headers->bytes > room ||
-	    !folds_to_ones((__u64)lengths + fragment + hop + source + destination))
-		return -1;
-	headers->behind = headers->bytes - sizeof(*ip);
-	headers->hops = (__u8)hop;
-	headers->hop = hop;
-	headers->transport = (void *)(ip + 1);
-	headers->flow.client.half[0] = source;
-	headers->flow.virtual.half[0] = destination;
-	set_ends(&headers->flow, AF_INET, hop >> 8, headers->transport);
-	return 0;
+	return family != AF_INET ||
+	       (!(ip->fragment & in_fragments) &&
+		folds_to_ones((__u64)ip->lengths + ip->fragment + ip->hop + ip->source + ip->destination));
 }
 
-static __always_inline int read_ipv6(const struct ipv6hdr *ip, void *end, __u32 room,
-				     struct headers *headers)
+static __always_inline __u8 protocol_of(__u32 state)
 {
-	const flow_word *addresses = (const flow_word *)&ip->saddr;
+	return state == TCP_NONE ? PROTOCOL_UDP : PROTOCOL_TCP;
+}
 
-	if ((void *)(ip + 1) + UDP_HEADER_SIZE > end || ip->version != 6)
-		return -1;
-	headers->behind = bpf_ntohs(ip->payload_len);
-	headers->bytes = headers->behind + sizeof(*ip);
-	if (headers->bytes > room)
-		return -1;
-	headers->hops = ip->hop_limit;
-	headers->transport = (void *)(ip + 1);
-	headers->flow.client.half[0] = addresses[0];
-	headers->flow.client.half[1] = addresses[1];
-	headers->flow.virtual.half[0] = addresses[2];
-	headers->flow.virtual.half[1] = addresses[3];
-	set_ends(&headers->flow, AF_INET6, ip->nexthdr, headers->transport);
-	return 0;
+/* The flow of a packet whose header is of the usual form. */
+static __always_inline struct flow flow_of(__u8 family, __u8 protocol, const void *header)
+{
+	struct flow flow = {};
+
+	if (family == AF_INET) {
+		const struct ipv4_words *ip = header;
+
+		flow.client.half[0] = ip->source;
+		flow.virtual.half[0] = ip->destination;
+	} else {
+		const struct ipv6hdr *ip = header;
+		const flow_word *addresses = (const flow_word *)&ip->saddr;
+
+		flow.client.half[0] = addresses[0];
+		flow.client.half[1] = addresses[1];
+		flow.virtual.half[0] = addresses[2];
+		flow.virtual.half[1] = addresses[3];
+	}
+	((flow_word *)&flow)[FLOW_ENDS] = (__u64)protocol << 32 | (__u64)family << 40 |
+					  *(const __u32 *)(header + header_size(family));
+	return flow;
+}
+
+/* Whom an answer is for. */
+static __always_inline union address client_in(__u8 family, const void *header)
+{
+	union address client = {};
+
+	if (family == AF_INET)
+		client.half[0] = ((const struct ipv4_words *)header)->destination;
+	else
+		client = flow_of(family, 0, header).virtual;
+	return client;
+}
+
+static __always_inline __u32 bytes_of(__u8 family, const void *header)
+{
+	if (family == AF_INET)
+		return bpf_ntohs(((const struct iphdr *)header)->tot_len);
+	return bpf_ntohs(((const struct ipv6hdr *)header)->payload_len) + sizeof(struct ipv6hdr);
+}
+
+static __always_inline __u8 protocol_in(__u8 family, const void *header)
+{
+	return family == AF_INET ? ((const struct iphdr *)header)->protocol :
+				   ((const struct ipv6hdr *)header)->nexthdr;
+}
+
+static __always_inline __u32 hops_of(__u8 family, const void *header)
+{
+	return family == AF_INET ? ((const struct iphdr *)header)->ttl :
+				   ((const struct ipv6hdr *)header)->hop_limit;
+}
+
+/* All of headers that were found to be of the usual form. */
+static __always_inline void read_again(__u8 family, __u8 protocol, void *header, struct headers *headers)
+{
+	headers->flow = flow_of(family, protocol, header);
+	headers->bytes = bytes_of(family, header);
+	headers->behind = headers->bytes - header_size(family);
+	headers->hops = hops_of(family, header);
+	if (family == AF_INET)
+		headers->hop = ((const struct ipv4_words *)header)->hop;
+	headers->transport = header + header_size(family);
+}
+
+static __always_inline void take_one_hop(__u8 family, void *header)
+{
+	if (family == AF_INET)
+		((struct ipv4_words *)header)->hop = hop_taken(((struct ipv4_words *)header)->hop);
+	else
+		((struct ipv6hdr *)header)->hop_limit--;
 }
 
 #endif

@@ -66,11 +66,9 @@ struct {
 static __always_inline int may_send_error(union address client, __u32 now)
 {
 	struct error_budget fresh = { .since = now }, *budget;
-	struct settings *current;
-	__u32 zero = 0, interval, saved;
+	__u32 interval, saved;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	interval = current ? current->icmp_interval : 0;
+	interval = settings.icmp_interval;
 	if (interval == 0)
 		return 1;
 	budget = bpf_map_lookup_elem(&error_budgets, &client);

@@ -320,10 +320,7 @@ static __always_inline void drop_replica(struct locality *entry, struct replica_
 
 static __always_inline __u32 lblcr_expiration(void)
 {
-	__u32 zero = 0;
-	struct settings *current = bpf_map_lookup_elem(&settings, &zero);
-
-	return current ? current->lblcr_expiration : 0;
+	return settings.lblcr_expiration;
 }
 
 /* lblcr: the least loaded of an address's set, or NO_DESTINATION where another one has to join. */
@@ -433,16 +430,14 @@ static long sweep_replica(void *map, const struct replica_key *key, struct repli
 static __always_inline __u32 sweep_localities(__u32 now, __u32 left_before)
 {
 	struct locality_sweep sweep = { .now = now, .crowded = left_before > LOCALITY_CROWD };
-	__u32 zero = 0;
-	struct settings *current = bpf_map_lookup_elem(&settings, &zero);
 
-	if (!current || !has_passed(current->localities_checked + LOCALITY_CHECK_TICKS, now))
+	if (!has_passed(settings.localities_checked + LOCALITY_CHECK_TICKS, now))
 		return left_before;
-	sweep.expiration[0] = current->lblc_expiration;
-	sweep.expiration[1] = current->lblcr_expiration;
+	sweep.expiration[0] = settings.lblc_expiration;
+	sweep.expiration[1] = settings.lblcr_expiration;
 	bpf_for_each_map_elem(&localities, sweep_locality, &sweep, 0);
 	bpf_for_each_map_elem(&replicas, sweep_replica, &sweep, 0);
-	current->localities_checked = now;
+	settings.localities_checked = now;
 	return sweep.seen;
 }
 

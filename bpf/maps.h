@@ -7,6 +7,9 @@
 #include <bpf/bpf_helpers.h>
 #include "abi.h"
 
+#define likely(condition) __builtin_expect(!!(condition), 1)
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 const volatile struct limits limits SEC(".rodata.limits") = { .buckets = SWEEPS_PER_SECOND };
 
 /* An array that user space maps into its memory: it reads and writes records
@@ -20,7 +23,11 @@ const volatile struct limits limits SEC(".rodata.limits") = { .buckets = SWEEPS_
 		__type(value, record);                   \
 	} map SEC(".maps")
 
-SHARED_ARRAY(settings, struct settings, 1);
+/* Variables have a map of their own for each section: their place is known when a program is
+ * loaded, and nothing is looked up. */
+struct settings settings SEC(".data.settings");
+
+struct interface interfaces[INTERFACE_LIMIT] SEC(".data.interfaces");
 
 SHARED_ARRAY(connections, struct connection_bucket, 1);
 
@@ -71,9 +78,14 @@ struct {
 	__type(value, struct load_block);
 } loads SEC(".maps");
 
-SHARED_ARRAY(service_traffic, struct traffic, 1);
-
-SHARED_ARRAY(destination_traffic, struct traffic, 1);
+/* What each CPU counts, see stats.h; so long is a row when the object is loaded. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, EVENTS_ROOM + 2 * sizeof(struct traffic));
+} counters SEC(".maps");
 
 /* The counts from which `-Z`, or a record's new owner, began: user space only. */
 SHARED_ARRAY(service_base, struct traffic, 1);
@@ -84,12 +96,19 @@ SHARED_ARRAY(service_estimates, struct estimate, 1);
 
 SHARED_ARRAY(destination_estimates, struct estimate, 1);
 
-SHARED_ARRAY(events, struct events, 1);
-
 /* Two sets of rules, of which packets read one: see `struct mark_rule`. */
 SHARED_ARRAY(mark_rules, struct mark_rule, 2 * MARK_RULES);
 
-SHARED_ARRAY(interfaces, struct interface, INTERFACE_LIMIT);
+static __always_inline struct interface *interface_at(__u32 index)
+{
+	__u64 place = index;
+
+	if (place >= INTERFACE_LIMIT)
+		return 0;
+	/* Keeps the compiler from moving the arithmetic before the test, which the verifier refuses. */
+	asm volatile("" : "+r"(place));
+	return &interfaces[place];
+}
 
 struct sweeper {
 	struct bpf_timer timer;

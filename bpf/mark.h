@@ -94,13 +94,11 @@ __attribute__((noinline)) __u32 walk_marks(const struct packet *packet, __u32 se
 /* The packet's firewall mark, or 0. */
 static __always_inline __u32 mark_of(const struct __sk_buff *skb, const struct packet *packet)
 {
-	struct settings *current;
-	__u32 zero = 0, set;
+	__u32 set;
 
 	if (skb->mark)
 		return skb->mark;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	set = current ? *(volatile __u32 *)&current->mark_set : 0;
+	set = *(volatile __u32 *)&settings.mark_set;
 	return set ? walk_marks(packet, set) : 0;
 }
 

@@ -21,17 +21,20 @@ static __always_inline __u64 sum_half(__u64 half)
 	return (half >> 32) + (__u32)half;
 }
 
-/* What a checksum's sum grows by with another address; less than 2^35. */
+/* What a checksum's sum grows by with another address; less than 2^20. */
 static __always_inline __u64 change_of_address(__u8 family, const struct headers *headers,
 					       const struct new_end *end)
 {
 	const union address *from = end->side == NAT_SOURCE ? &headers->flow.client : &headers->flow.virtual;
 	const union address *to = end->address;
+	__u64 change;
 
 	if (family == AF_INET)
-		return (__u64)(__u32)~from->half[0] + to->v4;
-	return sum_half(~from->half[0]) + sum_half(~from->half[1]) + sum_half(to->half[0]) +
-	       sum_half(to->half[1]);
+		change = (__u64)(__u32)~from->half[0] + to->v4;
+	else
+		change = sum_half(~from->half[0]) + sum_half(~from->half[1]) + sum_half(to->half[0]) +
+			 sum_half(to->half[1]);
+	return (change & 0xffff) + (change >> 16);
 }
 
 static __always_inline __be16 old_port(const struct headers *headers, const struct new_end *end)
@@ -39,11 +42,10 @@ static __always_inline __be16 old_port(const struct headers *headers, const stru
 	return end->side == NAT_SOURCE ? headers->flow.client_port : headers->flow.virtual_port;
 }
 
-/* The checksum after its sum has grown by `change`, of less than 2^36. */
+/* The checksum after its sum has grown by `change`, of less than 2^31. */
 static __always_inline __u16 checksum_after(__u16 checksum, __u64 change)
 {
 	change += (__u16)~checksum;
-	change = (change & 0xffff) + (change >> 16);
 	change = (change & 0xffff) + (change >> 16);
 	return ~(change + (change >> 16));
 }
@@ -76,9 +78,10 @@ static __always_inline void write_end(__u8 family, void *header, struct ports *p
 
 	if (family == AF_INET) {
 		struct ipv4_words *ip = header;
-		__u32 hop = hop_taken(headers->hop);
+		__u32 hop = headers->hop;
 
-		ip->hop = (__u16)hop | (__u32)checksum_after(hop >> 16, change) << 16;
+		/* A TTL less is so much more in its word's complement. */
+		ip->hop = (__u16)(hop - 1) | (__u32)checksum_after(hop >> 16, change + 0xfffe) << 16;
 		if (is_source)
 			ip->source = end->address->v4;
 		else

@@ -20,13 +20,9 @@
 /* Whether there is anybody who might have sent it. */
 static __always_inline int may_reach_out(const struct packet *packet)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
 	if (packet->flow.protocol != PROTOCOL_UDP)
 		return 0;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current && current->callers;
+	return settings.callers;
 }
 
 /* Whether the reply in `slot` has lost its connection: to another real server, or to time. */

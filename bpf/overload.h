@@ -53,11 +53,7 @@ enum overload_phase {
 /* When a connection last found no room; 0 where that cannot matter any more. */
 static __always_inline __u32 full_at(void)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current ? *(volatile __u32 *)&current->full_at : 0;
+	return *(volatile __u32 *)&settings.full_at;
 }
 
 static __always_inline int is_full(__u32 now)

@@ -186,14 +186,12 @@ __attribute__((noinline)) int find_template(const struct packet *packet, __u32 s
 					    int call, int server)
 {
 	struct service *service = bpf_map_lookup_elem(&services, &service_index);
-	struct settings *current;
 	struct connection *entry;
 	struct flow flow = {};
-	__u32 now = ticks_now(), zero = 0;
+	__u32 now = ticks_now();
 	int slot, leaves_quiesced;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!packet || !service || !current)
+	if (!packet || !service)
 		return NO_TEMPLATE;
 	template_flow(packet, service, &flow);
 	slot = call == NO_CALL_ID ? conn_find(&flow) : find_call(&flow, call);
@@ -205,7 +203,7 @@ __attribute__((noinline)) int find_template(const struct packet *packet, __u32 s
 	if (has_passed(entry->expires, now) &&
 	    !extend_template(entry, slot, load_control(entry), now))
 		return NOT_FOUND;
-	leaves_quiesced = current->sysctl[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE] ||
+	leaves_quiesced = settings.sysctl[SYSCTL_EXPIRE_QUIESCENT_TEMPLATE] ||
 			  (service->flags & SERVICE_REHOMES && packet->flow.protocol == PROTOCOL_UDP);
 	return check_template(entry, leaves_quiesced, server) &&
 			       hold(entry) ?

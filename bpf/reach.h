@@ -119,7 +119,7 @@ static __always_inline void learn_interface(struct __sk_buff *skb)
 
 	if ((void *)(ethernet + 1) > end)
 		return;
-	interface = bpf_map_lookup_elem(&interfaces, &index);
+	interface = interface_at(index);
 	if (!interface)
 		return;
 	__builtin_memcpy(interface->mac, ethernet->h_dest, sizeof(interface->mac));

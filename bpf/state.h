@@ -13,20 +13,12 @@
 
 #define NEW_CONNECTION_SECONDS 3 /* until its first packet sets a state's timeout */
 
-static __always_inline __u32 timeout_in(const struct settings *current, __u32 index)
-{
-	/* What the compiler knows of it, and leaves the mask out for, verifiers may not know. */
-	asm volatile("" : "+r"(index));
-	return current->timeout[index & (TIMEOUT_COUNT - 1)];
-}
-
 static __always_inline __u32 timeout_of(__u32 index)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current ? timeout_in(current, index) : NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
+	/* What the compiler knows of it, and leaves the mask out for, verifiers may not know. */
+	if (!__builtin_constant_p(index))
+		asm volatile("" : "+r"(index));
+	return settings.timeout[index & (TIMEOUT_COUNT - 1)];
 }
 
 /*
@@ -36,21 +28,17 @@ static __always_inline __u32 timeout_of(__u32 index)
  */
 static __always_inline __u32 idle_timeout_of(const struct connection *entry, __u32 index)
 {
-	__u32 zero = 0, place = entry->destination;
+	__u32 place = entry->destination;
 	struct destination *destination;
-	struct settings *current;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return NEW_CONNECTION_SECONDS * TICKS_PER_SECOND;
-	if (current->idle_services &&
+	if (settings.idle_services &&
 	    (index == TIMEOUT_UDP || index == TCP_ESTABLISHED ||
 	     index == TIMEOUT_SCTP + SCTP_ESTABLISHED)) {
 		destination = bpf_map_lookup_elem(&destinations, &place);
 		if (destination && destination->idle_timeout)
 			return destination->idle_timeout;
 	}
-	return timeout_in(current, index);
+	return timeout_of(index);
 }
 
 /* The same of data in an established connection, or of UDP, to a destination at hand. */
@@ -62,15 +50,10 @@ static __always_inline __u32 data_timeout(const struct destination *destination,
 /* Whether the stricter transitions of TCP are in force. */
 static __always_inline int is_secure(void)
 {
-	struct settings *current;
-	__u32 zero = 0;
 	__s32 mode;
 
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return 0;
-	mode = current->sysctl[SYSCTL_SECURE_TCP];
-	return mode != DEFENSE_OFF && acts(current, mode);
+	mode = settings.sysctl[SYSCTL_SECURE_TCP];
+	return mode != DEFENSE_OFF && acts(mode);
 }
 
 /* The state and flags that a packet brings a connection to which has this control word. */
@@ -183,15 +166,15 @@ enum reuse_mode {
  * is_new_conn_expected(), ip_vs_in()).
  */
 static __always_inline int reopens(const struct connection *entry, __u64 control,
-				   const struct packet *packet, const struct settings *current)
+				   const struct packet *packet)
 {
-	__u32 state = control_state(control), mode = current->sysctl[SYSCTL_CONN_REUSE_MODE];
+	__u32 state = control_state(control), mode = settings.sysctl[SYSCTL_CONN_REUSE_MODE];
 	struct destination *destination;
 	__u32 index = entry->destination;
 
 	if (!asks(packet))
 		return 0;
-	if (current->sysctl[SYSCTL_EXPIRE_NODEST_CONN]) {
+	if (settings.sysctl[SYSCTL_EXPIRE_NODEST_CONN]) {
 		destination = bpf_map_lookup_elem(&destinations, &index);
 		if (destination && destination->weight == 0)
 			return 1;
@@ -207,26 +190,24 @@ static __always_inline int reopens(const struct connection *entry, __u64 control
 }
 
 /* Whether the real server of an entry is gone, and its connections with it. */
-static __always_inline int lost_its_server(const struct connection *entry,
-					   const struct settings *current)
+static __always_inline int lost_its_server(const struct connection *entry)
 {
 	__u32 index = entry->destination;
 	struct destination *destination;
 
-	if (!current->sysctl[SYSCTL_EXPIRE_NODEST_CONN])
+	if (!settings.sysctl[SYSCTL_EXPIRE_NODEST_CONN])
 		return 0;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	return !destination || !(destination->flags & DESTINATION_AVAILABLE);
 }
 
 /* Whether a UDP flow leaves a real server that is gone or quiesced for another. */
-static __always_inline int is_rehomed(const struct connection *entry, const struct packet *packet,
-				      const struct settings *current)
+static __always_inline int is_rehomed(const struct connection *entry, const struct packet *packet)
 {
 	__u32 index = entry->destination;
 	struct destination *destination;
 
-	if (!current->rehoming_services || packet->flow.protocol != PROTOCOL_UDP)
+	if (!settings.rehoming_services || packet->flow.protocol != PROTOCOL_UDP)
 		return 0;
 	destination = bpf_map_lookup_elem(&destinations, &index);
 	return destination && destination->flags & DESTINATION_REHOMES &&
@@ -237,14 +218,9 @@ static __always_inline int is_rehomed(const struct connection *entry, const stru
 static __always_inline int is_over(const struct connection *entry, __u64 control,
 				   const struct packet *packet, __u32 now)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
 	if (has_ended(entry, now))
 		return 1;
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current && (reopens(entry, control, packet, current) ||
-			   lost_its_server(entry, current) || is_rehomed(entry, packet, current));
+	return reopens(entry, control, packet) || lost_its_server(entry) || is_rehomed(entry, packet);
 }
 
 #endif

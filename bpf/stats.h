@@ -5,42 +5,55 @@
 
 #include "maps.h"
 
-/* A CPU that came online after loading shares the last row: two CPUs may then
- * lose each other's counts, nothing worse. */
-static __always_inline __u32 row_here(void)
+/* The row of this CPU.  One that came online after loading shares the last row: two CPUs may
+ * then lose each other's counts, nothing worse. */
+static __always_inline void *row_here(void)
 {
 	__u32 cpu = bpf_get_smp_processor_id();
+	void *row = bpf_map_lookup_elem(&counters, &cpu);
 
-	return cpu < limits.cpus ? cpu : limits.cpus - 1;
+	if (!row) {
+		cpu = limits.cpus - 1;
+		row = bpf_map_lookup_elem(&counters, &cpu);
+	}
+	return row;
 }
 
-static __always_inline struct events *events_in(__u32 row)
+static __always_inline struct events *events_in(void *row)
 {
-	return bpf_map_lookup_elem(&events, &row);
+	return row;
 }
 
-#define COUNT_EVENT_IN(cpu, name)                      \
-	do {                                           \
-		struct events *row = events_in(cpu);   \
-		if (row)                               \
-			row->name++;                   \
+#define COUNT_EVENT(name)                                  \
+	do {                                               \
+		struct events *here = events_in(row_here()); \
+		if (here)                                  \
+			here->name++;                      \
 	} while (0)
 
-#define COUNT_EVENT(name) COUNT_EVENT_IN(row_here(), name)
+/* Run a statement with what a row counts of a destination, or service, in `its`.  The barriers keep the
+ * compiler from working out where that is before it knows that it is there, which verifiers refuse. */
+#define WITH_DESTINATION(row, index, its, statement)                                         \
+	do {                                                                                 \
+		__u64 place = (index);                                                       \
+		if (place < limits.destinations) {                                           \
+			struct traffic *its;                                                 \
+			asm volatile("" : "+r"(place));                                      \
+			its = (row) + EVENTS_ROOM + place * sizeof(*its);                    \
+			statement;                                                           \
+		}                                                                            \
+	} while (0)
 
-static __always_inline struct traffic *service_traffic_in(__u32 row, __u32 service)
-{
-	__u32 index = row * limits.services + service;
-
-	return bpf_map_lookup_elem(&service_traffic, &index);
-}
-
-static __always_inline struct traffic *destination_traffic_in(__u32 row, __u32 destination)
-{
-	__u32 index = row * limits.destinations + destination;
-
-	return bpf_map_lookup_elem(&destination_traffic, &index);
-}
+#define WITH_SERVICE(row, index, its, statement)                                             \
+	do {                                                                                 \
+		__u64 place = (index);                                                       \
+		if (place < limits.services) {                                               \
+			struct traffic *its;                                                 \
+			asm volatile("" : "+r"(place));                                      \
+			its = (row) + limits.services_at + place * sizeof(*its);             \
+			statement;                                                           \
+		}                                                                            \
+	} while (0)
 
 /* The first record of a service, which its counters go by (see `settings.table`). */
 static __always_inline __u32 first_record(__u32 service)
@@ -50,30 +63,34 @@ static __always_inline __u32 first_record(__u32 service)
 
 static __always_inline void count_connection(__u32 service, __u32 destination)
 {
-	__u32 cpu = row_here();
-	struct traffic *row = service_traffic_in(cpu, first_record(service));
+	void *row = row_here();
 
-	if (row)
-		row->connections++;
-	row = destination_traffic_in(cpu, destination);
-	if (row)
-		row->connections++;
+	if (!row)
+		return;
+	WITH_SERVICE(row, first_record(service), its, its->connections++);
+	WITH_DESTINATION(row, destination, its, its->connections++);
+}
+
+static __always_inline __u64 add_inbound(struct traffic *its, __u64 bytes)
+{
+	its->in_bytes += bytes;
+	return ++its->in_packets;
+}
+
+static __always_inline void add_outbound(struct traffic *its, __u64 bytes)
+{
+	its->out_bytes += bytes;
+	its->out_packets++;
 }
 
 /* Returns how many packets of the destination's that makes in this row. */
-static __always_inline __u64 count_inbound_in(__u32 cpu, __u32 service, __u32 index, __u32 bytes)
+static __always_inline __u64 count_inbound_in(void *row, __u32 service, __u32 destination, __u64 bytes)
 {
-	struct traffic *row = service_traffic_in(cpu, service);
+	__u64 packets = 0;
 
-	if (row) {
-		row->in_packets++;
-		row->in_bytes += bytes;
-	}
-	row = destination_traffic_in(cpu, index);
-	if (!row)
-		return 0;
-	row->in_bytes += bytes;
-	return ++row->in_packets;
+	WITH_SERVICE(row, service, its, add_inbound(its, bytes));
+	WITH_DESTINATION(row, destination, its, packets = add_inbound(its, bytes));
+	return packets;
 }
 
 /* What still passes for a real server that left its service is not counted
@@ -81,30 +98,25 @@ static __always_inline __u64 count_inbound_in(__u32 cpu, __u32 service, __u32 in
 static __always_inline void count_inbound(const struct destination *destination, __u32 index,
 					  __u32 bytes)
 {
-	if (destination->flags & DESTINATION_AVAILABLE)
-		count_inbound_in(row_here(), destination->service, index, bytes);
+	void *row = destination->flags & DESTINATION_AVAILABLE ? row_here() : 0;
+
+	if (row)
+		count_inbound_in(row, destination->service, index, bytes);
 }
 
-static __always_inline void count_outbound_in(__u32 cpu, __u32 service, __u32 index, __u32 bytes)
+static __always_inline void count_outbound_in(void *row, __u32 service, __u32 destination, __u64 bytes)
 {
-	struct traffic *row = service_traffic_in(cpu, service);
-
-	if (row) {
-		row->out_packets++;
-		row->out_bytes += bytes;
-	}
-	row = destination_traffic_in(cpu, index);
-	if (row) {
-		row->out_packets++;
-		row->out_bytes += bytes;
-	}
+	WITH_SERVICE(row, service, its, add_outbound(its, bytes));
+	WITH_DESTINATION(row, destination, its, add_outbound(its, bytes));
 }
 
 static __always_inline void count_outbound(const struct destination *destination, __u32 index,
 					   __u32 bytes)
 {
-	if (destination->flags & DESTINATION_AVAILABLE)
-		count_outbound_in(row_here(), destination->service, index, bytes);
+	void *row = destination->flags & DESTINATION_AVAILABLE ? row_here() : 0;
+
+	if (row)
+		count_outbound_in(row, destination->service, index, bytes);
 }
 
 #endif

@@ -249,31 +249,19 @@ static __always_inline __u64 until_next_sweep(struct sweeper *sweeper)
 
 static __always_inline void read_settings(struct sweep *sweep)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return;
-	sweep->expire_nodest = !!current->sysctl[SYSCTL_EXPIRE_NODEST_CONN];
-	sweep->drop_entries = acts(current, current->sysctl[SYSCTL_DROP_ENTRY]);
+	sweep->expire_nodest = !!settings.sysctl[SYSCTL_EXPIRE_NODEST_CONN];
+	sweep->drop_entries = acts(settings.sysctl[SYSCTL_DROP_ENTRY]);
 	sweep->full = is_full(sweep->now);
 }
 
 /* What was counted in one walk over the whole table. */
 static __always_inline void note_occupied(__u32 occupied)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	if (!current)
-		return;
-	if (current->occupied != occupied)
-		current->occupied = occupied;
+	if (settings.occupied != occupied)
+		settings.occupied = occupied;
 	/* Before ticks come round. */
-	if (current->full_at && ticks_now() - current->full_at > FORGOTTEN_TICKS)
-		current->full_at = 0;
+	if (settings.full_at && ticks_now() - settings.full_at > FORGOTTEN_TICKS)
+		settings.full_at = 0;
 }
 
 static int sweep_table(void *map, __u32 *key, struct sweeper *sweeper)

@@ -8,11 +8,7 @@
 /* Whether a setting is anything but 0. */
 static __always_inline int is_set(enum sysctl setting)
 {
-	struct settings *current;
-	__u32 zero = 0;
-
-	current = bpf_map_lookup_elem(&settings, &zero);
-	return current && current->sysctl[setting];
+	return settings.sysctl[setting];
 }
 
 #endif

@@ -117,10 +117,16 @@ static __always_inline __u64 room_flags(const struct packet *packet,
 	return flags;
 }
 
-/* All packets of a flow have one, so that they stay in order; flows are spread over many. */
+/* All packets of a flow have one, so that they stay in order; flows are spread over many, by their
+ * clients' addresses and ports. */
 static __always_inline __be16 gue_source_port(const struct flow *flow)
 {
-	return bpf_htons(LOWEST_SOURCE_PORT + ((flow_hash(flow) >> 32) * SOURCE_PORTS >> 32));
+	const __u64 *word = (const __u64 *)flow;
+	__u64 hash = word[0] * limits.hash_factor[0] + word[FLOW_ENDS] * limits.hash_factor[FLOW_ENDS];
+
+	if (flow->family != FAMILY_IPV4)
+		hash += word[1] * limits.hash_factor[1];
+	return bpf_htons(LOWEST_SOURCE_PORT + ((hash >> 32) * SOURCE_PORTS >> 32));
 }
 
 static __always_inline void fill_gue(const struct packet *packet,

@@ -297,8 +297,11 @@ class Director:
         ends = pack(">HHBBH", port, key.port, key.protocol, key.family, 0)
         words = unpack("<5Q", client.ljust(16, b"\0") + key.address.ljust(16, b"\0") + ends)
         total: int = sum(map(mul, words, self.maps.limits.hash_factor)) & _ALL
-        stirred = (total ^ total >> 32) * 0x9E3779B97F4A7C15 & _ALL
-        return stirred ^ stirred >> 32
+        return (total ^ total >> 32) * 0x9E3779B97F4A7C15 & _ALL
+
+    def home(self, number: int) -> int:
+        """The bucket that a flow's hash names first."""
+        return number >> 32 & self.maps.limits.buckets - 1
 
     def expire_all(self) -> None:
         """Let the time of every connection be over, and wait until the sweeper forgot them."""
@@ -336,12 +339,14 @@ class Director:
             "services": services * ctypes.sizeof(abi.Service),
             "destinations": destinations * ctypes.sizeof(abi.Destination),
             "pool": limits.pool * 8,
-            "service_traffic": limits.services * limits.cpus * ctypes.sizeof(abi.Traffic),
-            "destination_traffic": limits.destinations * limits.cpus * ctypes.sizeof(abi.Traffic),
         }
         taken: dict[str, object] = {
             name: hash(self.maps.memory(name, max(size, 1))[:size]) for name, size in sizes.items()
         }
+        for kind, count in (("service", limits.services), ("destination", limits.destinations)):
+            counted, rows = self.maps.counters(kind)
+            size = count * ctypes.sizeof(abi.Traffic)
+            taken[f"counters of each {kind}"] = [hash(counted[row : row + size]) for row in rows]
         taken["slots"] = [(place, slot.control, slot.expires) for place, slot in self.slots(abi.PHASE_LIVE)]
         taken["events"] = self.events()
         return taken

@@ -114,11 +114,10 @@ def test_a_place_that_a_packet_ended_rests_as_long(director: Director) -> None:
 def test_what_stands_behind_a_freed_place(director: Director) -> None:
     """It is found as long as it is there; a bucket with nothing in it is as if it had never been used."""
     key = director.service(1)
-    limits = director.maps.limits
     by_place: dict[tuple[int, int], list[int]] = {}
     for port in range(1024, 65536):  # two flows that prefer the same places of one bucket
         number = director.flow_hash(CLIENT, port, key)
-        ports = by_place.setdefault((number & (limits.buckets - 1), number >> 61), [])
+        ports = by_place.setdefault((director.home(number), number >> 61), [])
         ports.append(port)
         if len(ports) == 2:
             break

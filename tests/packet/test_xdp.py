@@ -236,7 +236,7 @@ def test_every_header_checksum(director: Director) -> None:
 
 def _home(director: Director, client: bytes, port: int, key: ServiceKey) -> int:
     """The bucket that a flow's hash names first."""
-    return director.flow_hash(client, port, key) & (director.maps.limits.buckets - 1)
+    return director.home(director.flow_hash(client, port, key))
 
 
 @ADDRESSES

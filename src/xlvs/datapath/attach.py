@@ -10,8 +10,8 @@ clients on the director itself.  For XDP see `xlvs.datapath.xdp`, for TC
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
-import sys
 
 from xlvs.datapath.hooks import Pins, TcHook
 from xlvs.datapath.modes import AUTO, XDP
@@ -19,7 +19,7 @@ from xlvs.datapath.modes import TC as TC
 from xlvs.datapath.modes import XDP_GENERIC as XDP_GENERIC
 from xlvs.datapath.xdp import PIN, XdpHook, best_mode, lacks
 from xlvs.errors import Unavailable, UsageError, XlvsError
-from xlvs.kernel import abi, bpf, rtnetlink
+from xlvs.kernel import abi, rtnetlink
 
 MODES = (TC, XDP_GENERIC)
 """Those that every Ethernet interface can have."""
@@ -255,6 +255,8 @@ class Attacher:
         record = abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=known)
         interfaces = self._pins.open("interfaces")
         try:
-            bpf.update(interfaces, link.index.to_bytes(4, sys.byteorder), bytes(record))
+            size = ctypes.sizeof(record)
+            with mmap.mmap(interfaces, abi.INTERFACE_LIMIT * size) as memory:
+                memory[link.index * size : (link.index + 1) * size] = bytes(record)
         finally:
             os.close(interfaces)

@@ -249,14 +249,13 @@ class Records:
         """Let the counters of some records, ``service`` or ``destination``, begin at 0 from here."""
         limits = self._maps.limits
         count = limits.services if kind == "service" else limits.destinations
-        traffic = self._maps.memory(f"{kind}_traffic", count * limits.cpus * _TRAFFIC.size)
+        traffic, (first, *others) = self._maps.counters(kind)
         bases = self._maps.memory(f"{kind}_base", count * _TRAFFIC.size)
         estimates = self._maps.memory(f"{kind}_estimates", count * _ESTIMATE_BYTES)
-        others = [cpu * count * _TRAFFIC.size for cpu in range(1, limits.cpus)]
         unpack, pack = _TRAFFIC.unpack_from, _TRAFFIC.pack_into
         for index in indices:
             place = index * _TRAFFIC.size
-            total = unpack(traffic, place)
+            total = unpack(traffic, first + place)
             for row in others:
                 more = unpack(traffic, row + place)
                 if any(more):

@@ -134,7 +134,7 @@ class EbpfDatapath:
     def totals(self) -> model.Totals:
         """See `Datapath.totals`."""
         by_cpu = [model.Stats(*row) for row in self._maps.traffic_of_cpus(
-            "service_traffic", self._maps.settings.services_top, self._maps.limits.services
+            "service", self._maps.settings.services_top
         )]  # fmt: skip
         base = self._maps.settings.total_base
         stats = model.added(model.Stats, by_cpu)
@@ -460,9 +460,7 @@ class EbpfDatapath:
     def _reset_total_base(self) -> None:
         """Let the counters of all services together begin at 0 from here."""
         settings = self._maps.settings
-        rows = self._maps.traffic_of_cpus(
-            "service_traffic", settings.services_top, self._maps.limits.services
-        )
+        rows = self._maps.traffic_of_cpus("service", settings.services_top)
         total = model.added(model.Stats, [model.Stats(*row) for row in rows])
         for name in model.Stats.__slots__:
             setattr(settings.total_base, name, getattr(total, name))

@@ -235,16 +235,14 @@ class _Witness:
 
     def _destination(self) -> int | None:
         """The record of the real server: that which was counted, else that of the connection."""
-        settings, limits = self._copy.settings, self._copy.limits
-        counted = busy(self._copy, "destination_traffic", settings.destinations_top, limits.destinations)
+        counted = busy(self._copy, "destination", self._copy.settings.destinations_top)
         if counted:
             return counted[0]
         slot = self._before or self._began
         return slot.destination if slot else None
 
     def _service_index(self) -> int | None:
-        settings, limits = self._copy.settings, self._copy.limits
-        counted = busy(self._copy, "service_traffic", settings.services_top, limits.services)
+        counted = busy(self._copy, "service", self._copy.settings.services_top)
         if counted:
             return counted[0]
         if self._chosen is None:

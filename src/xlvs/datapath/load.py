@@ -8,6 +8,7 @@ renamed at the end: a namespace has a whole data plane or none.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -16,7 +17,7 @@ from contextlib import suppress
 
 from xlvs import __version__
 from xlvs.datapath import hashing, sysctls
-from xlvs.datapath.maps import Maps
+from xlvs.datapath.maps import Maps, row_bytes
 from xlvs.datapath.records import milliseconds_to_ticks, seconds_to_ticks
 from xlvs.errors import Unavailable, XlvsError
 from xlvs.kernel import abi, bpf, bpffs, leftovers, libbpf
@@ -103,6 +104,7 @@ def _limits(capacity: Capacity) -> abi.Limits:
         # A tree has a block for eight real servers, and one for eight blocks; with 17 real servers,
         # 4 blocks.  A change makes a second one.
         loads=capacity.destinations // 2 + 64,
+        services_at=abi.EVENTS_ROOM + capacity.destinations * ctypes.sizeof(abi.Traffic),
     )
     limits.hash_factor[:] = [secrets.randbits(64) | 1 for _ in limits.hash_factor]
     return limits
@@ -120,15 +122,13 @@ def map_entries(limits: abi.Limits) -> dict[str, int]:
         "senders": limits.destinations,
         "pool": limits.pool,
         "loads": limits.loads,
-        "service_traffic": limits.services * limits.cpus,
-        "destination_traffic": limits.destinations * limits.cpus,
+        "counters": limits.cpus,
         "service_base": limits.services,
         "destination_base": limits.destinations,
         "service_estimates": limits.services,
         "destination_estimates": limits.destinations,
-        "events": limits.cpus,
         "mark_rules": 2 * abi.MARK_RULES,
-        "interfaces": abi.INTERFACE_LIMIT,
+        "interfaces": 1,
         "sweepers": 1,
         "quotes": 1,
         "error_budgets": 4096,
@@ -137,6 +137,13 @@ def map_entries(limits: abi.Limits) -> dict[str, int]:
         "replicas": 131072,
         "call_ids": max(limits.buckets * abi.SLOTS_PER_BUCKET // 8, 1024),
     }
+
+
+def size_maps(opened: libbpf.BpfObject, limits: abi.Limits) -> None:
+    """Give every map its size; before the object is loaded."""
+    for name, count in map_entries(limits).items():
+        opened.set_entries(name, count)
+    opened.set_value_size("counters", row_bytes(limits))
 
 
 def load(capacity: Capacity | None = None) -> str:
@@ -156,13 +163,11 @@ def load(capacity: Capacity | None = None) -> str:
 def _verified(capacity: Capacity) -> tuple[libbpf.BpfObject, abi.Limits]:
     """A packet path that the kernel has made maps for and verified, and the sizes of these."""
     limits = _limits(capacity)
-    entries = map_entries(limits)
     opened = libbpf.BpfObject(OBJECT)
     try:
-        for name, count in entries.items():
-            opened.set_entries(name, count)
+        size_maps(opened, limits)
         opened.set_constants(".rodata.limits", bytes(limits))
-        check_memory(sum(opened.map_bytes(name) for name in entries))
+        check_memory(sum(opened.map_bytes(name) for name in map_entries(limits)))
         opened.load()
     except BaseException:
         opened.close()
@@ -215,10 +220,8 @@ ahead = Ahead()
 def table_bytes(limits: abi.Limits) -> int:
     """About the memory that the maps take at these sizes, full."""
     with libbpf.BpfObject(OBJECT) as opened:
-        entries = map_entries(limits)
-        for name, count in entries.items():
-            opened.set_entries(name, count)
-        return sum(opened.map_bytes(name) for name in entries)
+        size_maps(opened, limits)
+        return sum(opened.map_bytes(name) for name in map_entries(limits))
 
 
 def check_memory(needed: int) -> None:

@@ -24,12 +24,20 @@ if TYPE_CHECKING:
 
 SLOT_BYTES = ctypes.sizeof(abi.Connection)
 
+_TRAFFIC_BYTES = ctypes.sizeof(abi.Traffic)
+_CACHE_LINE = 64
+
 LOAD_ANEW = (
     "Use the version of xlvs that loaded it. Or save its services with that one, and load this one, which\n"
     "forgets the connections: xlvsadm -Sn >TABLE; xlvs mark save >MARKS; xlvs detach && xlvs attach;\n"
     "xlvsadm -R <TABLE; xlvs mark restore <MARKS"
 )
 """The hint for a data plane whose table another version of xlvs has to read."""
+
+
+def row_bytes(limits: abi.Limits) -> int:
+    """How many bytes a CPU's counters take: whole cache lines, so that no two write to one."""
+    return -(-(limits.services_at + limits.services * _TRAFFIC_BYTES) // _CACHE_LINE) * _CACHE_LINE
 
 
 class Maps:
@@ -134,34 +142,31 @@ class Maps:
         """The whole connection table."""
         return self.memory("connections", self.limits.buckets * abi.SLOTS_PER_BUCKET * SLOT_BYTES)
 
-    def traffic(self, name: str, index: int, per_row: int) -> tuple[int, int, int, int, int]:
-        """The counters of one record, the rows of all CPUs added up."""
-        size = ctypes.sizeof(abi.Traffic)
-        words = memoryview(self.memory(name, size * per_row * self.limits.cpus)).cast("Q")
-        width = size // 8
-        total = [0] * width
-        for cpu in range(self.limits.cpus):
-            start = (cpu * per_row + index) * width
-            for field in range(width):
-                total[field] += words[start + field]
-        return total[0], total[1], total[2], total[3], total[4]
+    def counters(self, kind: str) -> tuple[mmap.mmap, list[int]]:
+        """What CPUs count of each ``service`` or ``destination``: memory, and where each begins in it."""
+        size = row_bytes(self.limits)
+        began = self.limits.services_at if kind == "service" else abi.EVENTS_ROOM
+        rows = self.memory("counters", size * self.limits.cpus)
+        return rows, [cpu * size + began for cpu in range(self.limits.cpus)]
 
-    def traffic_of_cpus(self, name: str, top: int, per_row: int) -> list[tuple[int, int, int, int, int]]:
-        """The counters of the first ``top`` records added up, for each CPU."""
-        width = ctypes.sizeof(abi.Traffic) // 8
-        words = memoryview(self.memory(name, 8 * width * per_row * self.limits.cpus)).cast("Q")
-        rows = []
-        for cpu in range(self.limits.cpus):
-            row = words[cpu * per_row * width : (cpu * per_row + top) * width]
-            rows.append((sum(row[::width]), sum(row[1::width]), sum(row[2::width]), sum(row[3::width]),
+    def traffic_of_cpus(self, kind: str, top: int) -> list[tuple[int, int, int, int, int]]:
+        """The counters of the first ``top`` records of a kind added up, for each CPU."""
+        memory, rows = self.counters(kind)
+        words, width = memoryview(memory).cast("Q"), _TRAFFIC_BYTES // 8
+        sums = []
+        for began in rows:
+            row = words[began // 8 : began // 8 + top * width]
+            sums.append((sum(row[::width]), sum(row[1::width]), sum(row[2::width]), sum(row[3::width]),
                          sum(row[4::width])))  # fmt: skip
-        return rows
+        return sums
 
     def events(self) -> dict[str, int]:
         """The packet path's own counters, the rows of all CPUs added up."""
+        size = row_bytes(self.limits)
+        rows = self.memory("counters", size * self.limits.cpus)
         totals: dict[str, int] = {}
         for cpu in range(self.limits.cpus):
-            row = self.record("events", abi.Events, cpu, self.limits.cpus)
+            row = abi.Events.from_buffer(rows, size * cpu)
             for name, *_ in abi.Events._fields_:
                 totals[name] = totals.get(name, 0) + getattr(row, name)
         return totals

@@ -165,8 +165,7 @@ class Reader:
         if counted == RATES:
             return self._rates_reader(self._maps.memory(f"{kind}_estimates", count * _ESTIMATE_BYTES))
         bases = self._maps.memory(f"{kind}_base", count * _TRAFFIC_BYTES)
-        traffic = self._maps.memory(f"{kind}_traffic", count * limits.cpus * _TRAFFIC_BYTES)
-        rows = [cpu * count * _TRAFFIC_BYTES for cpu in range(limits.cpus)]
+        traffic, rows = self._maps.counters(kind)
         if together:
             return _summed(bases, traffic, rows, top).__getitem__
         unpack = _TRAFFIC.unpack_from

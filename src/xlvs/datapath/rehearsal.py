@@ -16,7 +16,7 @@ import sys
 from struct import pack
 from types import TracebackType
 
-from xlvs.datapath.load import OBJECT, check_memory, map_entries
+from xlvs.datapath.load import OBJECT, check_memory, map_entries, size_maps
 from xlvs.datapath.maps import Maps
 from xlvs.kernel import abi, bpf, libbpf
 
@@ -28,8 +28,7 @@ _CHUNK = 1 << 22
 
 # What it counts has to begin at nothing, and the rest is of no use to one packet.
 _LEFT_EMPTY = frozenset((
-    "service_traffic", "destination_traffic", "service_base", "destination_base", "service_estimates",
-    "destination_estimates", "events", "call_ids",
+    "counters", "service_base", "destination_base", "service_estimates", "destination_estimates", "call_ids",
 ))  # fmt: skip
 
 INGRESS = "xlvs_tc"
@@ -50,8 +49,7 @@ class Rehearsal(Maps):
         self._names = map_entries(original.limits)
         self._object = libbpf.BpfObject(OBJECT)
         try:
-            for name, count in self._names.items():
-                self._object.set_entries(name, count)
+            size_maps(self._object, original.limits)
             self._object.set_constants(".rodata.limits", bytes(original.limits))
             check_memory(sum(self._object.map_bytes(name) for name in self._names))
             self._object.load()
@@ -135,13 +133,14 @@ class Rehearsal(Maps):
             bpf.update_many(self._object.map_descriptor("bucket_guards"), keys, [guard] * count)
 
 
-def busy(maps: Maps, name: str, top: int, per_row: int) -> list[int]:
-    """The records below ``top`` that the map ``name`` of counters has counted a packet or connection for."""
+def busy(maps: Maps, kind: str, top: int) -> list[int]:
+    """The records below ``top``, of a ``service`` or ``destination``, that something was counted for."""
     width = 5
-    words = memoryview(maps.memory(name, 8 * width * per_row * maps.limits.cpus)).cast("Q")
+    memory, rows = maps.counters(kind)
+    words = memoryview(memory).cast("Q")
     found: set[int] = set()
-    for cpu in range(maps.limits.cpus):
-        row = words[cpu * per_row * width : (cpu * per_row + top) * width]
+    for began in rows:
+        row = words[began // 8 : began // 8 + top * width]
         for field in (0, 1):
             found.update(i for i, value in enumerate(row[field::width].tolist()) if value)
     return sorted(found)

@@ -27,7 +27,15 @@ from contextlib import ExitStack, suppress
 
 from xlvs.datapath.attach import Attacher
 from xlvs.datapath.hooks import Pins
-from xlvs.datapath.load import OBJECT, PROGRAMS, map_entries, note_version, program_version, start_timer
+from xlvs.datapath.load import (
+    OBJECT,
+    PROGRAMS,
+    map_entries,
+    note_version,
+    program_version,
+    size_maps,
+    start_timer,
+)
 from xlvs.datapath.maps import LOAD_ANEW, Maps
 from xlvs.errors import Unavailable, Unusable
 from xlvs.kernel import bpf, libbpf
@@ -70,8 +78,8 @@ def load_beside(maps: Maps) -> libbpf.BpfObject:
     limits = maps.limits
     loaded = libbpf.BpfObject(OBJECT)
     try:
-        for name, entries in map_entries(limits).items():
-            loaded.set_entries(name, entries)
+        size_maps(loaded, limits)
+        for name in map_entries(limits):
             descriptor = maps.descriptor(name)
             _check_layout(name, bpf.map_layout(descriptor), loaded.map_layout(name))
             loaded.reuse_map(name, descriptor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 7
+ABI_VERSION = 8
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -36,6 +36,7 @@ ESTIMATE_BYTE_SHIFT = 5
 OTHER_TABLE = 128
 CALL_ID_LIMIT = 255
 FULL_SECONDS = 10
+EVENTS_ROOM = 128
 SETTLING_SECONDS = 70
 
 # enum flow_apart
@@ -474,7 +475,7 @@ class Sender(LittleEndianStructure):
 
 
 class Limits(LittleEndianStructure):
-    """``struct limits``, 72 bytes."""
+    """``struct limits``, 80 bytes."""
 
     hash_seed: int
     hash_factor: Array[c_uint64]
@@ -484,6 +485,8 @@ class Limits(LittleEndianStructure):
     pool: int
     cpus: int
     loads: int
+    services_at: int
+    pad: int
     _fields_ = [
         ("hash_seed", c_uint64),
         ("hash_factor", c_uint64 * 5),
@@ -493,11 +496,13 @@ class Limits(LittleEndianStructure):
         ("pool", c_uint32),
         ("cpus", c_uint32),
         ("loads", c_uint32),
+        ("services_at", c_uint32),
+        ("pad", c_uint32),
     ]
 
 
 class Settings(LittleEndianStructure):
-    """``struct settings``, 424 bytes."""
+    """``struct settings``, 432 bytes."""
 
     abi_version: int
     full_at: int
@@ -564,7 +569,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 120 bytes."""
+    """``struct events``, 128 bytes."""
 
     table_full: int
     no_destination: int
@@ -581,6 +586,7 @@ class Events(LittleEndianStructure):
     unchecked: int
     stateless: int
     evicted: int
+    pad: int
     _fields_ = [
         ("table_full", c_uint64),
         ("no_destination", c_uint64),
@@ -597,4 +603,5 @@ class Events(LittleEndianStructure):
         ("unchecked", c_uint64),
         ("stateless", c_uint64),
         ("evicted", c_uint64),
+        ("pad", c_uint64),
     ]

@@ -166,7 +166,9 @@ class BpfObject:
         self._library.bpf_object__close(self._handle)
 
     def _map(self, name: str) -> ctypes.c_void_p:
-        handle = self._library.bpf_object__find_map_by_name(self._handle, name.encode())
+        find = self._library.bpf_object__find_map_by_name
+        # A variable's is named after its section.
+        handle = find(self._handle, name.encode()) or find(self._handle, f".data.{name}".encode())
         if not handle:
             raise Unavailable(f"the eBPF object has no map {name}", "Build it again with: make build")
         return ctypes.c_void_p(handle)
@@ -174,6 +176,12 @@ class BpfObject:
     def set_entries(self, name: str, entries: int) -> None:
         """Set a map's size; before `load`."""
         result = self._library.bpf_map__set_max_entries(self._map(name), ctypes.c_uint32(entries))
+        if result:
+            raise _failure(f"cannot size the map {name}", -result)
+
+    def set_value_size(self, name: str, size: int) -> None:
+        """Set how many bytes a map's values have; before `load`."""
+        result = self._library.bpf_map__set_value_size(self._map(name), ctypes.c_uint32(size))
         if result:
             raise _failure(f"cannot size the map {name}", -result)
 
