@@ -84,7 +84,7 @@ abi: packages ## write Python's view of bpf/abi.h anew
 doctor-page: build ## write the list of checks in docs/doctor.md anew
 	@$(VENV)/bin/python scripts/generate_doctor_page.py
 
-install: build ## the units of systemd, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
+install: build ## units of systemd, a rule of udev, man pages, completions; DESTDIR=… BINDIR=… (not started or enabled)
 	@scripts/install-system "$(BINDIR)" "$(DESTDIR)"
 
 clean: ## remove everything that make has made in this tree

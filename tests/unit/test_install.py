@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from xlvs.kernel.bpffs import MOUNT_POINT
 
 pytestmark = pytest.mark.unit
 
@@ -35,7 +38,7 @@ def unit_lines(root: Path, unit: str = "xlvs.service") -> list[str]:
     return (root / "etc/systemd/system" / unit).read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", [*UNITS, "xlvsd.service"])
+@pytest.mark.parametrize("name", [*UNITS, "xlvsd.service", "xlvs-interfaces.service"])
 def test_systemd_finds_no_fault(installed: Path, name: str) -> None:
     unit = installed / "etc/systemd/system" / name
     # Its pages are where man looks, once they are installed at /.
@@ -66,7 +69,8 @@ def test_order_at_boot_and_at_the_end(installed: Path, unit: str) -> None:
     before = {word for name, value in settings if name == "Before" for word in value.split()}
     after = {word for name, value in settings if name == "After" for word in value.split()}
     wanted = {word for name, value in settings if name == "Wants" for word in value.split()}
-    assert before == {"network-online.target"} == wanted
+    assert before == {"network-online.target"} == wanted - {"xlvs-interfaces.service"}
+    assert ("xlvs-interfaces.service" in wanted) == (unit == "xlvs.service")
     # Interfaces are up before us, and go down after us.
     assert {"network.target", "systemd-networkd-wait-online.service"} <= after
     assert not before & after
@@ -81,6 +85,60 @@ def test_commands_of_the_unit_are_commands(installed: Path, unit: str) -> None:
             words = line.partition("=")[2].replace("$XLVS_LOAD", "").split()
             known = subprocess.run([*words[:2], "--help"], capture_output=True, text=True, check=True).stdout
             assert all(word in known for word in words[2:])
+
+
+def test_interfaces_are_followed(installed: Path) -> None:
+    """From the start of the table's service on, and after its data plane is there; it ends before that."""
+    lines = unit_lines(installed, "xlvs-interfaces.service")
+    assert {"After=xlvs.service", "PartOf=xlvs.service", f"ExecStart={PROGRAMS}/xlvs follow"} <= set(lines)
+    # A process in another mount namespace would not see the pins that commands make.
+    private = ("Private", "ProtectSystem", "ProtectHome", "ReadOnly", "Inaccessible", "Dynamic", "Root")
+    assert not [line for line in lines if line.startswith(private)]
+
+
+_MATCH = re.compile(r'(\w+)(?:\{(\w+)\})?(==|!=|\+=)"([^"]*)"')
+
+
+def wanted_by_udev(rules: Path, event: dict[str, str], root: Path) -> list[str]:
+    """The units that the rules have systemd start for an event (udev(7)); a fault in them fails."""
+    wanted = []
+    for line in rules.read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        words = [_MATCH.fullmatch(word) for word in line.split(", ")]
+        tagged, matches, units = False, True, []
+        for word in words:
+            assert word is not None, line
+            key, name, operator, value = word.groups()
+            if operator == "+=":
+                assert (key, name) in {("TAG", None), ("ENV", "SYSTEMD_WANTS")}
+                tagged = tagged or (key, value) == ("TAG", "systemd")
+                units += [value] if key == "ENV" else []
+                continue
+            assert key in {"ACTION", "SUBSYSTEM", "KERNEL", "TEST"}
+            is_so = (root / value[1:]).exists() if key == "TEST" else event[key] == value
+            matches = matches and is_so == (operator == "==")
+        if matches:
+            assert tagged, "systemd sees no device without its tag"
+            wanted += units
+    return wanted
+
+
+def test_udev_starts_whoever_follows(installed: Path, tmp_path: Path) -> None:
+    rules = installed / "etc/udev/rules.d/80-xlvs.rules"
+    event = {"ACTION": "add", "SUBSYSTEM": "net", "KERNEL": "bond0"}
+    assert wanted_by_udev(rules, event, tmp_path) == []
+    (tmp_path / MOUNT_POINT[1:]).mkdir(parents=True)
+    units = wanted_by_udev(rules, event, tmp_path)
+    assert units and all((installed / "etc/systemd/system" / unit).exists() for unit in units)
+    for key, value in (("ACTION", "remove"), ("SUBSYSTEM", "block"), ("KERNEL", "lo")):
+        assert wanted_by_udev(rules, {**event, key: value}, tmp_path) == []
+    udevadm = shutil.which("udevadm")
+    if (
+        udevadm is not None
+        and "verify" in subprocess.run([udevadm, "--help"], capture_output=True, text=True).stdout
+    ):
+        subprocess.run([udevadm, "verify", rules], check=True)
 
 
 def test_pages_and_completions(installed: Path) -> None:

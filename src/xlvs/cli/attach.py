@@ -16,13 +16,18 @@ _ATTACH_HELP = """\
 Load the data plane into this network namespace if it is not loaded yet, and
 attach it to the interfaces named, or to every Ethernet interface that is up.
 Ports of a bridge or bond are left out: attach to the bridge or bond itself.
-The first `xlvsadm -A` does the same by itself."""
+The first `xlvsadm -A` does the same by itself.
+
+What was attached once is attached again when it is made anew under its name,
+in its mode, and without names so is whatever comes up later, as long as
+somebody follows interfaces: xlvs-interfaces.service, xlvsd, `xlvs run` or
+`xlvs follow`."""
 
 _DETACH_HELP = """\
 Without an interface: end the data plane of this network namespace. Its
 services, real servers, connections, counters, mark rules and settings are
 forgotten; save them first with `xlvs save`. With interfaces: only stop serving
-packets that come in by those."""
+packets that come in by those, also when they come back."""
 
 _ATTACH_EPILOG = """\
 examples:
@@ -128,6 +133,7 @@ def _attach(arguments: argparse.Namespace) -> int:
 
 
 def _detach(arguments: argparse.Namespace) -> int:
+    from xlvs.datapath import intent
     from xlvs.datapath.activate import deactivate
     from xlvs.datapath.attach import Attacher
     from xlvs.kernel import bpffs
@@ -147,9 +153,14 @@ def _detach(arguments: argparse.Namespace) -> int:
             print("The data plane is gone, with its table.")
             return 0
         attacher = Attacher(folder)
-        for link in [attacher.link(name) for name in arguments.interfaces]:
+        named = intent.read(folder).named
+        there = {link.name for link in attacher.links()}
+        links = [attacher.link(name) for name in arguments.interfaces if name in there or name not in named]
+        for link in links:
             attacher.detach(link.index)
-            print(f"{link.name}: detached")
+        for name in arguments.interfaces:
+            intent.leave(folder, name)
+            print(f"{name}: detached" if name in there else f"{name}: not attached when it comes back")
     return 0
 
 

@@ -31,6 +31,7 @@ NOUNS = {
     "lab": ("xlvs.cli.lab", "a cluster of network namespaces to learn and test in"),
     "attach": ("xlvs.cli.attach", "attach the data plane to interfaces"),
     "detach": ("xlvs.cli.attach", "take the data plane off, with everything it holds"),
+    "follow": ("xlvs.cli.follow", "attach interfaces again that come back, and new ones"),
     "upgrade": ("xlvs.cli.upgrade", "put this version's packet path in the place of the loaded one"),
     "save": ("xlvs.cli.saved", "write the table to a file, for the next boot"),
     "load": ("xlvs.cli.saved", "bring the table to what a file says, and attach the data plane"),

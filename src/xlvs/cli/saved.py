@@ -11,8 +11,9 @@ import argparse
 import errno
 import os
 import sys
+import threading
 
-from xlvs.cli import saved_file
+from xlvs.cli import follow, saved_file
 from xlvs.cli.attach import add_sizes, capacity_of
 from xlvs.cli.terminal import add_command
 from xlvs.datapath import open_datapath
@@ -52,9 +53,9 @@ load` in a start script and `xlvs save` in the one for the end, or `xlvs run`.""
 
 _RUN_HELP = """\
 What the service of systemd does, as one command for containers, labs and other
-supervisors: load the file, stay until SIGTERM or SIGINT, then save the table
-and detach the data plane. SIGHUP loads the file anew. The packet path needs no
-process: if this one is killed, traffic goes on."""
+supervisors: load the file, follow interfaces (`xlvs follow`) until SIGTERM or
+SIGINT, then save the table and detach the data plane. SIGHUP loads the file
+anew. The packet path needs no process: if this one is killed, traffic goes on."""
 
 _RUN_EPILOG = """\
 examples:
@@ -174,8 +175,9 @@ def _load(arguments: argparse.Namespace) -> int:
     loaded_before = bpffs.namespace_folder() is not None
     with table_lock(exclusive=True):
         # What is loaded keeps its sizes: the same command loads at boot, and anew later.
-        capacity = None if bpffs.namespace_folder() is not None else capacity_of(arguments)
-        activation = activate(capacity, arguments.interfaces or None, arguments.mode)
+        loaded = bpffs.namespace_folder() is not None
+        capacity = None if loaded else capacity_of(arguments)
+        activation = activate(capacity, arguments.interfaces or None, arguments.mode, again=loaded)
     for refusal in activation.refused:
         print(f"xlvs: {refusal}", file=sys.stderr)
     if wanted is not None:
@@ -231,6 +233,8 @@ def _run(arguments: argparse.Namespace) -> int:
     arguments.if_loaded = True
     _load(arguments)
     sys.stdout.flush()
+    # A thread: it is in the same namespaces, and the signals are blocked in it, too.
+    threading.Thread(target=follow.stay, daemon=True).start()
     while signal.sigwait(awaited) == signal.SIGHUP:
         try:
             _load(arguments)

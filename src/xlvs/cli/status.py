@@ -10,6 +10,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from xlvs.datapath.attach import Attachment
@@ -120,16 +121,17 @@ def _machine() -> dict[str, Any]:
 
 
 def _loaded(maps: Maps) -> dict[str, Any]:
-    from xlvs.datapath import loopback, marks
+    from xlvs.datapath import intent, loopback, marks
     from xlvs.datapath.attach import Attacher
     from xlvs.datapath.load import fill, program_version
     from xlvs.datapath.overload import overload
     from xlvs.datapath.upgrade import is_unfinished
-    from xlvs.kernel import abi, bpffs
+    from xlvs.kernel import abi, bpffs, followed
 
     settings, limits = maps.settings, maps.limits
     attacher = Attacher(maps.folder)
     own_clients = attacher.loopback()
+    wanted = intent.read(maps.folder)
     connections, capacity = fill(maps)
     phase, since = overload(settings)
     services = sum(1 for flags in maps.flags("services", abi.Service, settings.services_top) if flags)
@@ -148,6 +150,14 @@ def _loaded(maps: Maps) -> dict[str, Any]:
         "attached": [_attachment(found) for found in attacher.attachments()],
         "own_clients": _attachment(own_clients) if own_clients else None,
         "not_attached": [link.name for link in attacher.fitting() if not attacher.is_attached(link.index)],
+        "wanted": {
+            "every": wanted.every or None,
+            "named": wanted.named,
+            "detached": sorted(wanted.detached),
+            "refused": wanted.refused,
+            "gone": sorted(wanted.named.keys() - {link.name for link in attacher.links()}),
+        },
+        "followed": followed.is_followed(),
         "misplaced": attacher.misplaced(),
         "lacking": attacher.lacking(),
         "departed": attacher.departed(),
@@ -166,6 +176,23 @@ def _loaded(maps: Maps) -> dict[str, Any]:
         "lo_settings": loopback.wanted(settings),
         "events": maps.events(),
     }
+
+
+def _unattached(report: dict[str, Any]) -> Iterator[str]:
+    """The lines of interfaces that packets pass by, or that have gone."""
+    wanted = report["wanted"]
+    for name in report["not_attached"]:
+        how = f"attach it: xlvs attach {name}"
+        if name in wanted["refused"]:
+            how = wanted["refused"][name]
+        elif name in wanted["detached"]:
+            how = f"detached; {how}"
+        yield f"{name:<16} none         ({how})"
+    for name in wanted["gone"]:
+        again = (
+            "attached when it comes back" if report["followed"] else f"if it comes back: xlvs attach {name}"
+        )
+        yield f"{name:<16} gone         ({again})"
 
 
 def _attachment(found: Attachment) -> dict[str, Any]:
@@ -202,8 +229,7 @@ def _page(report: dict[str, Any]) -> list[str]:
             f"{found['interface']:<16} {found['hook']:<12} {found['program_id']:<8} "
             "(clients on the director itself)"
         )
-    for name in report["not_attached"]:
-        lines.append(f"{name:<16} none         (attach it: xlvs attach {name})")
+    lines += _unattached(report)
     for name, reason in report["misplaced"].items():
         lines.append(f"{name} is attached, but now {reason}; then: xlvs detach {name}")
     lines += [f"{name}: {what}" for name, what in report["lacking"].items()]
@@ -214,6 +240,13 @@ def _page(report: dict[str, Any]) -> list[str]:
         )
     if not report["attached"] and not report["not_attached"]:
         lines.append("none: no Ethernet interface is up")
+    if report["followed"]:
+        lines.append("Interfaces that come back, and new ones, are attached by themselves.")
+    else:
+        lines += [
+            "Nobody attaches interfaces that come back, or new ones. Somebody would:",
+            "systemctl enable --now xlvs-interfaces; or without systemd: xlvs follow",
+        ]
     lines += ["", "Table            Used         Capacity"]
     for name, table in report["tables"].items():
         if name == "mark_rules" and not table["used"]:

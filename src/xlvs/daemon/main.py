@@ -20,6 +20,7 @@ from typing import Any
 from xlvs.daemon import supervisor
 from xlvs.daemon.client import run_folder
 from xlvs.daemon.control import Control
+from xlvs.daemon.interfaces import InterfaceWatch
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.service import CYCLE, Service
 from xlvs.daemon.state import Store
@@ -211,17 +212,21 @@ class _Process:
             )
         await control.open()
         alive = loop.create_task(self._be_alive())
+        interfaces = InterfaceWatch(loop)
         try:
             with _without_collecting(first=True):
                 await service.start(configuration)
                 await service.kept()
             self._give_up_loading()
+            if self._options.datapath == EBPF:
+                interfaces.open()
             supervisor.tell("READY=1", self._keeping())
             await self._serve()
             supervisor.tell("STOPPING=1")
             _log.info("Stopping")
         finally:
             alive.cancel()
+            await interfaces.close()
             await control.close()
             await service.stop(leave=self._leave)
             settings = service.keeper.configuration.settings

@@ -6,8 +6,8 @@ The caller holds the table's lock (`xlvs.kernel.lock`).
 
 from __future__ import annotations
 
-from xlvs.datapath import loopback
-from xlvs.datapath.attach import Attacher
+from xlvs.datapath import intent, loopback
+from xlvs.datapath.attach import TC, Attacher
 from xlvs.datapath.load import Capacity, load, unload
 from xlvs.datapath.maps import Maps
 from xlvs.errors import Unusable, XlvsError
@@ -31,15 +31,19 @@ class Activation:
 
 
 def activate(
-    capacity: Capacity | None = None, interfaces: list[str] | None = None, mode: str | None = None
+    capacity: Capacity | None = None,
+    interfaces: list[str] | None = None,
+    mode: str | None = None,
+    again: bool = False,
 ) -> Activation:
     """Load the packet path if it is not loaded, and attach it.
 
     Without ``interfaces`` it attaches to every one that is up and fit; one
     whose hook is taken is left alone and stands in ``refused``, unless that
-    leaves none.  Without ``mode`` an interface keeps the one it has, a new one
-    gets TC.  Raises `XlvsError`; then nothing is loaded or attached that was
-    not before.
+    leaves none.  Without ``mode`` an interface keeps the one it has, one that
+    was wanted before gets that again, a new one TC.  What is only said ``again``
+    leaves interfaces alone that were detached.  Raises `XlvsError`; then nothing
+    is loaded or attached that was not before.
     """
     folder = bpffs.namespace_folder()
     loaded_here = folder is None
@@ -51,9 +55,10 @@ def activate(
         attacher = Attacher(folder)
         attacher.forget_departed()
         if interfaces is None:
-            _attach_fitting(attacher, mode, activation)
+            _attach_fitting(attacher, mode, activation, again)
             if activation.refused and not activation.attached:
                 raise activation.refused[0]
+            intent.want_every(folder, mode, again)
         else:
             _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
         _attach_loopback(attacher, activation)
@@ -82,10 +87,22 @@ def _set_loopback_up(folder: str) -> None:
         maps.close()
 
 
-def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation) -> None:
+def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation, again: bool) -> None:
+    before = intent.read(attacher.folder)
     for link in attacher.fitting():
+        if again and link.name in before.detached:
+            continue
+        its_mode = mode or attacher.mode(link.index) or before.mode_of(link.name, up=True) or TC
         try:
-            activation.attached.append((link, attacher.attach(link, mode)))
+            try:
+                hook = attacher.attach(link, its_mode)
+            except XlvsError as error:
+                if mode or its_mode == TC or isinstance(error, Unusable):
+                    raise
+                activation.refused.append(error)  # nobody has asked for that mode now
+                hook = attacher.attach(link, TC)
+            activation.attached.append((link, hook))
+            intent.note_refused(attacher.folder, link.name, "")
         except Unusable:
             raise
         except XlvsError as error:
@@ -107,13 +124,22 @@ def _attach_named(
     for link in links:
         attacher.check_fit(link)
     before = [(link, attacher.mode(link.index)) for link in links]
+    wanted = intent.read(attacher.folder)
+    modes = {
+        link.name: mode or its_mode or wanted.mode_of(link.name, up=True) or TC for link, its_mode in before
+    }
     try:
         for link in links:
-            activation.attached.append((link, attacher.attach(link, mode)))
+            activation.attached.append((link, attacher.attach(link, modes[link.name])))
     except BaseException:
         for link, its_mode in before:
             attacher.put_back(link, its_mode)
         raise
+    for link in links:
+        # What was said of it before (auto, say) is more than what came of it.
+        said = mode or wanted.mode_of(link.name, up=True) or modes[link.name]
+        intent.want(attacher.folder, link.name, said)
+        intent.note_refused(attacher.folder, link.name, "")
 
 
 def deactivate(folder: str) -> None:

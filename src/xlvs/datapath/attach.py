@@ -64,6 +64,10 @@ class Attacher:
         """Why `AUTO` has chosen what it has, by interface."""
         self._links = rtnetlink.links()
 
+    def links(self) -> list[rtnetlink.Link]:
+        """Every interface of this network namespace, as it was when this was made."""
+        return self._links
+
     def link(self, name: str) -> rtnetlink.Link:
         """The interface of that name; raises `UsageError`."""
         for link in self._links:
@@ -156,17 +160,18 @@ class Attacher:
         The kernel leaves links attached there; packets would be served by this
         namespace's table, and routed by the other's.
         """
-        here = {link.index for link in self._links}
         hooks = ("tc", "out", *PIN.values())
         return sorted(
-            index
-            for index in self._pinned() - here
-            if any(self._pins.alive(f"{hook}-{index}") for hook in hooks)
+            index for index in self.gone() if any(self._pins.alive(f"{hook}-{index}") for hook in hooks)
         )
 
+    def gone(self) -> set[int]:
+        """Interfaces that something is pinned for, and that are no longer in this namespace, or nowhere."""
+        return self._pinned() - {link.index for link in self._links}
+
     def forget_departed(self) -> None:
-        """Take every program of ours off interfaces that are no longer in this namespace, or nowhere."""
-        for index in self._pinned() - {link.index for link in self._links}:
+        """Take every program of ours off interfaces that are `gone`."""
+        for index in self.gone():
             self.detach(index)
 
     def misplaced(self) -> dict[str, str]:

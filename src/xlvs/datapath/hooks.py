@@ -61,6 +61,19 @@ class Pins:
         with suppress(FileNotFoundError):  # status, which shares the lock, forgets dead ones too
             os.unlink(self.path(name))
 
+    def detach(self, name: str) -> None:
+        """Remove a link; when this returns its place is free, which without asking it is a while later."""
+        try:
+            descriptor = bpf.open_pin(self.path(name))
+        except FileNotFoundError:
+            return
+        try:
+            with suppress(OSError):  # its interface has gone
+                bpf.detach_link(descriptor)
+        finally:
+            os.close(descriptor)
+        self.forget(name)
+
     def put(self, name: str, program: int) -> None:
         """Pin a program in the place of another one; there is a pin of that name at any time."""
         beside = f"{self.folder}/beside"
@@ -175,7 +188,7 @@ class TcHook:
             if self._pins.has(f"qdisc-{index}") and not rtnetlink.has_clsact_filters(index):
                 libbpf.remove_clsact(index)
                 self._pins.forget(f"qdisc-{index}")
-        self._pins.forget(f"{self._link}-{index}")
+        self._pins.detach(f"{self._link}-{index}")
 
     def _clsact_program(self, index: int) -> int:
         from xlvs.kernel import libbpf

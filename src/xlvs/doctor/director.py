@@ -40,7 +40,12 @@ class Clients:
 
 @dataclass(slots=True)
 class Director:
-    """``loaded`` is whether xlvs's data plane is; ``notes`` why something could not be read."""
+    """``loaded`` is whether xlvs's data plane is; ``note`` why something could not be read.
+
+    ``not_attached`` are interfaces that would have to be, ``refused`` why some of them could not be;
+    ``followed`` is whether somebody attaches what comes back, and then those are not among them of
+    which that can be awaited.
+    """
 
     loaded: bool = False
     own: Table = field(default_factory=lambda: Table("xlvsadm"))
@@ -49,6 +54,8 @@ class Director:
     clients: dict[ServiceKey, Clients] = field(default_factory=dict)
     hooks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     not_attached: tuple[str, ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+    followed: bool = False
     lo_settings: dict[str, bool] = field(default_factory=dict)
     events: dict[str, int] = field(default_factory=dict)
     fill: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -82,11 +89,11 @@ def _observe_own(found: Director) -> None:
 
 
 def _observe_data_plane(found: Director) -> None:
-    from xlvs.datapath import loopback
+    from xlvs.datapath import intent, loopback
     from xlvs.datapath.attach import Attacher
     from xlvs.datapath.load import fill, table_bytes
     from xlvs.datapath.maps import Maps
-    from xlvs.kernel import abi, bpffs
+    from xlvs.kernel import abi, bpffs, followed
 
     folder = bpffs.namespace_folder()
     if folder is None:
@@ -100,8 +107,16 @@ def _observe_data_plane(found: Director) -> None:
             found.hooks[attachment.interface] = (
                 *found.hooks.get(attachment.interface, ()), attachment.hook,
             )  # fmt: skip
+        wanted = intent.read(folder)
+        found.followed = followed.is_followed()
+        found.refused = wanted.refused
         found.not_attached = tuple(
-            link.name for link in attacher.fitting() if not attacher.is_attached(link.index)
+            link.name
+            for link in attacher.fitting()
+            if not attacher.is_attached(link.index)
+            and not (
+                found.followed and wanted.mode_of(link.name, link.up) and link.name not in wanted.refused
+            )
         )
         found.lo_settings = loopback.wanted(settings)
         found.events = maps.events()

@@ -7,7 +7,7 @@ import os
 import shutil
 from contextlib import suppress
 
-from xlvs.kernel import bpf, bpffs, lock
+from xlvs.kernel import bpf, bpffs, followed, lock
 from xlvs.kernel.namespaces import live_network_cookies, outermost_process
 
 RECORDS = "/run/xlvs/realserver"
@@ -27,7 +27,8 @@ def sweep() -> None:
         cookies = live_network_cookies()
     except PermissionError:
         return
-    lock.forget(cookies)
+    lock.forget(cookies, lock.FOLDER)
+    lock.forget(cookies, followed.FOLDER)
     live = {f"{cookie:x}" for cookie in cookies}
     records = f"/proc/{outermost_process()}/root{RECORDS}"
     for name in os.listdir(records) if os.path.isdir(records) else []:

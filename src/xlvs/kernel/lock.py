@@ -48,11 +48,11 @@ def _acquire(path: str, operation: int) -> int:
         os.close(descriptor)
 
 
-def forget(live_cookies: set[int]) -> None:
-    """Remove the lock files of network namespaces that are gone."""
+def forget(live_cookies: set[int], of: str) -> None:
+    """Remove the lock files, in the folder ``of``, of network namespaces that are gone."""
     from contextlib import suppress
 
-    folder = f"/proc/{outermost_process()}/root{FOLDER}"
+    folder = f"/proc/{outermost_process()}/root{of}"
     if not os.path.isdir(folder):
         return
     live = {f"{cookie:x}" for cookie in live_cookies}

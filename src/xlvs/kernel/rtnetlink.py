@@ -29,6 +29,7 @@ _IFLA_XDP_ATTACHED = 2
 _IFLA_INFO_KIND = 1
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 
+_RTMGRP_LINK = 1
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
 
@@ -141,6 +142,17 @@ def links() -> list[Link]:
     answers = _ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0))
     found = [_link(payload) for answer, payload in answers if answer == _RTM_NEWLINK]
     return sorted(found, key=lambda link: link.index)
+
+
+def link_announcements() -> socket.socket:
+    """A socket on which the kernel announces every change of an interface here; raises `OSError`."""
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+    try:
+        made.bind((0, _RTMGRP_LINK))
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def veth_peer(link: Link) -> Link | None:

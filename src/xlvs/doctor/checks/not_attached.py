@@ -6,7 +6,9 @@ balanced: they end at the director itself.  What masqueraded real servers answer
 leaves with their own addresses, which clients drop.  Of an interface that has the VIP, or
 leads to such a real server, that is a fault; of others (one for management alone) a note.
 Interfaces without Ethernet headers (WireGuard, tun) have no place for it at all.
-Interfaces that come up after the first `xlvsadm -A` are not attached by themselves.
+Interfaces that come back, or up after the first `xlvsadm -A`, are attached by themselves where
+somebody follows them (`xlvs-interfaces.service`, xlvsd, `xlvs run`, `xlvs follow`): then only
+those are named that were detached by hand, or could not be attached.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         for name in director.director.not_attached:
             evidence = f"xlvs status: {name} none"
             effect = "Packets for virtual services that come in by it are not balanced."
+            if name in director.director.refused:
+                evidence += f"; {director.director.refused[name]}"
+            elif not director.director.followed:
+                evidence += "; nobody follows interfaces that come back, or new ones"
             if name in inside:
                 evidence += f"; the masqueraded real server {inside[name]} is reached by it"
                 effect += " Answers of real servers there leave untranslated: their clients time out."

@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Interfaces that are made anew, or appear later, are attached as was asked for; real interfaces."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.labs import eventually
+from tests.packet.director import SMALL
+from tests.packet.spaces import ip, new_namespace
+from xlvs.datapath import intent
+from xlvs.datapath.activate import activate, deactivate
+from xlvs.datapath.attach import Attacher
+from xlvs.datapath.following import Follower
+from xlvs.datapath.hooks import TcHook
+from xlvs.datapath.modes import TC, XDP_GENERIC
+from xlvs.doctor.director import observe_director
+from xlvs.kernel import bpf, bpffs, followed, lock
+from xlvs.kernel.namespaces import network_namespace
+
+PROGRAMS = Path(sys.executable).parent
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[str]:
+    """The folder of a data plane in a new namespace, in which the tests of this module are."""
+    with ExitStack() as stack:
+        stack.enter_context(network_namespace(stack.enter_context(new_namespace())))
+        with lock.table_lock(exclusive=True):
+            folder = activate(SMALL, []).folder
+        stack.callback(deactivate, folder)
+        yield folder
+
+
+@pytest.fixture
+def folder(loaded: str) -> Iterator[str]:
+    """The same with nothing attached and nothing wanted, and an interface ``eth0`` that is up."""
+    make("eth0")
+    try:
+        yield loaded
+    finally:
+        for link in Attacher(loaded).links():
+            # A veth takes its other end with it.
+            if not link.loopback and Path(f"/proc/sys/net/ipv4/conf/{link.name}").exists():
+                ip(f"link del {link.name}")
+        with lock.table_lock(exclusive=True):
+            Attacher(loaded).forget_departed()
+            found = intent.read(loaded)
+            for name in found.named.keys() | found.detached | found.refused.keys():
+                intent.leave(loaded, name)
+            for kind, names in (
+                ("not", intent.read(loaded).detached),
+                ("", {"every"} & set(_wanted(loaded))),
+            ):
+                for name in names:
+                    os.unlink("/".join(filter(None, (loaded, "wanted", kind, name.replace(".", ":")))))
+
+
+def _wanted(folder: str) -> list[str]:
+    return os.listdir(f"{folder}/wanted")
+
+
+def make(name: str, *, up: bool = True) -> None:
+    ip(f"link add {name} type veth peer name {name}-peer")
+    if up:
+        ip(f"link set {name} up")
+
+
+def remake(name: str, *, up: bool = True) -> None:
+    ip(f"link del {name}")
+    make(name, up=up)
+
+
+def attach(*names: str, mode: str | None = None, again: bool = False) -> None:
+    with lock.table_lock(exclusive=True):
+        activate(None, list(names) or None, mode, again)
+
+
+def xlvs(*words: str) -> str:
+    ran = subprocess.run([PROGRAMS / "xlvs", *words], capture_output=True, text=True, check=True)
+    return ran.stdout + ran.stderr
+
+
+def modes(folder: str) -> dict[str, str]:
+    """What is attached, and how: ``lo`` aside."""
+    attacher = Attacher(folder)
+    found = {link.name: attacher.mode(link.index) for link in attacher.links() if not link.loopback}
+    return {name: mode for name, mode in found.items() if mode}
+
+
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("mode", [TC, XDP_GENERIC])
+def test_one_that_was_named_comes_back(folder: str, mode: str, up: bool) -> None:
+    attach("eth0", mode=mode)
+    follower = Follower()
+    assert follower.look() == []
+    for _ in range(2):
+        remake("eth0", up=up)
+        assert modes(folder) == {}
+        assert len(follower.look()) == 1
+        assert modes(folder) == {"eth0": mode}
+        assert follower.look() == []
+
+
+def test_dead_pins_go(folder: str) -> None:
+    attach("eth0")
+    before = set(os.listdir(f"{folder}/links"))
+    remake("eth0")
+    Follower().look()
+    after = set(os.listdir(f"{folder}/links"))
+    assert len(after) == len(before) and after != before
+
+
+def test_by_clsact(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before Linux 6.6, where filters end with their interfaces, and marks stay."""
+    monkeypatch.setattr(TcHook, "_attach_tcx", lambda *_arguments: "")
+    attach("eth0")
+    remake("eth0")
+    assert Follower().look() == ["eth0: clsact"]
+    assert modes(folder) == {"eth0": TC}
+
+
+def test_new_ones_where_all_were_meant(folder: str) -> None:
+    attach(mode=XDP_GENERIC)
+    make("later", up=False)
+    follower = Follower()
+    follower.look()
+    assert modes(folder) == {"eth0": XDP_GENERIC}
+    ip("link set later up")
+    follower.look()
+    assert modes(folder) == {"eth0": XDP_GENERIC, "later": XDP_GENERIC}
+    # Down again it stays as it is.
+    ip("link set later down")
+    assert follower.look() == []
+    make("eth0.5")  # named as VLANs are
+    follower.look()
+    assert modes(folder)["eth0.5"] == XDP_GENERIC
+
+
+def test_only_those_that_were_named(folder: str) -> None:
+    attach("eth0")
+    make("later")
+    assert Follower().look() == []
+    assert modes(folder) == {"eth0": TC}
+
+
+def test_detached_stays_detached(folder: str) -> None:
+    attach()
+    make("eth1")
+    attach("eth1")
+    assert xlvs("detach", "eth0", "eth1") == "eth0: detached\neth1: detached\n"
+    for name in ("eth0", "eth1"):
+        remake(name)
+    assert Follower().look() == []
+    assert modes(folder) == {}
+    attach(again=True)  # what is loaded anew from its file was not asked for
+    assert modes(folder) == {}
+    attach("eth1")
+    remake("eth1")
+    Follower().look()
+    assert modes(folder) == {"eth1": TC}
+    attach()
+    assert modes(folder) == {"eth0": TC, "eth1": TC}
+
+
+@pytest.mark.usefixtures("folder")
+def test_detached_while_it_is_not_there() -> None:
+    attach("eth0")
+    ip("link del eth0")
+    assert xlvs("detach", "eth0") == "eth0: not attached when it comes back\n"
+    make("eth0")
+    assert Follower().look() == []
+    ran = subprocess.run([PROGRAMS / "xlvs", "detach", "eth9"], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2 and "there is no interface eth9" in ran.stderr
+
+
+def test_a_port_is_let_go_and_taken_again(folder: str) -> None:
+    attach()
+    follower = Follower()
+    ip("link add br0 type bridge")
+    ip("link set br0 up")
+    ip("link set eth0 master br0")
+    assert "eth0: detached, it is a port of the bridge br0: attach to br0" in follower.look()
+    assert modes(folder) == {"br0": TC}
+    ip("link del br0")
+    follower.look()
+    assert modes(folder) == {"eth0": TC}
+
+
+def test_in_another_namespace_it_is_not_ours(folder: str) -> None:
+    attach("eth0", mode=XDP_GENERIC)
+    with new_namespace() as other:
+        process = other.split("/")[2]
+        index = socket.if_nametoindex("eth0")
+        ip(f"link set eth0 netns {process}")
+        follower = Follower()
+        assert follower.look() == []
+        assert not [name for name in os.listdir(f"{folder}/links") if name.endswith(f"-{index}")]
+        with network_namespace(other):
+            assert follower.look() == []  # nor is it of the director that is not there
+            shown = subprocess.run(
+                ["ip", "link", "show", "eth0"], capture_output=True, text=True, check=True
+            )
+            assert "xdp" not in shown.stdout
+            ip("link del eth0")
+    make("eth0")
+    follower.look()
+    assert modes(folder) == {"eth0": XDP_GENERIC}
+
+
+def test_what_is_refused_is_said_once(folder: str) -> None:
+    """XDP is a stranger's: TC serves meanwhile, and nobody tries again with this interface."""
+    attach("eth0", mode=XDP_GENERIC)
+    follower = Follower()
+    remake("eth0")
+    program = bpf.open_pin(f"{folder}/xlvs_xdp")
+    strangers = bpf.create_link(program, socket.if_nametoindex("eth0"), bpf.XDP, bpf.XDP_FLAGS_SKB_MODE)
+    os.close(program)
+    said = follower.look()
+    assert "another XDP program is there" in said[0] and len(said) == 2
+    assert modes(folder) == {"eth0": TC}
+    assert follower.look() == []
+    os.close(strangers)
+    remake("eth0")
+    follower.look()
+    assert modes(folder) == {"eth0": XDP_GENERIC}
+
+
+def test_a_hook_that_is_taken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TcHook, "_attach_tcx", lambda *_arguments: "")
+    attach("eth0")
+    remake("eth0")
+    subprocess.run(["tc", "qdisc", "add", "dev", "eth0", "ingress"], check=True)
+    mark = followed.begin()
+    try:
+        follower = Follower()
+        assert "its qdisc is ingress" in follower.look()[0]
+        assert follower.look() == []
+        assert "its qdisc is ingress" in xlvs("status")
+        seen = observe_director("/proc/net")
+        assert "eth0" in seen.not_attached and "ingress" in seen.refused["eth0"]
+        subprocess.run(["tc", "qdisc", "del", "dev", "eth0", "ingress"], check=True)
+        attach()
+        assert intent.read(folder).refused == {}
+    finally:
+        os.close(mark)
+
+
+@pytest.mark.usefixtures("folder")
+def test_doctor_and_status_go_by_whoever_follows() -> None:
+    attach("eth0")
+    remake("eth0")
+    seen = observe_director("/proc/net")
+    assert seen.not_attached == ("eth0",) and not seen.followed
+    assert "Nobody attaches interfaces that come back" in xlvs("status")
+    mark, beside = followed.begin(), followed.begin()
+    os.close(beside)
+    try:
+        seen = observe_director("/proc/net")
+        assert seen.not_attached == () and seen.followed
+        assert "are attached by themselves" in xlvs("status")
+        ip("link del eth0")
+        assert re.search(r"^eth0 +gone +\(attached when it comes back\)$", xlvs("status"), re.MULTILINE)
+        make("eth0")
+        xlvs("detach", "eth0")
+        assert observe_director("/proc/net").not_attached == ("eth0",)
+        assert re.search(
+            r"^eth0 +none +\(detached; attach it: xlvs attach eth0\)$", xlvs("status"), re.MULTILINE
+        )
+    finally:
+        os.close(mark)
+    assert not followed.is_followed()
+
+
+def test_many_at_once(folder: str) -> None:
+    attach()
+    for number in range(4):
+        make(f"new{number}")
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+
+    def look(_: int) -> list[str]:
+        with network_namespace(f"/proc/{os.getpid()}/fd/{here}"):
+            return Follower().look()
+
+    with ThreadPoolExecutor(4) as pool:
+        said = [line for lines in pool.map(look, range(8)) for line in lines]
+    os.close(here)
+    assert sorted(line.split(":")[0] for line in said) == [f"new{number}" for number in range(4)]
+    assert modes(folder) == dict.fromkeys(("eth0", "new0", "new1", "new2", "new3"), TC)
+
+
+@contextmanager
+def running(*words: str | Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def follows(folder: str) -> None:
+    """Somebody follows: named ones, each time."""
+    eventually(followed.is_followed, "somebody follows")
+    for _ in range(2):
+        remake("eth0")
+        eventually(lambda: modes(folder) == {"eth0": TC}, "the interface is attached again")
+
+
+def test_a_process_follows(folder: str) -> None:
+    attach("eth0")
+    with running(PROGRAMS / "xlvs", "follow") as process:
+        follows(folder)
+        process.send_signal(signal.SIGINT)
+        said, wrong = process.communicate(timeout=20)
+        assert said == "eth0: tcx\n" * 2 or said == "eth0: clsact\n" * 2
+        assert "interrupted" in wrong
+    assert not followed.is_followed()
+
+
+def test_xlvs_run_follows(folder: str, tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.write_text("")
+    with running(PROGRAMS / "xlvs", "run", "--no-save", "--file", table, "eth0"):
+        follows(folder)  # it is killed: a signal would detach what the other tests need
+
+
+def test_xlvsd_follows(folder: str, tmp_path: Path) -> None:
+    attach("eth0")
+    (tmp_path / "keepalived.conf").write_text("global_defs {\n}\n")
+    with running(PROGRAMS / "xlvsd", "-n", "-l", "-G", "-f", tmp_path / "keepalived.conf") as process:
+        follows(folder)
+        process.send_signal(signal.SIGTERM)
+        assert "Interface eth0: " in process.communicate(timeout=20)[1]
+        assert process.returncode == 0
+
+
+def test_with_what_the_unit_allows(folder: str) -> None:
+    unit = (PROJECT / "systemd/xlvs-interfaces.service.in").read_text()
+    allowed = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)[0].lower().split()
+    bounds = ",".join(["-all", *(name.replace("cap_", "+") for name in allowed)])
+    attach("eth0", mode=XDP_GENERIC)
+    remake("eth0")
+    words = [str(PROGRAMS / "xlvs"), "follow", "--once"]
+    setpriv = ["setpriv", f"--bounding-set={bounds}", "--no-new-privs", *words]
+    ran = subprocess.run(setpriv, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert modes(folder) == {"eth0": XDP_GENERIC}
+
+
+def test_silent_without_a_director() -> None:
+    with new_namespace() as path, network_namespace(path):
+        make("eth0")
+        assert bpffs.namespace_folder() is None
+        assert xlvs("follow", "--once") == ""
+        assert not lock_files()
+
+
+def lock_files() -> list[Path]:
+    from xlvs.kernel.namespaces import network_cookie
+
+    return [path for path in Path("/run/xlvs").glob(f"*/{network_cookie():x}*") if path.exists()]
