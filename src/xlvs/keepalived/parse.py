@@ -50,6 +50,13 @@ add_instance_roots(OTHERS)
 _GLOBAL_NAMES = tuple(GLOBALS.table)
 GLOBALS.ignore(tuple(OTHERS.table))
 OTHERS.ignore(_GLOBAL_NAMES)
+CHECKING = Section("")
+"""What keepalived's process for virtual servers reads; the one for VRRP comes after it."""
+add_group_roots(CHECKING)
+add_server_roots(CHECKING)
+add_tracking_roots(CHECKING)
+add_bfd_roots(CHECKING)
+CHECKING.ignore(OTHERS.table.keys() - CHECKING.table.keys() | {"vrrp_script", "vrrp_track_process"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +97,7 @@ def _parse(path: str, around: Surroundings, memory: Memory) -> Outcome:
         blocks = BlockReading(memory, defaults, reader, OTHERS, draft, around, findings)
         Cursor(reader, grouped(items), around, findings, blocks.read).run(OTHERS, draft)
     except Incomplete:
-        return Outcome(Configuration(files=tuple(reader.names)), tuple(findings.entries), findings.verdict)
+        return _incomplete(path, around, findings)
     configuration = Configuration(
         settings=global_settings(draft, around, findings),
         virtual_servers=completion.virtual_servers(),
@@ -109,6 +116,31 @@ def _parse(path: str, around: Surroundings, memory: Memory) -> Outcome:
         unscripted={id(one.server) for one in memory.known.values()},
     )
     return Outcome(configuration, tuple(findings.entries), findings.verdict)
+
+
+def _incomplete(path: str, around: Surroundings, found: Findings) -> Outcome:
+    """Where a statement lacks a parameter: what keepalived says of the rest.
+
+    Its process for virtual servers reads first, and passes VRRP over: so what is wrong with them is
+    said although a statement of VRRP ends the reading; but not the other way round.
+    """
+    findings, draft = Findings(), Draft()
+    reader = Reader(path, around, findings)
+    items: list[tuple[int, str | Block]] = []
+    try:
+        Cursor(reader, _recorded(reader.items(), items), around, findings).run(GLOBALS, draft)
+        completion = Completion(draft, findings)
+        blocks = BlockReading(Memory(), completion.defaults, reader, CHECKING, draft, around, findings)
+        Cursor(reader, grouped(items), around, findings, blocks.read).run(CHECKING, draft)
+        completion.groups()
+        completion.virtual_servers()
+    except Incomplete:
+        pass
+    else:
+        for one in found.entries:
+            findings.add(one.severity, one.message, one.position, one.remedy)
+        findings.aborted = True
+    return Outcome(Configuration(files=tuple(reader.names)), tuple(findings.entries), findings.verdict)
 
 
 @contextmanager

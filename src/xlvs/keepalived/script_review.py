@@ -166,11 +166,11 @@ def _review_redundancy(redundancy: Redundancy, review: _Review, findings: Findin
 
 
 def _used(scripts: list[TrackScript], trackings: list[Tracking], findings: Findings) -> list[TrackScript]:
-    """The track scripts that something tracks; the others are reported."""
+    """The track scripts that something tracks; of the others ``keepalived -t`` says nothing, we a note."""
     used = {one.name for tracking in trackings for one in tracking.scripts}
     for script in scripts:
         if script.name not in used:
-            findings.add(Severity.ERROR, f"Warning - script {script.name} is not used", script.position)
+            findings.add(Severity.NOTE, f"no instance or group tracks script {script.name}", script.position)
     return [script for script in scripts if script.name in used]
 
 

@@ -36,8 +36,6 @@ OTHER_WORDS = {
     "vrrp-routes-bad.conf": ("invalid number 'x'",),
     # …the later instance last.
     "vrrp-same-vrid.conf": ("both use VRID",),
-    # …the number that is wrong, for interfaces only.
-    "vrrp-track-bad.conf": ("weight 300 for eth1",),
 }
 """Messages of keepalived that have other words here, by a part of each."""
 
@@ -63,6 +61,27 @@ def test_corpus(path: Path) -> None:
     for message in theirs.messages:
         if not any(part in message for part in OTHER_WORDS.get(path.name, ())):
             assert message in said
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        # VRRP is read last: of it nothing is said that comes after the statement, of servers all.
+        ("missing-parameter-vrrp.conf", [2, 11, 1, 1, 1, 10, 7]),
+        # Servers are read first: of VRRP nothing is said.
+        ("missing-parameter-vrrp-and-server.conf", [6, 7]),
+    ],
+)
+def test_what_is_said_of_the_rest_after_a_missing_parameter(name: str, lines: list[int]) -> None:
+    said = [one for one in _parse(name).diagnostics if one.severity is not Severity.NOTE]
+    assert [one.position.line for one in said] == lines
+    assert distinct([one.message for one in said]) == recorded()[name].messages
+
+
+@pytest.mark.parametrize("name", ["vrrp-track-weights.conf", "vrrp-script-untracked.conf"])
+def test_nothing_more_is_wrong(name: str) -> None:
+    said = [one.message for one in _parse(name).diagnostics if one.severity is not Severity.NOTE]
+    assert distinct(said) == recorded()[name].messages
 
 
 def test_every_file_has_a_verdict() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from xlvs.keepalived.drafts import Draft, InstanceDraft, SyncGroupDraft
 from xlvs.keepalived.keywords.lines import known_interface
@@ -18,23 +19,61 @@ Weighted = TrackScript | TrackFile | TrackProcess | BfdInstance
 NO_VRRP = "xlvsd runs no VRRP; run `keepalived -P` with the same file beside it"
 
 
+class _Words(NamedTuple):
+    """What keepalived says of a weight that it cannot use: an option that is none, a number out of
+    range, and a word behind it.  ``{0}`` is what is tracked, ``{1}`` the word."""
+
+    option: str
+    weight: str
+    further: str
+
+
+_WORDS = {
+    "track_interface": _Words(
+        "unknown track_interface {0} option {1}",
+        "weight {1} for {0} must be between [-253..253] inclusive. Ignoring...",
+        "unknown track_interace {0} weight option {1}",  # so it is spelled
+    ),
+    "track script": _Words(
+        "unknown track script option {1}",
+        "track script {0}: weight must be between [-253..253] inclusive, ignoring...",
+        "unknown track_script {0} weight option {1}",
+    ),
+    "track file": _Words(
+        "unknown track file option {1}",
+        "weight for track file {0} must be in [-254..254] inclusive. Ignoring...",
+        "unknown track file {0} weight option {1}",
+    ),
+    "track process": _Words(
+        "unknown track process option {1}",
+        "weight for track process {0} must be in [-254..254] inclusive. Ignoring...",
+        "unknown track_process {0} weight option {1}",
+    ),
+    "track bfd": _Words(
+        "unknown track bfd {0} option {1}",
+        "weight for track bfd {0} must be in [-253..253] inclusive. Ignoring...",
+        "unknown track bfd {0} weight option {1}",
+    ),
+}
+
+
 def _read_weight(
     at: Cursor, name: str, kind: str, weight: int, reverse: bool, most: int
 ) -> tuple[int, bool] | None:
     """``[weight N [reverse|noreverse]]`` after what is tracked; None, reported, for what cannot be used."""
     words = at.words
-    tracked = words[0]
+    tracked, said = words[0], _WORDS[kind]
     if len(words) < 2:
         return weight, reverse
     if words[1] != "weight":
-        at.report(f"({name}) unknown {kind} {tracked} option {words[1]} - ignoring")
+        at.report(f"({name}) {said.option.format(tracked, words[1])} - ignoring")
         return None
     if len(words) == 2:
         at.report(f"({name}) weight without value specified for {kind} {tracked} - ignoring")
         return None
     value = read_int(at, words[2], -most, most)
     if value is None:
-        at.report(f"({name}) weight for {kind} {tracked} must be between [-253..253] inclusive. Ignoring...")
+        at.report(f"({name}) {said.weight.format(tracked, words[2])}")
     elif kind in ("track_interface", "track script") and abs(value) == 254:
         at.report(f"({name}) weight for {tracked} cannot be +/-254. Setting to +/-253")
         weight = 253 if value > 0 else -253
@@ -46,7 +85,7 @@ def _read_weight(
         elif words[3] == "noreverse" and kind != "track_interface":
             reverse = False
         else:
-            at.report(f"({name}) unknown {kind} {tracked} weight option {words[3]} - ignoring")
+            at.report(f"({name}) {said.further.format(tracked, words[3])} - ignoring")
             if kind in ("track file", "track bfd"):
                 return None
     return weight, reverse
