@@ -95,6 +95,13 @@ class Systemd:
         except AssertionError as error:
             raise AssertionError(f"{self._heard}\n{(self.folder / 'log').read_text()}") from error
 
+    def reload(self) -> tuple[int, str]:
+        """Reload as systemd does; the command's exit status, and all that it says."""
+        words = [*self.command[: self.command.index(str(PROGRAMS / "xlvsd"))],
+                 *setting("ExecReload").replace("@BINDIR@", str(PROGRAMS)).split()]  # fmt: skip
+        ran = subprocess.run(words, capture_output=True, text=True, check=False)
+        return ran.returncode, ran.stdout + ran.stderr
+
     def table(self) -> list[str]:
         """The real servers in the table."""
         command = ["ip", "netns", "exec", NAMESPACE, str(PROGRAMS / "xlvsadm"), "-Sn"]
@@ -152,10 +159,15 @@ def test_what_systemd_is_told(systemd: Systemd) -> None:
     systemd.hears("READY=1", times=2)
     systemd.becomes(["10.98.0.1:80", "10.98.0.2:80"])
     assert "notify fifo" not in (systemd.folder / "log").read_text()
-    (systemd.folder / "keepalived.conf").write_text("virtual_server {\n")
-    systemd.daemon.send_signal(signal.SIGHUP)
+    # And by what systemd runs for a reload, which waits for it.
+    assert systemd.reload() == (0, "xlvsd keeps 1 virtual server\n")
     systemd.hears("READY=1", times=3)
+    (systemd.folder / "keepalived.conf").write_text("virtual_server {\n")
+    code, said = systemd.reload()
+    assert code != 0 and "cannot be run" in said and "xlvsd -t -f" in said
+    systemd.hears("READY=1", times=4)
     assert any("the last reload failed" in one for one in systemd.heard())
+    assert systemd.table() == ["10.98.0.1:80", "10.98.0.2:80"]
     systemd.daemon.send_signal(signal.Signals[setting("RestartKillSignal")])
     systemd.hears("STOPPING=1")
     assert systemd.daemon.wait(20) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``xlvs drain``, ``undrain``, ``weight`` and ``events``: what an operator says to a running xlvsd."""
+"""``xlvs reload``, ``drain``, ``undrain``, ``weight``, ``events``: what operators say to a running xlvsd."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TARGETS = """\
 SERVICE is VIP:PORT ([VIP]:PORT for IPv6), FWM:MARK, or the name of a virtual_server_group;
 SERVER is a real server's address, with :PORT where the address has several."""
+
+_RELOAD_HELP = """\
+Have xlvsd read its configuration anew, and wait until the table follows. A
+configuration that cannot be run changes nothing: what is wrong is said, and the
+exit code is 1. `systemctl reload xlvsd` does the same; SIGHUP, too, without an
+answer. What is wrong and can be left out is in xlvsd's log."""
+
+_RELOAD_EPILOG = """\
+examples:
+  xlvsd -t && xlvs reload        only if nothing at all is wrong
+  xlvs reload                    if it can be run"""
+
+_RELOAD_PATIENCE = 600.0
+"""Seconds: a large configuration is read for some, and several reloads may wait."""
 
 _DRAIN_HELP = f"""\
 Let a real server take no new connection, while those that it has go on. With the last
@@ -61,7 +75,12 @@ examples:
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the four commands."""
+    """Add the five commands."""
+    reload = add_command(
+        subparsers, "reload", "have xlvsd read its configuration anew", _RELOAD_HELP, _RELOAD_EPILOG
+    )
+    reload.set_defaults(run=_reload)
+
     drain = add_command(
         subparsers, "drain", "take a real server out, its connections first", _DRAIN_HELP, _DRAIN_EPILOG
     )
@@ -108,6 +127,14 @@ def duration(text: str) -> int:
     if not number.isascii() or not number.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90, 90s, 5m, 2h or 1d")
     return int(number) * _UNITS[unit]
+
+
+def _reload(_arguments: argparse.Namespace) -> int:
+    from xlvs.daemon.client import ask
+
+    count = ask(_RELOAD_PATIENCE, command="reload")["virtual_servers"]
+    print(f"xlvsd keeps {count} virtual server{'s' * (count != 1)}")
+    return 0
 
 
 def _drain(arguments: argparse.Namespace) -> int:

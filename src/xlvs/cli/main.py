@@ -42,6 +42,7 @@ NOUNS = {
     "sysctl": ("xlvs.cli.sysctl", "the kernel's settings of IPVS: net.ipv4.vs.*"),
     "status": ("xlvs.cli.status", "what is attached where, versions, sizes and fill of the tables"),
     "explain": ("xlvs.cli.explain", "what would become of a client's packet, and why"),
+    "reload": ("xlvs.cli.daemon", "have xlvsd read its configuration anew"),
     "drain": ("xlvs.cli.daemon", "take a real server out, its connections first"),
     "undrain": ("xlvs.cli.daemon", "put a drained real server back"),
     "weight": ("xlvs.cli.daemon", "change a real server's weight at run time"),

@@ -21,12 +21,12 @@ def run_folder() -> str:
     return f"/proc/{outermost_process()}/root{FOLDER}/{network_cookie():x}"
 
 
-def _connect() -> socket.socket:
+def _connect(patience: float = _PATIENCE) -> socket.socket:
     from xlvs.kernel.privilege import require_root
 
     require_root()
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    made.settimeout(_PATIENCE)
+    made.settimeout(patience)
     try:
         made.connect(f"{run_folder()}/control")
     except (FileNotFoundError, ConnectionRefusedError):
@@ -41,15 +41,18 @@ def _connect() -> socket.socket:
     return made
 
 
-def ask(**request: Any) -> dict[str, Any]:
-    """Send a request, return the answer; raises `XlvsError` for a refusal, `Unavailable` for no daemon."""
-    with _connect() as made, made.makefile("rwb") as stream:
+def ask(patience: float = _PATIENCE, **request: Any) -> dict[str, Any]:
+    """Send a request, return the answer; raises `XlvsError` for a refusal, `Unavailable` for no daemon.
+
+    It waits ``patience`` seconds for the answer.
+    """
+    with _connect(patience) as made, made.makefile("rwb") as stream:
         stream.write(json.dumps(request).encode() + b"\n")
         stream.flush()
         try:
             line = stream.readline()
         except TimeoutError:
-            raise Unavailable(f"xlvsd has not answered within {_PATIENCE:g} s") from None
+            raise Unavailable(f"xlvsd has not answered within {patience:g} s") from None
     if not line.endswith(b"\n"):
         raise Unavailable("xlvsd has ended without an answer")
     answer = json.loads(line)

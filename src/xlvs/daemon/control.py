@@ -4,7 +4,7 @@
     {"command": "drain", "service": "10.0.0.1:80", "real_server": "10.0.0.11", "deadline": 300}
     {"ok": true, …}     or     {"ok": false, "error": "…", "hint": "…"}
 
-``follow`` is answered by events, a line each, until the caller hangs up.
+``follow`` is answered by events, a line each, until the caller hangs up; ``reload`` when it is done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from xlvs.daemon.overrides import Target
@@ -32,10 +32,18 @@ _EVENTS_AHEAD = 1000
 class Control:
     """The socket and what may be asked by it."""
 
-    def __init__(self, path: str, service: Service, status: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        service: Service,
+        status: Callable[[], dict[str, Any]],
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``reload`` has the configuration read anew; it raises `XlvsError` where that cannot be run."""
         self._path = path
         self._service = service
         self._status = status
+        self._reload = reload
         self._server: asyncio.AbstractServer | None = None
         self._callers: set[asyncio.Task[None]] = set()
 
@@ -86,7 +94,11 @@ class Control:
             if asked.get("command") == "follow":
                 await self._follow(writer, int(asked.get("last", 0)))
                 return
-            answer = {"ok": True, **self._do(asked)}
+            if asked.get("command") == "reload":
+                await self._reload()
+                answer = {"ok": True, "virtual_servers": len(self._service.keeper.servers)}
+            else:
+                answer = {"ok": True, **self._do(asked)}
         except XlvsError as error:
             answer = {"ok": False, "error": error.message, "hint": error.hint}
         except (ValueError, TypeError, OSError) as error:

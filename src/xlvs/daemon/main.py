@@ -190,7 +190,8 @@ class _Process:
         self._options = options
         self._store = store
         self._started = time.time()
-        self._signals: asyncio.Queue[int] = asyncio.Queue()
+        self._signals: asyncio.Queue[int | asyncio.Future[None]] = asyncio.Queue()
+        """Signals, and reloads that somebody waits for, in the order in which they came."""
         self._leave = options.leave_services
 
     async def run(self) -> int:
@@ -205,7 +206,7 @@ class _Process:
         self._service = service = Service(
             self._store, _opener(self._options.datapath), notifier, _is_local, bfd=self._options.bfd
         )
-        control = Control(f"{self._store.folder}/control", service, self._status)
+        control = Control(f"{self._store.folder}/control", service, self._status, self._ask_to_reload)
         if configuration.settings.startup_script is not None:
             await self._run_script(
                 configuration.settings.startup_script, configuration.settings.startup_script_timeout
@@ -252,23 +253,39 @@ class _Process:
                 # SIGQUIT is what systemd sends for a restart: the next one takes over.
                 self._leave = self._leave or number == signal.SIGQUIT
                 return
-            if number == signal.SIGHUP:
+            if isinstance(number, asyncio.Future):
+                error = await self._reload()
+                if number.done():
+                    continue  # whoever asked has gone
+                if error is None:
+                    number.set_result(None)
+                else:
+                    number.set_exception(error)
+            elif number == signal.SIGHUP:
                 await self._reload()
             else:
                 self._dump(number)
                 if number == STATS_CLEAR:
                     await self._service.zero()
 
-    async def _reload(self) -> None:
+    async def _ask_to_reload(self) -> None:
+        """Reload in turn, and wait for it; raises `XlvsError` for a configuration that cannot be run."""
+        asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._signals.put_nowait(asked)
+        await asked
+
+    async def _reload(self) -> XlvsError | OSError | None:
+        """Go by the configuration as it is now; one that cannot be run changes nothing, and is returned."""
         supervisor.reloading()
         began = time.monotonic()
         failed = ""
+        wrong: XlvsError | OSError | None = None
         try:
             configuration = await asyncio.to_thread(self._options.read)
         except (XlvsError, OSError) as error:
             _log.error("The configuration was not reloaded, the one before goes on: %s", error)
             self._service.report("reload failed", reason=str(error))
-            failed = "; the last reload failed, see: xlvsd -t"
+            failed, wrong = "; the last reload failed, see: xlvsd -t", error
         else:
             with _without_collecting():
                 await self._service.reload(configuration)
@@ -276,6 +293,7 @@ class _Process:
             _log.info("Reload finished in %.3f seconds", time.monotonic() - began)
             self._service.report("reloaded")
         supervisor.tell("READY=1", self._keeping() + failed)
+        return wrong
 
     def _keeping(self) -> str:
         """What ``systemctl status`` shows."""

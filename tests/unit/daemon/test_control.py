@@ -21,6 +21,7 @@ from xlvs.daemon.service import Service
 from xlvs.daemon.state import Store
 from xlvs.daemon.status import status
 from xlvs.datapath.memory import MemoryDatapath
+from xlvs.errors import UsageError
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -33,9 +34,15 @@ def with_daemon(folder: Path, story: Callable[[Ask, Service, MemoryDatapath], Aw
     def opened(_write: bool) -> Any:
         yield datapath
 
+    faults = [UsageError("it cannot be run", "Mend it")]
+
+    async def reload() -> None:
+        if faults:
+            raise faults.pop()
+
     async def run() -> None:
         service = Service(Store(str(folder)), opened, Notifier())
-        control = Control(f"{folder}/control", service, lambda: status(service, 1.0, "ebpf"))
+        control = Control(f"{folder}/control", service, lambda: status(service, 1.0, "ebpf"), reload)
         await control.open()
         assert stat.S_IMODE((folder / "control").stat().st_mode) == 0o600
         unchecked = [real_server(number, checked=False) for number in (1, 2)]
@@ -115,6 +122,14 @@ def test_refusals_change_nothing(tmp_path: Path, request_: dict[str, Any], error
         answer = await ask(**request_)
         assert not answer["ok"] and error in answer["error"]
         assert not service.keeper.overrides.drains and not service.keeper.overrides.weights
+
+    with_daemon(tmp_path, story)
+
+
+def test_whoever_asks_for_a_reload_hears_what_came_of_it(tmp_path: Path) -> None:
+    async def story(ask: Ask, _service: Service, _datapath: MemoryDatapath) -> None:
+        assert await ask(command="reload") == {"ok": False, "error": "it cannot be run", "hint": "Mend it"}
+        assert await ask(command="reload") == {"ok": True, "virtual_servers": 1}
 
     with_daemon(tmp_path, story)
 
