@@ -96,7 +96,7 @@ class Control:
                 return
             if asked.get("command") == "reload":
                 await self._reload()
-                answer = {"ok": True, "virtual_servers": len(self._service.keeper.servers)}
+                answer: dict[str, Any] = {"ok": True, "virtual_servers": len(self._service.keeper.servers)}
             else:
                 answer = {"ok": True, **self._do(asked)}
         except XlvsError as error:
