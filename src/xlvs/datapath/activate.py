@@ -40,8 +40,8 @@ def activate(
 
     Without ``interfaces`` it attaches to every one that is up and fit; one
     whose hook is taken is left alone and stands in ``refused``, unless that
-    leaves none.  Without ``mode`` an interface keeps the one it has, one that
-    was wanted before gets that again, a new one TC.  What is only said ``again``
+    leaves none.  Without ``mode`` an interface keeps the one it has; another
+    gets what was said of it before, or of all if none is named now, else TC.  What is only said ``again``
     leaves interfaces alone that were detached.  Raises `XlvsError`; then nothing
     is loaded or attached that was not before.
     """
@@ -125,9 +125,7 @@ def _attach_named(
         attacher.check_fit(link)
     before = [(link, attacher.mode(link.index)) for link in links]
     wanted = intent.read(attacher.folder)
-    modes = {
-        link.name: mode or its_mode or wanted.mode_of(link.name, up=True) or TC for link, its_mode in before
-    }
+    modes = {link.name: mode or its_mode or wanted.named.get(link.name) or TC for link, its_mode in before}
     try:
         for link in links:
             activation.attached.append((link, attacher.attach(link, modes[link.name])))
@@ -135,10 +133,10 @@ def _attach_named(
         for link, its_mode in before:
             attacher.put_back(link, its_mode)
         raise
-    for link in links:
-        # What was said of it before (auto, say) is more than what came of it.
-        said = mode or wanted.mode_of(link.name, up=True) or modes[link.name]
-        intent.want(attacher.folder, link.name, said)
+    for link, its_mode in before:
+        # What was said of one that is attached (auto, say) is more than what came of it.
+        said_before = wanted.mode_of(link.name, up=True) if its_mode else ""
+        intent.want(attacher.folder, link.name, mode or said_before or modes[link.name])
         intent.note_refused(attacher.folder, link.name, "")
 
 
