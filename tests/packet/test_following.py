@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from xlvs.datapath.hooks import TcHook
 from xlvs.datapath.modes import TC, XDP_GENERIC
 from xlvs.doctor.director import observe_director
 from xlvs.kernel import bpf, bpffs, followed, lock
-from xlvs.kernel.namespaces import network_namespace
+from xlvs.kernel.namespaces import network_cookie, network_namespace
 
 PROGRAMS = Path(sys.executable).parent
 PROJECT = Path(__file__).resolve().parents[2]
@@ -57,19 +58,7 @@ def folder(loaded: str) -> Iterator[str]:
                 ip(f"link del {link.name}")
         with lock.table_lock(exclusive=True):
             Attacher(loaded).forget_departed()
-            found = intent.read(loaded)
-            for name in found.named.keys() | found.detached | found.refused.keys():
-                intent.leave(loaded, name)
-            for kind, names in (
-                ("not", intent.read(loaded).detached),
-                ("", {"every"} & set(_wanted(loaded))),
-            ):
-                for name in names:
-                    os.unlink("/".join(filter(None, (loaded, "wanted", kind, name.replace(".", ":")))))
-
-
-def _wanted(folder: str) -> list[str]:
-    return os.listdir(f"{folder}/wanted")
+            shutil.rmtree(f"{loaded}/wanted", ignore_errors=True)
 
 
 def make(name: str, *, up: bool = True) -> None:
@@ -369,6 +358,5 @@ def test_silent_without_a_director() -> None:
 
 
 def lock_files() -> list[Path]:
-    from xlvs.kernel.namespaces import network_cookie
-
+    """What this namespace has below /run/xlvs."""
     return [path for path in Path("/run/xlvs").glob(f"*/{network_cookie():x}*") if path.exists()]

@@ -234,7 +234,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _load(arguments)
     sys.stdout.flush()
     # A thread: it is in the same namespaces, and the signals are blocked in it, too.
-    threading.Thread(target=follow.stay, daemon=True).start()
+    threading.Thread(target=_follow, daemon=True).start()
     while signal.sigwait(awaited) == signal.SIGHUP:
         try:
             _load(arguments)
@@ -245,6 +245,13 @@ def _run(arguments: argparse.Namespace) -> int:
         _save(arguments)
     _detach()
     return 0
+
+
+def _follow() -> None:
+    try:
+        follow.stay()
+    except (XlvsError, OSError) as error:
+        print(f"xlvs: interfaces that come back are not attached again: {error}", file=sys.stderr)
 
 
 def _detach() -> None:

@@ -92,7 +92,8 @@ def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation
     for link in attacher.fitting():
         if again and link.name in before.detached:
             continue
-        its_mode = mode or attacher.mode(link.index) or before.mode_of(link.name, up=True) or TC
+        said_before = before.named.get(link.name) or before.every
+        its_mode = mode or attacher.mode(link.index) or said_before or TC
         try:
             try:
                 hook = attacher.attach(link, its_mode)
