@@ -21,6 +21,7 @@ from xlvs.doctor.director import Director, Table
 from xlvs.doctor.finding import FAULT, NOTE, WARNING
 from xlvs.doctor.host import Assigned, Host, Link, Neighbour, Route, sysctl
 from xlvs.doctor.memory import Memory
+from xlvs.doctor.path import Passage
 from xlvs.doctor.probe import CONNECTED, SILENT, STRANGE_SOURCE, Answer
 from xlvs.model import Destination, DestinationEntry, Service, ServiceEntry, ServiceKey
 
@@ -106,6 +107,57 @@ def test_masqueraded_real_servers_where_nothing_can_be_attached(method: str) -> 
     for each in findings:
         assert each.severity == FAULT and "wg0" in each.problem and RIPS[1] in each.evidence[0]
         assert each.advice and not each.mends
+
+
+def of_udp(weights: tuple[int, ...] = (1, 1)) -> Cluster:
+    """A director with two real servers of a UDP service, the second of which gives no sign of life."""
+    tcp = entry(weights=weights)
+    service = tcp.service.replace(key=ServiceKey(model.IPV4, model.UDP, packed(VIP), 80))
+    host = director(own=ServiceEntry(service, tcp.destinations))
+    cluster = Cluster((host,))
+    for rip, alive in zip(RIPS, (True, False), strict=True):
+        address = ip_address(rip)
+        cluster.passages[host.name, address] = Passage(address, 1500, alive, alive)
+    return cluster
+
+
+def test_a_real_server_of_udp_that_is_not_there() -> None:
+    cluster = of_udp()
+    (host,) = cluster.hosts
+    assert found(cluster) == [("way-there", FAULT)]
+    (finding,) = (each for each in judge(cluster) if each.severity == FAULT)
+    assert "nobody answers ARP for 192.0.2.102 on eth0" in finding.evidence[0]
+    assert finding.mends[0].command == "xlvsadm -e -u 192.0.2.100:80 -r 192.0.2.102:80 -g -w 0"
+    answers = Heard(host, Sighting("eth0", ip_address(RIPS[1]), "02:00:c0:00:02:66"))
+    by_hand = Neighbour(ip_address(RIPS[1]), "eth0", "02:00:c0:00:02:66", ("PERMANENT",))
+    gateway = ip_address("192.0.2.1")
+    behind = Route(ip_network(f"{RIPS[1]}/32"), gateway, "eth0", "main", "unicast", f"{RIPS[1]} via …")
+    assert found(replace(cluster, heard=[answers])) == []
+    assert found(replace(cluster, hosts=(replace(host, neighbours=(by_hand,)),))) == []
+    # Behind a router silence may be a firewall's.
+    routed = replace(cluster, hosts=(replace(host, routes=(*host.routes, behind)),))
+    assert "way-there" not in {each.check for each in judge(routed)}
+
+
+def test_a_real_server_of_udp_that_is_not_there_is_rightly_out() -> None:
+    cluster = of_udp(weights=(1, 0))
+    assert found(cluster) == []
+    (host,) = cluster.hosts
+    cluster.passages[host.name, ip_address(RIPS[1])] = Passage(ip_address(RIPS[1]), 1500, True, True)
+    assert found(cluster) == [("quiesced", WARNING)]
+
+
+def test_a_real_server_of_udp_without_a_route() -> None:
+    cluster = of_udp()
+    (host,) = cluster.hosts
+    nowhere = replace(cluster, hosts=(replace(host, routes=()),), passages={})
+    assert found(nowhere) == [("way-there", FAULT), ("way-there", FAULT)]
+    assert "no route to 192.0.2.101" in judge(nowhere)[0].evidence[0]
+    elsewhere = replace(host, routes=(), policy=("100: from all lookup 7",))
+    assert found(replace(cluster, hosts=(elsewhere,), passages={})) == []
+    wall = Route(ip_network(f"{RIPS[0]}/32"), None, "", "main", "blackhole", f"{RIPS[0]}")
+    walled = replace(host, routes=(*host.routes, wall))
+    assert "blackhole" in judge(replace(cluster, hosts=(walled,)))[0].evidence[0]
 
 
 def test_both_tables() -> None:

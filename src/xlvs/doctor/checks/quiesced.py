@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from xlvs import model
 from xlvs.doctor import mends
 from xlvs.doctor.checks import Scenario
+from xlvs.doctor.checks.way_there import lost_on_the_way
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import WARNING, Finding
 
@@ -37,6 +38,8 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             continue
         asked = cluster.answer(served)
         if asked is not None and not asked.as_virtual.connected:
+            continue
+        if asked is None and not served.is_local and lost_on_the_way(cluster, served):
             continue
         weights = sorted(
             place.destination.weight for place in served.entry.destinations if place.destination.weight
