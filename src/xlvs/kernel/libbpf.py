@@ -25,6 +25,8 @@ _LOG_SIZE = 1 << 20
 _BPF_TC_INGRESS = 1
 _BPF_TC_EGRESS = 2
 _BPF_TC_REPLACE = 1
+_WITHOUT_JIT = "non-JITed programs"
+"""In what the verifier says of callbacks while net.core.bpf_jit_enable is 0 (kernel: verifier.c)."""
 _CAP_SYS_ADMIN, _CAP_PERFMON = 21, 38
 
 
@@ -117,6 +119,12 @@ def _failure(what: str, error: int, log: str = "") -> Unavailable:
         return Unavailable(f"{what}: {reason}", SMALLER_TABLE)
     if error in (errno.ENOSYS, errno.EOPNOTSUPP):
         return Unavailable(f"{what}: {reason}", "xlvs needs a kernel with eBPF, Linux 6.1 or later.")
+    if _WITHOUT_JIT in log:
+        return Unavailable(
+            f"{what}: {reason}",
+            "The kernel's JIT compiler for eBPF is turned off, and the packet path needs it: "
+            "sysctl -w net.core.bpf_jit_enable=1",
+        )
     tail = "\n".join(log.strip().splitlines()[-6:])
     return Unavailable(
         f"{what}: {reason}",
