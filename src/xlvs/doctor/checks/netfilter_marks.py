@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from xlvs.doctor.checks import Scenario
 from xlvs.doctor.cluster import Cluster
 from xlvs.doctor.finding import Finding, Mend
+from xlvs.doctor.host import Host
 from xlvs.doctor.rule import Rule
 
 RANK = 58
@@ -81,6 +82,11 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             mark = _mark(rule)
             if mark and mark in wanted - given:
                 yield _finding(director.name, rule, mark)
+
+
+def given_by_netfilter(host: Host) -> set[int]:
+    """The marks that netfilter gives to what comes in."""
+    return {_mark(rule) for rule in (*host.rules, *host.rules6)} - {0}
 
 
 def _mark(rule: Rule) -> int:
