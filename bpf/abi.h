@@ -275,6 +275,8 @@ enum reach_flag {
 	REACH_MAC = 2,            /* `mac` and `source_mac` hold: XDP may send */
 	REACH_VIRTUAL_LOCAL = 4,  /* the VIP is an address of the director */
 	REACH_BY_IPV6 = 8,        /* `next_hop` is an IPv6 address, whatever the real server's is */
+	REACH_ASKED = 16,         /* the next hop's MAC is asked for, since `asked` */
+	REACH_UNANSWERED = 32,    /* in vain: clients are told, this second */
 };
 
 enum overload_flag {
@@ -309,7 +311,8 @@ struct destination {
 	__u32 upper_threshold;
 	__u32 lower_threshold;
 	__u32 begun;              /* of the service that it left: `begun` there */
-	__u32 line_pad[4];
+	__u32 asked;              /* live: tick since when the next hop's MAC is asked for */
+	__u32 line_pad[3];
 	/* third line, configuration: the director's address on that way, for the outer headers
 	 * of tunnels and errors to masqueraded real servers; live from Linux 6.7 on, as
 	 * `next_hop` is */

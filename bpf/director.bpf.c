@@ -161,13 +161,14 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 		follow(entry, packet, DIRECTION_INPUT, ticks_now());
 		method = control_method(load_control(entry));
 	}
-	if (destination->reach & REACH_ROUTE)
+	if ((destination->reach & (REACH_ROUTE | REACH_UNANSWERED)) == REACH_ROUTE)
 		return forward(skb, packet, destination, index, method, port);
 	/* No way out because it is the director itself? */
 	if (destination->flags & DESTINATION_LOCAL)
 		return tc_to_local_server(skb, packet, destination, method, port);
 	COUNT_EVENT(unroutable);
-	return TC_ACT_SHOT;
+	/* The kernel says so, too (dst_link_failure()); no error about an error. */
+	return packet->quoted ? TC_ACT_SHOT : send_error(skb, packet, ERROR_HOST_UNREACHABLE, 0);
 }
 
 /*

@@ -17,6 +17,7 @@
 
 enum icmp_error {
 	ERROR_PORT_UNREACHABLE,
+	ERROR_HOST_UNREACHABLE,
 	ERROR_TIME_EXCEEDED,
 	ERROR_TOO_BIG,
 };
@@ -117,6 +118,10 @@ static __always_inline void word_error(enum icmp_error error, __u8 family, __u32
 	case ERROR_PORT_UNREACHABLE:
 		icmp->type = v4 ? 3 : 1;
 		icmp->code = v4 ? 3 : 4;
+		break;
+	case ERROR_HOST_UNREACHABLE:
+		icmp->type = v4 ? 3 : 1;
+		icmp->code = v4 ? 1 : 3;
 		break;
 	case ERROR_TIME_EXCEEDED:
 		icmp->type = v4 ? 11 : 3;

@@ -179,6 +179,31 @@ static __always_inline void refresh_source(struct __sk_buff *skb, struct bpf_fib
 		destination->own_address = source;
 }
 
+/*
+ * Nobody has said yet what MAC the next hop has.  The kernel asks three times, a second
+ * apart, for each packet that waits for it, and tells its sender then (kernel:
+ * neigh_timer_handler(), arp_error_report()); of packets that a program has sent it tells nobody.
+ * So whoever has been asked for so long without an answer is out of reach, as clients are
+ * told every other second; what they send in between is what asks again.
+ * A look-up that comes later than that speaks of another question: the answer to the first
+ * may have been forgotten since.
+ */
+#define ASKING_TICKS (TICKS_PER_SECOND * 29 / 10)
+#define FORGETTING_TICKS (TICKS_PER_SECOND * 20)
+
+static __always_inline __u32 asking(struct destination *destination, __u32 now)
+{
+	__u32 before = destination->reach;
+
+	if (!(before & REACH_ASKED) || now - destination->refreshed >= FORGETTING_TICKS) {
+		destination->asked = now;
+		return REACH_ASKED;
+	}
+	if (now - destination->asked < ASKING_TICKS)
+		return REACH_ASKED;
+	return REACH_ASKED | (~before & REACH_UNANSWERED);
+}
+
 /* Look the way to a destination up again. */
 __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destination_index,
 					  int virtual_local)
@@ -206,6 +231,8 @@ __attribute__((noinline)) int look_up_way(struct __sk_buff *skb, __u32 destinati
 		__builtin_memcpy(destination->source_mac, query.smac,
 				 sizeof(destination->source_mac));
 	}
+	if (answer == BPF_FIB_LKUP_RET_NO_NEIGH)
+		reach |= asking(destination, now);
 	if (answer == BPF_FIB_LKUP_RET_FWD_DISABLED)
 		reach |= destination->reach & (REACH_ROUTE | REACH_BY_IPV6);
 	destination->mtu = mtu_of(skb, &query, destination, now);

@@ -11,12 +11,15 @@ from tests.packet import packets
 from tests.packet.packets import ETHERNET_SIZE
 
 PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG = "port unreachable", "time exceeded", "too big"
+HOST_UNREACHABLE = "host unreachable"
 
 _KINDS = {
     (4, PORT_UNREACHABLE): (3, 3),
+    (4, HOST_UNREACHABLE): (3, 1),
     (4, TIME_EXCEEDED): (11, 0),
     (4, TOO_BIG): (3, 4),
     (6, PORT_UNREACHABLE): (1, 4),
+    (6, HOST_UNREACHABLE): (1, 3),
     (6, TIME_EXCEEDED): (3, 0),
     (6, TOO_BIG): (2, 0),
 }

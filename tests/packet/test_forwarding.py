@@ -12,7 +12,6 @@ from tests.packet import packets
 from tests.packet.director import (
     CLIENT,
     CLIENT6,
-    DROPPED,
     FAR_SERVER,
     FAR_SERVER6,
     INTERFACE_MAC,
@@ -26,12 +25,13 @@ from tests.packet.director import (
     real_server,
     real_server_mac,
 )
-from tests.packet.icmp_errors import TIME_EXCEEDED, error_about
+from tests.packet.icmp_errors import HOST_UNREACHABLE, TIME_EXCEEDED, error_about
 from tests.packet.packets import ACK, PSH, SYN, TCP, UDP, with_one_hop_less
 from tests.packet.spaces import ip
 from xlvs.datapath.records import address as stored_address
+from xlvs.datapath.records import milliseconds_to_ticks
 from xlvs.kernel import abi
-from xlvs.model import Destination, Service, ServiceKey
+from xlvs.model import MASQUERADE, ROUTE, TUNNEL, Destination, Service, ServiceKey, Tunnel
 
 
 def test_every_header_checksum(director: Director) -> None:
@@ -150,7 +150,9 @@ def test_no_way_to_the_real_server(director: Director) -> None:
         key = director.service(1, address=address, servers=(server,))
         before = director.events()["unroutable"]
         frame = director.segment(key, director.unused_port(), SYN)
-        assert director.tc(frame) == (DROPPED, frame)
+        verdict, after = director.tc(frame)
+        assert verdict == SENT
+        assert after == error_about(frame, HOST_UNREACHABLE, after)
         assert director.events()["unroutable"] == before + 1
 
 
@@ -160,13 +162,71 @@ def test_a_route_that_comes_later(director: Director) -> None:
     key = director.service(1, servers=(server,))
     port = director.unused_port()
     frame = director.segment(key, port, SYN)
-    assert director.tc(frame)[0] == DROPPED
+
+    def is_forwarded() -> bool:
+        verdict, after = director.tc(frame)
+        assert verdict == SENT
+        forwarded = after == with_one_hop_less(frame)
+        assert forwarded or after == error_about(frame, HOST_UNREACHABLE, after)
+        return forwarded
+
+    assert not is_forwarded()
     ip("route add 10.9.0.0/16 via 10.0.0.14")
     try:
-        director.wait_until(lambda: director.tc(frame)[0] == SENT, 3, "the new route is not used")
+        director.wait_until(is_forwarded, 3, "the new route is not used")
     finally:
         ip("route del 10.9.0.0/16 via 10.0.0.14")
-    director.wait_until(lambda: director.tc(frame)[0] == DROPPED, 3, "the old route is still used")
+    director.wait_until(lambda: not is_forwarded(), 3, "the old route is still used")
+
+
+@pytest.mark.parametrize(
+    ("address", "server"), [(VIP, "10.0.0.77"), (VIP6, "fd00::77")], ids=["ipv4", "ipv6"]
+)
+@pytest.mark.parametrize("method", [ROUTE, MASQUERADE, TUNNEL])
+def test_a_real_server_that_nobody_answers_for(
+    director: Director, address: bytes, server: str, method: str
+) -> None:
+    """Its clients are told three seconds after the first was let wait; every other second asks again.
+
+    In kernel IPVS each hears of it when his packet has waited for three seconds in vain.
+    """
+    tunnel = Tunnel() if method == TUNNEL else None
+    key = director.service(
+        1, address=address, servers=(packets.packed(server),), method=method, tunnel=tunnel
+    )
+    record = director.record(key)
+    frame = director.segment(key, director.unused_port(), SYN)
+
+    def is_told(*, asked: int, looked: int) -> bool:
+        """Whether a client is, so many milliseconds after the question and the look-up before."""
+        now = time.monotonic_ns() // 1_000_000
+        record.asked = milliseconds_to_ticks(now - asked)
+        record.refreshed = milliseconds_to_ticks(now - looked)
+        before = director.events()
+        verdict, after = director.tc(frame)
+        assert verdict == SENT
+        told = after == error_about(frame, HOST_UNREACHABLE, after)
+        counted = {name for name, count in director.events().items() if count != before[name]}
+        assert counted == ({"unroutable"} if told else {"forwarded"})
+        return told
+
+    assert director.tc(frame)[0] == SENT
+    assert not is_told(asked=1100, looked=1100)
+    assert is_told(asked=5000, looked=1100)
+    assert not is_told(asked=6000, looked=1100)
+    assert is_told(asked=7000, looked=1100)
+    # Long after the last look-up nobody knows what became of that question.
+    assert not is_told(asked=60_000, looked=60_000)
+    assert not is_told(asked=1100, looked=1100)
+    assert is_told(asked=5000, looked=1100)
+    ip(f"neigh add {server} lladdr 02:00:00:00:00:77 dev eth0")
+    try:
+        assert not is_told(asked=6000, looked=1100)
+        assert not is_told(asked=7000, looked=1100)
+    finally:
+        ip(f"neigh del {server} dev eth0")
+    assert not is_told(asked=8000, looked=1100)
+    assert is_told(asked=5000, looked=1100)
 
 
 @pytest.mark.parametrize(

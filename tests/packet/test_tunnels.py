@@ -13,7 +13,6 @@ from tests.packet import packets
 from tests.packet.director import (
     CLIENT,
     CLIENT6,
-    DROPPED,
     FAR_SERVER,
     FAR_SERVER6,
     SENT,
@@ -22,6 +21,7 @@ from tests.packet.director import (
     Director,
     real_server,
 )
+from tests.packet.icmp_errors import HOST_UNREACHABLE, error_about
 from tests.packet.packets import ACK, DONT_FRAGMENT, ETHERNET_SIZE, SYN, TCP, UDP
 from tests.packet.spaces import ip
 from tests.packet.translated import End, whole_packet
@@ -223,7 +223,8 @@ def test_a_route_that_comes_later(director: Director, server: bytes) -> None:
     packet = whole_packet(TCP, _client(key, director.unused_port()), (VIP, key.port), b"", SYN)
     frame = director.frame(packet)
     unroutable = director.events()["unroutable"]
-    assert director.tc(frame) == (DROPPED, frame)
+    verdict, after = director.tc(frame)
+    assert (verdict, after) == (SENT, error_about(frame, HOST_UNREACHABLE, after))
     assert director.events()["unroutable"] == unroutable + 1
     place = ETHERNET_SIZE + (12 if len(server) == 4 else 8)
     try:

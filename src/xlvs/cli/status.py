@@ -31,7 +31,7 @@ _EVENTS = {
     "no_destination": "dropped: no real server to choose",
     "strays": "dropped: from a real server, of no connection; it was told (nat_icmp_send)",
     "unavailable": "dropped: the connection's real server was removed",
-    "unroutable": "dropped: no route to the real server",
+    "unroutable": "dropped: no route to the real server, or nobody answers for its address there",
     "ttl_exceeded": "dropped: TTL used up",
     "too_big": "dropped: over the MTU to the real server",
     "table_full": "dropped: connection table full, and no way without an entry (NAT, SIP)",

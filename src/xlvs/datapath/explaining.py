@@ -49,7 +49,8 @@ REASONS = {
     "table_full": "the connection table is full",
     "no_destination": "no real server can be chosen: weights of 0, thresholds reached, or none there",
     "unavailable": "the real server of its connection was removed from the service",
-    "unroutable": "there is no way to the real server: no route, or none that a client's source may take",
+    "unroutable": "there is no way to the real server: no route, nobody who answers for its address, "
+    "or none that a client's source may take",
     "ttl_exceeded": "its TTL, or hop limit, ends here",
     "too_big": "it does not fit the MTU to the real server",
     "no_call_id": "the service goes by Call-ID, and this datagram has none",

@@ -120,6 +120,8 @@ REACH_ROUTE = 1
 REACH_MAC = 2
 REACH_VIRTUAL_LOCAL = 4
 REACH_BY_IPV6 = 8
+REACH_ASKED = 16
+REACH_UNANSWERED = 32
 
 # enum overload_flag
 OVERLOADED = 1
@@ -325,6 +327,7 @@ class Destination(LittleEndianStructure):
     upper_threshold: int
     lower_threshold: int
     begun: int
+    asked: int
     line_pad: Array[c_uint32]
     own_address: Array[c_uint8]
     tunnel_kind: int
@@ -360,7 +363,8 @@ class Destination(LittleEndianStructure):
         ("upper_threshold", c_uint32),
         ("lower_threshold", c_uint32),
         ("begun", c_uint32),
-        ("line_pad", c_uint32 * 4),
+        ("asked", c_uint32),
+        ("line_pad", c_uint32 * 3),
         ("own_address", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
         ("tunnel_checksum", c_uint8),
