@@ -29,7 +29,7 @@ from tests.packet.icmp_errors import HOST_UNREACHABLE, TIME_EXCEEDED, error_abou
 from tests.packet.packets import ACK, PSH, SYN, TCP, UDP, with_one_hop_less
 from tests.packet.spaces import ip
 from xlvs.datapath.records import address as stored_address
-from xlvs.datapath.records import milliseconds_to_ticks
+from xlvs.datapath.records import milliseconds_to_ticks, ticks_now
 from xlvs.kernel import abi
 from xlvs.model import MASQUERADE, ROUTE, TUNNEL, Destination, Service, ServiceKey, Tunnel
 
@@ -199,9 +199,9 @@ def test_a_real_server_that_nobody_answers_for(
 
     def is_told(*, asked: int, looked: int) -> bool:
         """Whether a client is, so many milliseconds after the question and the look-up before."""
-        now = time.monotonic_ns() // 1_000_000
-        record.asked = milliseconds_to_ticks(now - asked)
-        record.refreshed = milliseconds_to_ticks(now - looked)
+        now = ticks_now()
+        record.asked = now - milliseconds_to_ticks(asked)
+        record.refreshed = now - milliseconds_to_ticks(looked)
         before = director.events()
         verdict, after = director.tc(frame)
         assert verdict == SENT

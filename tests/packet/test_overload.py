@@ -18,6 +18,7 @@ from tests.packet import packets
 from tests.packet.director import (
     CLIENT,
     CLIENT6,
+    DROPPED,
     SENT,
     UNTOUCHED,
     VIP,
@@ -543,5 +544,11 @@ def test_an_error_about_a_flow_without_an_entry(
         answer = build(address, client, packets.TCP, packets.tcp(masqueraded.port, port, ACK, b"answer"))
         error = director.frame(packets.icmp(router, address, *kind, 1300, answer))
         assert director.tc(error) == (UNTOUCHED, error)
+        # No error about an error, where that real server cannot be reached.
+        unreachable = packed("172.31.0.1" if address == VIP else "fd77::1")
+        lost = director.service(1, address=address, servers=(unreachable,))
+        answer = build(address, client, packets.TCP, packets.tcp(lost.port, port, ACK, b"answer"))
+        error = director.frame(packets.icmp(router, address, *kind, 1300, answer))
+        assert director.tc(error) == (DROPPED, error)
     finally:
         director.table.set_sysctls({"schedule_icmp": "0"})
