@@ -183,7 +183,7 @@ def _serve(line: CommandLine) -> int:
     try:
         return run(options)
     except XlvsError as error:
-        _log.error("%s", str(error).replace("\n", " "))
+        _log.error("%s", str(error).replace("\n", ". "))
         if on_standard_error:
             return _exit_status(error)  # there it is said already
         raise
