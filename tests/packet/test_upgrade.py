@@ -165,7 +165,7 @@ def test_another_layout_is_refused_before_anything_is_touched(
         port = director.open(key, ACK)
         before = _programs(director), _pinned(director), director.snapshot()
         monkeypatch.setattr(upgrade, "OBJECT", wider)
-        with pytest.raises(Unusable, match=r"map interfaces .* value size 32768, not 65536\n(.|\n)*xlvsadm -Sn"):
+        with pytest.raises(Unusable, match=r"map interfaces .* size 32768, not 65536\n(.|\n)*xlvsadm -Sn"):
             upgrade.upgrade(director.maps.folder)
         settings = director.maps.settings
         settings.abi_version += 1
