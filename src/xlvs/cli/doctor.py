@@ -67,8 +67,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--skip", action="append", default=[], metavar="CHECK", help="leave a check out; may be repeated"
     )
     parser.add_argument(
-        "--timeout", type=_seconds, default=1.0, metavar="SECONDS",
-        help="how long a real server may take to answer (default: 1)",
+        "--timeout", type=_seconds, metavar="SECONDS",
+        help="how long a real server may take to answer (default: 2.5, which outlasts a lost packet)",
     )  # fmt: skip
     parser.set_defaults(run=_doctor)
 
@@ -115,19 +115,21 @@ def _list(as_json: bool) -> int:
 
 def _visit(arguments: argparse.Namespace) -> int:
     from xlvs.doctor import patients
+    from xlvs.doctor.probe import PATIENCE
     from xlvs.kernel.privilege import require_root
 
     require_root()
+    patience = PATIENCE if arguments.timeout is None else arguments.timeout
     patient = patients.this_host() if arguments.lab is None else patients.lab(arguments.lab or None)
     if arguments.undo:
         return _undo(patient, arguments.json)
     tell: Callable[[str], None] = (lambda _line: None) if arguments.json else _say
     done: list[Done] = []
     skip = tuple(arguments.skip)
-    cluster, findings = patient.look(skip, arguments.timeout)
+    cluster, findings = patient.look(skip, patience)
     _check_anything(patient, cluster)
     if arguments.fix:
-        done, findings = _mend(patient, findings, skip, arguments.timeout, tell)
+        done, findings = _mend(patient, findings, skip, patience, tell)
     return _report(patient, cluster, findings, done, arguments)
 
 

@@ -122,7 +122,8 @@ def _ask(cluster: Cluster, host: Host, patience: float) -> _Found:
         limit = min(patience, arp.PATIENCE)
         sightings = threads.submit(there(lambda: _ask_quietly(host, questions[4], arp.ask, limit)))
         sightings6 = threads.submit(there(lambda: _ask_quietly(host, questions[6], ndp.ask, limit)))
-        passages = threads.submit(there(lambda: path.measure(_paths(host, served))))
+        measuring = min(patience, path.PATIENCE)
+        passages = threads.submit(there(lambda: path.measure(_paths(host, served), measuring)))
         asked = asyncio.run(_connect(served, patience)) if served else {}
         return _Found(
             host.name,

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from struct import Struct
 
-PATIENCE = 0.4
+PATIENCE = 1.0
 """Seconds for which answers are waited for."""
+_AGAIN = 0.3
+"""Seconds after which what was not answered is sent again: one lost packet says nothing of a path."""
 
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 _IPV4, _IPV6, _ICMP = 20, 40, 8
@@ -83,21 +85,27 @@ class Passage:
 
 
 def measure(targets: dict[Address, int], patience: float = PATIENCE) -> list[Passage]:
-    """Ping each address with a small packet and one of so many bytes; raises `OSError`."""
+    """Ping each address with a small packet and one of so many bytes; raises `OSError`.
+
+    What is not answered is sent again for ``patience`` seconds.
+    """
     heard = _Heard(os.getpid() & 0xFFFF ^ 0x786C)
     sockets: dict[int, tuple[socket.socket, _Family]] = {}
     try:
-        for version, family in _FAMILIES.items():
-            those = {address: size for address, size in targets.items() if address.version == version}
-            if those:
-                pings = _ping(those, family, heard.identity)
-                sockets[pings.fileno()] = (pings, family)
-        wanted = {(address, sequence) for address in targets for sequence in (_SMALL, _FULL)}
-        deadline = time.monotonic() + patience
-        while (left := deadline - time.monotonic()) > 0:
-            if not {each for each in wanted - heard.replies if each[0] not in heard.too_big}:
-                break
-            for ready in select.select(list(sockets), [], [], left)[0]:
+        for version in sorted({address.version for address in targets}):
+            family = _FAMILIES[version]
+            pings = _raw_socket(family)
+            sockets[pings.fileno()] = (pings, family)
+        now = time.monotonic()
+        deadline, next_round = now + patience, now
+        while (left := deadline - time.monotonic()) > 0 and (unheard := heard.not_of(targets)):
+            until_next_round = next_round - time.monotonic()
+            if until_next_round <= 0:
+                for pings, family in sockets.values():
+                    _ping(pings, family, targets, unheard, heard.identity)
+                next_round += _AGAIN
+                continue
+            for ready in select.select(list(sockets), [], [], min(left, until_next_round))[0]:
                 pings, family = sockets[ready]
                 packet, sender = pings.recvfrom(65536)
                 heard.note(packet, ip_address(sender[0].partition("%")[0]), family)
@@ -113,21 +121,33 @@ def measure(targets: dict[Address, int], patience: float = PATIENCE) -> list[Pas
     ]  # fmt: skip
 
 
-def _ping(targets: dict[Address, int], family: _Family, identity: int) -> socket.socket:
-    """Send all pings of a family by a raw socket, which is returned."""
-    pings = socket.socket(family.family, socket.SOCK_RAW, family.protocol)
+def _raw_socket(family: _Family) -> socket.socket:
+    made = socket.socket(family.family, socket.SOCK_RAW, family.protocol)
     try:
         for level, option, value in family.options:
-            pings.setsockopt(level, option, value)
-        for address, size in targets.items():
-            for sequence, length in ((_SMALL, family.header + _ICMP), (_FULL, size)):
+            made.setsockopt(level, option, value)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _ping(
+    pings: socket.socket,
+    family: _Family,
+    targets: dict[Address, int],
+    unheard: set[tuple[Address, int]],
+    identity: int,
+) -> None:
+    """Send those pings of a family that were not heard of."""
+    for address, size in targets.items():
+        if _FAMILIES[address.version] is not family:
+            continue
+        for sequence, length in ((_SMALL, family.header + _ICMP), (_FULL, size)):
+            if (address, sequence) in unheard:
                 with suppress(OSError):  # no route; the host says "too big" itself: then it knows
                     echo = _echo(identity, sequence, length - family.header, family)
                     pings.sendto(echo, (str(address), 0))
-    except BaseException:
-        pings.close()
-        raise
-    return pings
 
 
 def _echo(identity: int, sequence: int, length: int, family: _Family) -> bytes:
@@ -144,6 +164,11 @@ class _Heard:
     identity: int
     replies: set[tuple[Address, int]] = field(default_factory=set)
     too_big: dict[Address, tuple[Address, int]] = field(default_factory=dict)
+
+    def not_of(self, targets: dict[Address, int]) -> set[tuple[Address, int]]:
+        """The pings, by address and sequence number, of which nothing is known yet."""
+        wanted = {(address, sequence) for address in targets for sequence in (_SMALL, _FULL)}
+        return {each for each in wanted - self.replies if each[0] not in self.too_big}
 
     def note(self, packet: bytes, sender: Address, family: _Family) -> None:
         """What came by a raw socket: of IPv4 with its header, of IPv6 without."""

@@ -36,8 +36,12 @@ from xlvs.kernel import bpf, libbpf, rtnetlink
 from xlvs.model import LOCAL, MASQUERADE, ROUTE, TUNNEL, Tunnel
 
 OBJECT = Path(__file__).parents[1] / "bpf/probe.bpf.o"
-PATIENCE = 1.0
-"""Seconds after which a real server counts as silent."""
+PATIENCE = 2.5
+"""Seconds after which a real server counts as silent.
+
+TCP sends a SYN that was lost again after one second (RFC 6298, section 2.1), and the answer to
+that one may be late by more than another: one lost packet is no finding, nor is a busy machine.
+"""
 
 _ENVELOPE = 64
 _HANDLE = 0x7870
