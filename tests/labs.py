@@ -78,7 +78,7 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
 
 
 def left_behind(name_prefix: str) -> list[str]:
-    """Namespaces, folders, mounts and lock files of labs whose names begin so."""
+    """Namespaces, folders, mounts, lock files and web servers of labs whose names begin so."""
     found = [
         f"/run/netns/{entry}" for entry in _entries("/run/netns") if entry.startswith(f"xlvs-{name_prefix}")
     ]
@@ -88,6 +88,9 @@ def left_behind(name_prefix: str) -> list[str]:
     found += [
         f"/run/xlvs/{entry}" for entry in _entries("/run/xlvs") if entry.startswith(f"lab-{name_prefix}")
     ]
+    for command in map(_command, filter(str.isdigit, _entries("/proc"))):
+        if command.startswith("nginx:") and f"/run/xlvs/lab/{name_prefix}" in command:
+            found.append(command)
     with open("/proc/self/mountinfo") as mounts:
         found += [line for line in mounts if f"xlvs-{name_prefix}" in line or f"lab/{name_prefix}" in line]
     return found
@@ -101,6 +104,14 @@ def dead_pin_folders() -> set[str]:
     folders = {entry for entry in _entries(mounted) if os.path.isdir(f"{mounted}/{entry}")}
     live = {f"{cookie:x}" for cookie in live_network_cookies()} if folders else set()
     return {folder for folder in folders if folder.partition("-")[0] not in live}
+
+
+def _command(process: str) -> str:
+    """A process's command line; empty where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _entries(folder: str) -> list[str]:

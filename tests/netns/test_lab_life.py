@@ -235,6 +235,8 @@ def test_down_leaves_nothing(lab_name: str) -> None:
         lambda: len(namespaces.processes(every)) >= 8, "nginx on three servers, and two processes more"
     )
     processes = namespaces.processes(every)
+    # Its processes keep the namespace, which nobody finds by its name any more.
+    subprocess.run(["ip", "netns", "delete", lab.record.namespace("rs3")], check=True)
 
     xlvs("lab", "down", "--name", lab_name)
 
@@ -305,6 +307,8 @@ def test_up_repairs_a_half_dead_lab(lab_name: str, harm: str) -> None:
     lab.forget_neighbours()
     assert sorted(lab.ask(6)) == ["rs1", "rs1", "rs2", "rs2", "rs3", "rs3"]
     assert "already" in xlvs("lab", "up", "dr", "--name", lab_name).stdout
+    servers = [each for each in left_behind(lab_name) if each.startswith("nginx:")]
+    assert len(servers) == 3, "those of the nodes that were replaced have ended"
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
@@ -451,3 +455,36 @@ def test_files_put_into_a_node_are_served_from_there(lab_name: str) -> None:
     assert lab.ask(1, f"http://{lab.addresses.rips[1]}/page") == ["rs2"], "nobody else's"
     sent = "head -c 5000000 /dev/zero | curl -s --data-binary @- "
     assert lab.type("client", f"{sent} http://{lab.addresses.rips[1]}/") == "rs2\n", "of any size"
+
+
+def test_a_namespace_that_goes_is_not_taken_for_the_next_one(lab_name: str) -> None:
+    """The kernel gives its inode away at once; what lives in the next namespace is nobody's of ours."""
+    name = f"xlvs-{lab_name}-gone"
+    namespaces.add(name)
+    inode = os.stat(namespaces.path(name)).st_ino
+    strangers: list[subprocess.Popen[bytes]] = []
+
+    def look(folder: str) -> list[str]:
+        """Another command takes the namespace away, and others make some, just then."""
+        if folder == "/proc" and not strangers:
+            subprocess.run(["ip", "netns", "delete", name], check=True)
+            for _ in range(30):
+                waits = ["unshare", "--net", "sh", "-c", "echo; exec sleep 60"]
+                strangers.append(subprocess.Popen(waits, stdout=subprocess.PIPE))
+                assert strangers[-1].stdout is not None
+                strangers[-1].stdout.readline()
+        return os_listdir(folder)
+
+    os_listdir = os.listdir
+    try:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "listdir", look)
+            found = namespaces.processes([name])
+        assert len(strangers) == 30
+        assert found == []
+        assert inode not in {os.stat(f"/proc/{each.pid}/ns/net").st_ino for each in strangers}
+    finally:
+        for each in strangers:
+            each.kill()
+            each.communicate()
+        subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)

@@ -7,11 +7,11 @@ A new lab is one whose every part is missing.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from xlvs.errors import UsageError, XlvsError
 from xlvs.kernel import bpffs, leftovers
@@ -189,6 +189,7 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
     record.save(state.STARTING)
     lost = [record.namespace(each.name) for each in damage.nodes]
     namespaces.delete([*lost, switch] if damage.switch else lost)
+    _end_strays([record.node_folder(each.name) for each in damage.nodes])
     if damage.switch:
         report(f"switch: {', '.join(plan.segments)}")
         namespaces.add(switch)
@@ -255,10 +256,16 @@ def _remove(name: str) -> None:
     for namespace in _own_namespaces(name):
         _detach_data_plane(name, namespace)
     namespaces.delete(_own_namespaces(name))
+    _end_strays([state.nodes_folder(name)])
     leftovers.sweep()
     own_files.remove_all(state.ROOT / name)
     state.remove(name)
     traces.take_back()
+
+
+def _end_strays(folders: list[Path]) -> None:
+    """End the processes of nodes whose namespaces lost their names: `ip netns delete` lets them live."""
+    namespaces.end_processes(lambda: namespaces.processes_that_see(list(map(str, folders))))
 
 
 def _own_namespaces(name: str) -> list[str]:
@@ -286,10 +293,8 @@ def _detach_data_plane(name: str, namespace: str) -> None:
 
 def _refuse_within_a_node() -> None:
     """A node's view of mounts is its own: a namespace made or removed there stays as it was outside."""
-    own = os.stat("/proc/self/ns/net").st_ino
-    for name in namespaces.with_prefix("xlvs-"):
-        if namespaces.exists(name) and os.stat(namespaces.path(name)).st_ino == own:
-            raise XlvsError("this command runs inside a lab's node", "leave the node first (exit)")
+    if namespaces.is_ours(namespaces.with_prefix("xlvs-")):
+        raise XlvsError("this command runs inside a lab's node", "leave the node first (exit)")
 
 
 def _check_machine() -> None:

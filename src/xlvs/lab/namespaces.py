@@ -11,7 +11,8 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from xlvs.errors import XlvsError
@@ -29,7 +30,7 @@ def path(name: str) -> str:
 def exists(name: str) -> bool:
     """Is there a living namespace of that name (not merely a file)?"""
     try:
-        return os.stat(path(name)).st_dev == os.stat("/proc/self/ns/net").st_dev
+        return _is_namespace(os.stat(path(name)))
     except OSError:
         return False
 
@@ -54,32 +55,52 @@ def add(name: str) -> None:
 
 def processes(names: list[str]) -> list[int]:
     """The processes in these namespaces.  One that cannot be looked at is not in them."""
-    inodes = {os.stat(path(name)).st_ino for name in names if exists(name)}
+    with _held(names) as inodes:
+        return [process for process in _all_processes() if _inode(f"/proc/{process}/ns/net") in inodes]
+
+
+def processes_that_see(folders: list[str]) -> list[int]:
+    """The processes, of other mount namespaces than ours, that see what is in these folders elsewhere.
+
+    So are found those of a network namespace that has lost its name.
+    """
+    views: dict[int | None, bool] = {_inode("/proc/self/ns/mnt"): False, None: False}
     found = []
-    for entry in os.listdir("/proc") if inodes else []:
-        if entry.isdigit():
-            with suppress(OSError):
-                if os.stat(f"/proc/{entry}/ns/net").st_ino in inodes:
-                    found.append(int(entry))
+    for process in _all_processes():
+        view = _inode(f"/proc/{process}/ns/mnt")
+        if view not in views:
+            views[view] = any(_within(folder, _mounted(process)) for folder in folders)
+        if views[view]:
+            found.append(process)
     return found
+
+
+def is_ours(names: list[str]) -> bool:
+    """Whether this process is in one of these namespaces."""
+    with _held(names) as inodes:
+        return _inode("/proc/self/ns/net") in inodes
 
 
 def delete(names: list[str]) -> None:
     """End every process in these namespaces, then remove them with all that is in them.
 
-    Processes are asked first and have a second to comply.  Raises `XlvsError`
-    if one cannot be ended.
+    Raises `XlvsError` if a process cannot be ended.
     """
-    _end_processes(names)
+    end_processes(lambda: processes(names))
     for name in names:
         _unmount_and_unlink(name)
 
 
-def _end_processes(names: list[str]) -> None:
+def end_processes(find: Callable[[], list[int]]) -> None:
+    """End the processes that ``find`` finds, until it finds none.
+
+    They are asked first and have a second to comply.  Raises `XlvsError` if
+    one cannot be ended.
+    """
     begin = time.monotonic()
     waited = False
     while True:
-        living = processes(names)
+        living = find()
         if not living:
             return
         elapsed = time.monotonic() - begin
@@ -98,6 +119,62 @@ def _end_processes(names: list[str]) -> None:
                         os.kill(process, signal.SIGCONT)  # a stopped one could not hear it
             waited = True
         time.sleep(0.02)
+
+
+@contextmanager
+def _held(names: list[str]) -> Iterator[set[int]]:
+    """The inodes of these namespaces, kept open meanwhile.
+
+    The kernel gives the inode of a namespace that has gone to the next one that is made:
+    its processes are strangers.
+    """
+    inodes = set()
+    with ExitStack() as opened:
+        for name in names:
+            try:
+                descriptor = os.open(path(name), os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            opened.callback(os.close, descriptor)
+            found = os.fstat(descriptor)
+            if _is_namespace(found):
+                inodes.add(found.st_ino)
+        yield inodes
+
+
+def _is_namespace(found: os.stat_result) -> bool:
+    return found.st_dev == os.stat("/proc/self/ns/net").st_dev
+
+
+def _all_processes() -> Iterator[int]:
+    return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+
+
+def _inode(file: str) -> int | None:
+    """A file's inode; None where it has gone, or is not ours to see."""
+    try:
+        return os.stat(file).st_ino
+    except OSError:
+        return None
+
+
+def _mounted(process: int) -> set[str]:
+    """What a process sees mounted, each as a path within its file system."""
+    try:
+        with open(f"/proc/{process}/mountinfo") as mounts:
+            # number, parent, device, the root within the file system, the mount point, ...
+            fields = [line.split(maxsplit=5) for line in mounts]
+    except OSError:
+        return set()
+    return set(
+        {point: root for _, _, _, root, point, _ in fields}.values()
+    )  # the last one covers the others
+
+
+def _within(folder: str, roots: set[str]) -> bool:
+    """Whether one of these is in a folder of /run, which may be a file system of its own."""
+    place = folder.removeprefix("/run") + "/"
+    return any(root.removeprefix("/run").startswith(place) for root in roots)
 
 
 def _unmount_and_unlink(name: str) -> None:

@@ -53,7 +53,7 @@ class Record:
 
     def node_folder(self, node: str) -> Path:
         """What belongs to one node."""
-        return self.folder / "nodes" / node
+        return nodes_folder(self.name) / node
 
     def namespace(self, node: str) -> str:
         """The name of a node's network namespace, as ``ip netns`` shows it."""
@@ -72,6 +72,11 @@ class Record:
         new.write_text(json.dumps({"version": _RECORD_VERSION, **asdict(record)}, indent=1))
         new.replace(self.folder / "record.json")
         return record
+
+
+def nodes_folder(lab: str) -> Path:
+    """Where the folders of a lab's nodes are, whether there is a record of it or not."""
+    return ROOT / lab / "nodes"
 
 
 def check_name(name: str) -> str:
