@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xlvs.kernel import bpffs
-from xlvs.kernel.namespaces import live_network_cookies
+from xlvs.kernel.namespaces import gone
 from xlvs.lab import lifecycle, node
 from xlvs.lab.state import Record
 
@@ -102,8 +102,8 @@ def dead_pin_folders() -> set[str]:
     if mounted is None:
         return set()
     folders = {entry for entry in _entries(mounted) if os.path.isdir(f"{mounted}/{entry}")}
-    live = {f"{cookie:x}" for cookie in live_network_cookies()} if folders else set()
-    return {folder for folder in folders if folder.partition("-")[0] not in live}
+    dead = gone({folder.partition("-")[0] for folder in folders})
+    return {folder for folder in folders if folder.partition("-")[0] in dead}
 
 
 def _command(process: str) -> str:

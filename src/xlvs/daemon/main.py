@@ -74,7 +74,6 @@ def run(options: Options) -> int:
     Raises `XlvsError` where it cannot begin: another xlvsd runs in this network
     namespace, the configuration cannot be run, or the caller may not.
     """
-    from xlvs.kernel.namespaces import live_network_cookies
     from xlvs.kernel.privilege import require_root
 
     require_root()
@@ -82,7 +81,7 @@ def run(options: Options) -> int:
     store.make_folder()
     # Who may not look into other namespaces, as under the systemd unit, leaves their folders alone.
     with contextlib.suppress(PermissionError):
-        store.forget_others(live_network_cookies())
+        store.forget_others()
     with _only_one(store.folder), _pid_file(options.pid_file), _loading_ahead(options.datapath):
         _raise_limits()
         return asyncio.run(_Process(options, store).run())

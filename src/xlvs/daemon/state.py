@@ -18,6 +18,7 @@ from xlvs.daemon.describe import key_text
 from xlvs.daemon.health import RealServerState, ServerKey, VirtualServerState
 from xlvs.daemon.overrides import Drain, Overrides, Target
 from xlvs.kernel.bpffs import make_run_folder
+from xlvs.kernel.namespaces import gone
 from xlvs.model import Destination, ServiceKey, Tunnel
 
 _VERSION = 1
@@ -35,15 +36,17 @@ class Store:
         make_run_folder(os.path.dirname(self.folder))
         os.makedirs(self.folder, 0o700, exist_ok=True)
 
-    def forget_others(self, live_cookies: set[int]) -> None:
-        """Remove what was kept for network namespaces that are gone."""
-        above, own = os.path.split(self.folder)
-        live = {own, *(f"{cookie:x}" for cookie in live_cookies)}
-        for name in os.listdir(above):
-            if name not in live:
-                import shutil
+    def forget_others(self) -> None:
+        """Remove what was kept for network namespaces that are gone.
 
-                shutil.rmtree(f"{above}/{name}", ignore_errors=True)
+        Raises `PermissionError` where one may not look into all of them.
+        """
+        above, own = os.path.split(self.folder)
+        others = set(os.listdir(above)) - {own}
+        for name in gone(others):
+            import shutil
+
+            shutil.rmtree(f"{above}/{name}", ignore_errors=True)
 
     def write_decisions(self, overrides: Overrides) -> None:
         """Keep the operator's decisions; they are on their way to survive when this returns."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from itertools import chain
 
 from xlvs.kernel import bpf, bpffs, followed, lock
-from xlvs.kernel.namespaces import live_network_cookies, outermost_process
+from xlvs.kernel.namespaces import gone, outermost_process
 
 RECORDS = "/run/xlvs/realserver"
 """What was set up of real servers in network namespaces, a file for each: its cookie, and ``.json``."""
@@ -23,22 +24,26 @@ def sweep() -> None:
 
     Without the right to look into every namespace it removes nothing.
     """
+    # Listed before the namespaces are: what another command makes meanwhile is left alone.
+    records = f"/proc/{outermost_process()}/root{RECORDS}"
+    written = os.listdir(records) if os.path.isdir(records) else []
+    mounted = bpffs.root()
+    pinned = [name for name in os.listdir(mounted) if _is_ours(f"{mounted}/{name}")] if mounted else []
+    locked = {folder: lock.cookies(folder) for folder in (lock.FOLDER, followed.FOLDER)}
     try:
-        cookies = live_network_cookies()
+        recorded = (name.partition(".")[0] for name in written)
+        dead = gone({*chain.from_iterable(locked.values()), *recorded, *map(_cookie, pinned)})
     except PermissionError:
         return
-    lock.forget(cookies, lock.FOLDER)
-    lock.forget(cookies, followed.FOLDER)
-    live = {f"{cookie:x}" for cookie in cookies}
-    records = f"/proc/{outermost_process()}/root{RECORDS}"
-    for name in os.listdir(records) if os.path.isdir(records) else []:
-        if name.partition(".")[0] not in live:
+    for folder, names in locked.items():
+        lock.forget(dead.intersection(names), folder)
+    for name in written:
+        if name.partition(".")[0] in dead:
             with suppress(FileNotFoundError):  # another command sweeps, too
                 os.unlink(f"{records}/{name}")
-    mounted = bpffs.root()
-    for name in os.listdir(mounted) if mounted else []:
+    for name in pinned:
         folder = f"{mounted}/{name}"
-        if _is_ours(folder) and _cookie(name) not in live and not _is_attached(folder):
+        if _cookie(name) in dead and not _is_attached(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -48,17 +48,20 @@ def _acquire(path: str, operation: int) -> int:
         os.close(descriptor)
 
 
-def forget(live_cookies: set[int], of: str) -> None:
-    """Remove the lock files, in the folder ``of``, of network namespaces that are gone."""
+def cookies(of: str) -> list[str]:
+    """The network namespaces that have a lock file in the folder ``of``, by their cookies in hexadecimal."""
+    try:
+        return os.listdir(f"/proc/{outermost_process()}/root{of}")
+    except FileNotFoundError:
+        return []
+
+
+def forget(dead: set[str], of: str) -> None:
+    """Remove the lock files, in the folder ``of``, of namespaces that are gone: cookies in hexadecimal."""
     from contextlib import suppress
 
     folder = f"/proc/{outermost_process()}/root{of}"
-    if not os.path.isdir(folder):
-        return
-    live = {f"{cookie:x}" for cookie in live_cookies}
-    for name in os.listdir(folder):
-        if name in live:
-            continue
+    for name in dead:
         # Another command may sweep at the same time; one that holds it is alive after all.
         with suppress(FileNotFoundError, BlockingIOError):
             descriptor = os.open(f"{folder}/{name}", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -151,3 +151,16 @@ def live_network_cookies() -> set[int]:
             continue
         seen.add(inode)
     return cookies
+
+
+def gone(cookies: set[str]) -> set[str]:
+    """Those of the network namespaces, by their cookies in hexadecimal, that have gone.
+
+    Each must have been seen before the call: what is made meanwhile may be missed.  Raises as
+    `live_network_cookies` does.
+    """
+    left = cookies
+    for _ in range(2):  # a look may miss one whose processes change, or that has a dead one's inode
+        if left:
+            left = left - {f"{cookie:x}" for cookie in live_network_cookies()}
+    return left
