@@ -23,11 +23,27 @@ def site() -> Iterator[Site]:
         yield built
 
 
+def _loaded(mode: str) -> Iterator[Site]:
+    with Site() as built:
+        built.director.xlvs(f"attach --mode {mode}")
+        if mode == XDP_GENERIC:
+            assert '"xdp-generic"' in built.director.xlvs("status --json")
+        yield built
+
+
 @pytest.fixture(params=MODES)
 def loaded_site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """The same with the data plane attached, once in each mode."""
-    with Site() as built:
-        built.director.xlvs(f"attach --mode {request.param}")
-        if request.param == XDP_GENERIC:
-            assert '"xdp-generic"' in built.director.xlvs("status --json")
-        yield built
+    yield from _loaded(request.param)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def _standing_site(request: pytest.FixtureRequest) -> Iterator[Site]:
+    yield from _loaded(request.param)
+
+
+@pytest.fixture
+def shared_site(_standing_site: Site) -> Iterator[Site]:
+    """One such site for all those tests of a module that change nothing but its table."""
+    yield _standing_site
+    _standing_site.director.xlvsadm("-C")
