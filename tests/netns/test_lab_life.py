@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tests.labs import XLVS, Lab, eventually, left_behind, xlvs
 from xlvs.kernel import bpffs
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.lab import namespaces, state
+from xlvs.lab import lifecycle, namespaces, state
 
 
 def lab_of(name: str) -> Lab:
@@ -278,6 +279,14 @@ def test_up_with_other_options_is_refused(lab_name: str) -> None:
     assert lab.ask(1) == ["rs1"]
 
 
+@pytest.fixture(scope="module")
+def repaired() -> Iterator[str]:
+    """The name of a lab that is broken and repaired again and again."""
+    name = f"t{os.getpid()}-repaired"
+    yield name
+    lifecycle.down(name, lambda _line: None)
+
+
 @pytest.mark.parametrize(
     "harm",
     [
@@ -297,17 +306,17 @@ def test_up_with_other_options_is_refused(lab_name: str) -> None:
         "rm -r /run/xlvs/lab/{lab}",
     ],
 )
-def test_up_repairs_a_half_dead_lab(lab_name: str, harm: str) -> None:
-    lab = up(lab_name)
-    subprocess.run(["sh", "-c", harm.format(lab=lab_name)], check=False)
+def test_up_repairs_a_half_dead_lab(repaired: str, harm: str) -> None:
+    lab = up(repaired)
+    subprocess.run(["sh", "-c", harm.format(lab=repaired)], check=False)
     if "kill $" in harm:
-        pid_file = Path(f"/run/xlvs/lab/{lab_name}/nodes/rs2/nginx/pid")
+        pid_file = Path(f"/run/xlvs/lab/{repaired}/nodes/rs2/nginx/pid")
         eventually(lambda: not pid_file.exists(), "nginx has ended")
-    xlvs("lab", "up", "dr", "--name", lab_name)
+    xlvs("lab", "up", "dr", "--name", repaired)
     lab.forget_neighbours()
     assert sorted(lab.ask(6)) == ["rs1", "rs1", "rs2", "rs2", "rs3", "rs3"]
-    assert "already" in xlvs("lab", "up", "dr", "--name", lab_name).stdout
-    servers = [each for each in left_behind(lab_name) if each.startswith("nginx:")]
+    assert "already" in xlvs("lab", "up", "dr", "--name", repaired).stdout
+    servers = [each for each in left_behind(repaired) if each.startswith("nginx:")]
     assert len(servers) == 3, "those of the nodes that were replaced have ended"
 
 

@@ -27,7 +27,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 IPERF = 5201
 ENTRIES = int(os.environ.get("XLVS_UPGRADE_ENTRIES", "100000"))
 """Connections in the table; a million take some minutes more."""
-SECONDS = 6
+SECONDS = 3
 
 
 @pytest.fixture(params=MODES)
