@@ -18,7 +18,7 @@ import pytest
 from tests.labs import eventually
 
 BIN = Path(sys.executable).parent
-HERE, THERE = "xlvs-tbfd-a", "xlvs-tbfd-b"
+HERE, THERE = f"xlvs-tbfd{os.getpid()}-a", f"xlvs-tbfd{os.getpid()}-b"
 INSTANCES = """\
 bfd_instance one {{
     neighbor_ip 10.99.0.{to}

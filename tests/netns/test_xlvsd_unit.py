@@ -22,7 +22,7 @@ from tests.labs import eventually
 
 PROGRAMS = Path(sys.executable).parent
 UNIT = Path(__file__).resolve().parents[2] / "systemd/xlvsd.service.in"
-NAMESPACE = "xlvs-tunit"
+NAMESPACE = f"xlvs-tunit{os.getpid()}"
 CONFIGURATION = """\
 global_defs {{
     enable_script_security
