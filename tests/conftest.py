@@ -93,3 +93,40 @@ def make_lab() -> Iterator[Callable[..., Lab]]:
     yield make
     for name in made:
         lifecycle.down(name, lambda _line: None)
+
+
+@pytest.fixture(scope="module")
+def _standing_labs() -> Iterator[dict[tuple[object, ...], tuple[Lab, str]]]:
+    """The labs that tests of a module share, and the tables that they were built with."""
+    made: dict[tuple[object, ...], tuple[Lab, str]] = {}
+    yield made
+    for lab, _ in made.values():
+        lifecycle.down(lab.name, lambda _line: None)
+
+
+@pytest.fixture
+def shared_lab(
+    _standing_labs: dict[tuple[object, ...], tuple[Lab, str]],
+) -> Iterator[Callable[..., Lab]]:
+    """Like `make_lab`, for tests that change nothing but the director's table.
+
+    All of a module that ask alike get the same lab, each with the table that it was built with.
+    """
+    used: dict[str, tuple[Lab, str]] = {}
+
+    def share(topology: str = "dr", **request: object) -> Lab:
+        wanted = (topology, *sorted(request.items()))
+        if wanted not in _standing_labs:
+            name = f"t{os.getpid()}-{next(_numbers)}"
+            record = lifecycle.new_record(topology, name, Request(**request), bare=False)  # type: ignore[arg-type]
+            lab = Lab(record)
+            _standing_labs[wanted] = lab, ""  # is taken down even if it cannot be built
+            lifecycle.up(record, lambda _line: None)
+            _standing_labs[wanted] = lab, lab.type("director", "ipvsadm -Sn")
+        lab, table = _standing_labs[wanted]
+        used[lab.name] = lab, table
+        return lab
+
+    yield share
+    for lab, table in used.values():
+        lab.type("director", f"ipvsadm -C && ipvsadm -R <<'END'\n{table}END")

@@ -34,9 +34,9 @@ def counted(lab: Lab, vip: str, port: int) -> tuple[int, ...]:
 
 
 @BOTH_FAMILIES
-def test_a_real_server_here_in_bulk(make_lab: MakeLab, vip: str) -> None:
+def test_a_real_server_here_in_bulk(shared_lab: MakeLab, vip: str) -> None:
     """Its answers leave as the VIP's, segments of any size, and are counted."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     serve_here(lab, vip, 5000, 5001)
     with peers.bulk(lab, "director", 5001):
         connection = peers.connect(lab, vip, 5000)
@@ -48,9 +48,9 @@ def test_a_real_server_here_in_bulk(make_lab: MakeLab, vip: str) -> None:
 
 
 @BOTH_FAMILIES
-def test_large_datagrams_of_a_real_server_here(make_lab: MakeLab, vip: str) -> None:
+def test_large_datagrams_of_a_real_server_here(shared_lab: MakeLab, vip: str) -> None:
     """The stack cuts its answers up before they are translated."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     serve_here(lab, vip, 53, 5353, udp=True)
     # On its own address: else IPv6 might choose the VIP for an answer's source.
     with peers.echo(lab, "director", 5353, DIP if vip == VIP else DIP6):
@@ -75,8 +75,8 @@ def test_a_closed_port_here_is_refused(make_lab: MakeLab, vip: str) -> None:
             datagrams.recv(100)
 
 
-def test_from_outside_nothing_comes_to_loopback_addresses(make_lab: MakeLab) -> None:
-    lab = make_lab("nat")
+def test_from_outside_nothing_comes_to_loopback_addresses(shared_lab: MakeLab) -> None:
+    lab = shared_lab("nat")
     lab.type("director", f"ipvsadm -A -t {VIP}:82 -s rr; ipvsadm -a -t {VIP}:82 -r 127.0.0.1:8282 -m")
     with peers.inside(lab, "director"):
         listening = socket.create_server(("127.0.0.1", 8282))
@@ -86,9 +86,9 @@ def test_from_outside_nothing_comes_to_loopback_addresses(make_lab: MakeLab) -> 
 
 
 @BOTH_FAMILIES
-def test_clients_here(make_lab: MakeLab, vip: str) -> None:
+def test_clients_here(shared_lab: MakeLab, vip: str) -> None:
     """The director asks its own VIP: real servers behind it and on it answer, as they do others."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     serve(lab, vip, 8080, 80)
     asking = f"for i in 1 2 3 4 5 6; do curl -g -s -m 5 http://{at(vip, 8080)}/; done"
     lab.type("director", "ip neigh flush all")
@@ -104,8 +104,8 @@ def test_clients_here(make_lab: MakeLab, vip: str) -> None:
 
 
 @BOTH_FAMILIES
-def test_clients_here_in_bulk(make_lab: MakeLab, vip: str) -> None:
-    lab = make_lab("nat")
+def test_clients_here_in_bulk(shared_lab: MakeLab, vip: str) -> None:
+    lab = shared_lab("nat")
     serve(lab, vip, 5000, 5001, servers=1)
     serve_here(lab, vip, 5010, 5001)
     with ExitStack() as stack:
@@ -132,9 +132,9 @@ def test_errors_for_clients_here(make_lab: MakeLab, vip: str) -> None:
                 datagrams.recv(100)
 
 
-def test_local_traffic_of_no_service_is_left_alone(make_lab: MakeLab) -> None:
+def test_local_traffic_of_no_service_is_left_alone(shared_lab: MakeLab) -> None:
     """Also under the VIP's address, and on loopback addresses."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     before = counted(lab, VIP, 80)
     for address in (VIP, VIP6, DIP, "127.0.0.1", "::1"):
         with peers.bulk(lab, "director", 5001):
@@ -155,10 +155,10 @@ def small_lo() -> Iterator[Callable[[Lab], None]]:
 
 
 def test_local_fragments_of_no_service_are_left_alone(
-    make_lab: MakeLab, small_lo: Callable[[Lab], None]
+    shared_lab: MakeLab, small_lo: Callable[[Lab], None]
 ) -> None:
     """They keep the route that they have: from outside nothing comes to loopback addresses."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     small_lo(lab)
     for source, target in ((DIP, DIP), (VIP, DIP), (DIP6, DIP6), ("::1", "::1"), ("127.0.0.1", "127.0.0.2"),
                            (DIP, "127.0.0.1"), ("127.0.0.1", DIP)):  # fmt: skip
@@ -174,9 +174,9 @@ def test_local_fragments_of_no_service_are_left_alone(
 
 
 @BOTH_FAMILIES
-def test_fragments_of_clients_here(make_lab: MakeLab, small_lo: Callable[[Lab], None], vip: str) -> None:
+def test_fragments_of_clients_here(shared_lab: MakeLab, small_lo: Callable[[Lab], None], vip: str) -> None:
     """To a real server behind the director, and to one on it."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     small_lo(lab)
     serve(lab, vip, 54, 5354, udp=True, servers=1)
     serve_here(lab, vip, 55, 5354, udp=True)
@@ -194,9 +194,9 @@ def test_fragments_of_clients_here(make_lab: MakeLab, small_lo: Callable[[Lab], 
 
 
 @BOTH_FAMILIES
-def test_one_packet_scheduling(make_lab: MakeLab, vip: str) -> None:
+def test_one_packet_scheduling(shared_lab: MakeLab, vip: str) -> None:
     """One socket's datagrams go to one real server after the other, and leave no entry."""
-    lab = make_lab("dr", real_servers=3)
+    lab = shared_lab("dr", real_servers=3)
     vip = lab.addresses.vip if vip == VIP else lab.addresses.vip6
     rips = lab.addresses.rips if ":" not in vip else lab.addresses.rips6
     service = f"-u {at(vip, 5353)}"

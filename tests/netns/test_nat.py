@@ -135,8 +135,8 @@ def test_ip_forward_turned_off_again_is_made_good_by_the_next_command(make_lab: 
 
 
 @BOTH_FAMILIES
-def test_port_translation(make_lab: MakeLab, vip: str) -> None:
-    lab = make_lab("nat")
+def test_port_translation(shared_lab: MakeLab, vip: str) -> None:
+    lab = shared_lab("nat")
     serve(lab, vip, 8080, 80)
     assert_round_robin(lab.ask(6, f"http://{at(vip, 8080)}/"))
     with peers.connect(lab, vip, 8080) as connection:
@@ -161,9 +161,9 @@ def test_closed_port_of_a_real_server_is_refused_at_once(make_lab: MakeLab, vip:
 
 
 @BOTH_FAMILIES
-def test_large_datagrams_both_ways(make_lab: MakeLab, vip: str) -> None:
+def test_large_datagrams_both_ways(shared_lab: MakeLab, vip: str) -> None:
     """Those over the MTU go in fragments, of which only the first has ports to translate."""
-    lab = make_lab("nat")
+    lab = shared_lab("nat")
     serve(lab, vip, 53, 5353, udp=True)
     with ExitStack() as stack:
         for server in sorted(SERVERS):

@@ -28,8 +28,8 @@ def _connected(lab: Lab, vip: str, port: int) -> tuple[socket.socket, str]:
 
 @pytest.mark.parametrize("topology", ["dr", "nat", "tun"])
 @pytest.mark.parametrize("is_ipv6", [False, True], ids=["ipv4", "ipv6"])
-def test_a_client_hears_at_once(make_lab: MakeLab, topology: str, is_ipv6: bool) -> None:
-    lab = make_lab(topology)
+def test_a_client_hears_at_once(shared_lab: MakeLab, topology: str, is_ipv6: bool) -> None:
+    lab = shared_lab(topology)
     vip = lab.addresses.vip6 if is_ipv6 else lab.addresses.vip
     service = f"-t [{vip}]:80" if is_ipv6 else f"-t {vip}:80"
     rips = lab.addresses.rips6 if is_ipv6 else lab.addresses.rips
