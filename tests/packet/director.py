@@ -359,7 +359,8 @@ class Director:
             before = self.snapshot()
             act()
             after = self.snapshot()
-        assert after == before
+        for name, value in before.items():
+            assert after[name] == value, f"{name} changed, {value} to {after[name]}"
 
 
 @contextmanager
