@@ -17,7 +17,7 @@ from xlvs.lab import lifecycle, node
 from xlvs.lab.state import Record
 
 XLVS = str(Path(sys.executable).parent / "xlvs")
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class Lab:

@@ -145,7 +145,7 @@ class Traffic:
         self._folder = daemon.folder
         self.phase("quiet")
         (self._folder / "traffic.py").write_text(TRAFFIC.format(vip=daemon.vip, folder=self._folder))
-        command = f"timeout 120 {sys.executable} {self._folder}/traffic.py </dev/null >/dev/null 2>&1 &"
+        command = f"timeout 180 {sys.executable} {self._folder}/traffic.py </dev/null >/dev/null 2>&1 &"
         daemon.lab.type("client", command)
 
     def phase(self, name: str) -> None:

@@ -29,7 +29,7 @@ from xlvs.kernel.namespaces import network_cookie, network_namespace
 from xlvs.lab import namespaces
 
 COMMANDS = Path(sys.executable).parent
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 VIP, VIP6 = "192.0.2.100", "fd6c:7673::100"
 DIP, DIP6 = "192.0.2.10", "fd6c:7673::10"

@@ -70,7 +70,7 @@ def test_fill_is_the_number_of_connections(loaded_site: Site) -> None:
     def only_udp_is_left() -> bool:
         return bool(director.status()["tables"]["connections"]["used"] == 3)
 
-    eventually(only_udp_is_left, "the closed connections are no longer counted", 10)
+    eventually(only_udp_is_left, "the closed connections are no longer counted")
 
 
 def test_sizes_are_those_that_were_asked_for(site: Site) -> None:

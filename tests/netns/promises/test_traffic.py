@@ -107,9 +107,9 @@ def test_a_vip_that_leaves_the_director_takes_its_service_along(loaded_site: Sit
     neighbour = json.loads(director.type("ip -json link show eth0"))[0]["address"]
     loaded_site.client.type(f"ip neighbour replace {VIP} lladdr {neighbour} dev eth0 nud permanent")
     director.type(f"ip address del {VIP}/32 dev eth0")
-    eventually(lambda: not loaded_site.answers(timeout=0.3), "the service is ignored", 5)
+    eventually(lambda: not loaded_site.answers(timeout=0.3), "the service is ignored")
     director.type(f"ip address add {VIP}/32 dev eth0")
-    eventually(loaded_site.answers, "the service is back", 5)
+    eventually(loaded_site.answers, "the service is back")
 
 
 def test_an_unresolved_real_server_loses_no_packet(shared_site: Site) -> None:
@@ -133,7 +133,7 @@ def test_a_real_server_with_a_new_mac_is_found_again(loaded_site: Site) -> None:
     loaded_site.client.type("ip neighbour flush dev eth0")
     # Its announcement, as any system makes one when an interface comes up.
     loaded_site.hosts["rs1"].type(f"arping -q -c 1 -U -I eth0 {rip(1)} || arping -q -c 1 -I eth0 {DIP}")
-    eventually(loaded_site.answers, "the real server answers from its new interface", 10)
+    eventually(loaded_site.answers, "the real server answers from its new interface")
 
 
 def test_a_dead_real_server_harms_no_other(loaded_site: Site) -> None:
