@@ -40,7 +40,7 @@ def _no_lab_left() -> Iterator[None]:
     """Fail the run if a lab of this process is left at its end."""
     yield
     if os.geteuid() == 0:
-        assert not left_behind(f"t{os.getpid()}")
+        assert not left_behind(f"t{os.getpid()}-")
 
 
 def _is_worker(session: pytest.Session) -> bool:
