@@ -138,6 +138,8 @@ struct connection {
 	struct flow flow;
 	__u32 expires;            /* tick at which it is forgotten, or was */
 	__u32 destination;        /* index into `destinations` */
+	/* Of a reply these three are the `link` that it had before another connection took it
+	 * over: conn.h, earlier_link(). */
 	__be16 destination_port;
 	__u8 in_packets;          /* from the client, up to IN_PACKETS_LIMIT */
 	__u8 reserved;

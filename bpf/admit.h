@@ -127,7 +127,7 @@ enum admission {
 static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 				       const struct destination *destination)
 {
-	int is_ftp = new->flow.virtual_port == bpf_htons(FTP_PORT);
+	__u32 kind = kind_of_reply(new->flow.virtual_port);
 	struct connection *reply;
 	int found;
 
@@ -137,7 +137,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 	new->flow.client_port = new->destination_port;
 	new->destination_port = 0;
 	new->state = 0;
-	new->flags = CONNECTION_REPLY | (is_ftp ? CONNECTION_FTP : 0);
+	new->flags = CONNECTION_REPLY | kind;
 	new->link = slot + 1;
 	new->replaces = 0;
 	for (int i = 0; i < 2; i++) {
@@ -149,7 +149,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 			return 0;
 		/* One client port on two VIPs, one real server: the newest gets the answers,
 		 * unless the older's end comes in between. */
-		if (take_reply(reply, slot, new->destination, is_ftp ? CONNECTION_FTP : 0))
+		if (take_reply(reply, slot, new->destination, kind))
 			return 0;
 	}
 	return -1;

@@ -73,6 +73,7 @@ static __always_inline __u64 control_with(__u64 control, __u32 phase, __u32 stat
 	((__u64)(phase) << CONTROL_PHASE_SHIFT | (__u64)(state) << CONTROL_STATE_SHIFT | \
 	 (__u64)(flags) << CONTROL_FLAGS_SHIFT)
 
+#define FTP_PORT 21
 #define FTP_DATA_LIMIT 0xffff
 
 /* How many FTP data connections a connection controls: it lives as long as they do
@@ -393,31 +394,94 @@ static __always_inline int is_reply(const struct connection *entry)
 	return control_flags(load_control(entry)) & CONNECTION_REPLY;
 }
 
+/* Whether a live masqueraded connection has the ends of a reply's entry, but for the real server's
+ * address. */
+static __always_inline int has_ends_of(const struct connection *entry, const struct connection *reply)
+{
+	__u64 control = load_control(entry);
+
+	return control_phase(control) == PHASE_LIVE &&
+	       !(control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE)) &&
+	       control_method(control) == METHOD_MASQUERADE &&
+	       entry->destination_port == reply->flow.client_port &&
+	       entry->flow.client_port == reply->flow.virtual_port &&
+	       entry->flow.protocol == reply->flow.protocol &&
+	       entry->flow.client.half[0] == reply->flow.virtual.half[0] &&
+	       entry->flow.client.half[1] == reply->flow.virtual.half[1];
+}
+
 /* The connection whose replies an entry stands for; null if it is gone.  Its slot
  * may be another's by now: of one with the same ends the answers are the same. */
 static __always_inline struct connection *conn_of_reply(const struct connection *reply)
 {
 	struct connection *entry = reply->link ? conn_at(reply->link - 1) : 0;
-	__u64 control;
 
-	if (!entry)
-		return 0;
-	control = load_control(entry);
-	if (control_phase(control) != PHASE_LIVE ||
-	    control_flags(control) & (CONNECTION_REPLY | CONNECTION_TEMPLATE) ||
-	    control_method(control) != METHOD_MASQUERADE ||
-	    entry->destination != reply->destination ||
-	    entry->destination_port != reply->flow.client_port ||
-	    entry->flow.client_port != reply->flow.virtual_port ||
-	    entry->flow.protocol != reply->flow.protocol ||
-	    entry->flow.client.half[0] != reply->flow.virtual.half[0] ||
-	    entry->flow.client.half[1] != reply->flow.virtual.half[1])
-		return 0;
-	return entry;
+	return entry && has_ends_of(entry, reply) && entry->destination == reply->destination ? entry : 0;
 }
 
-/* Forget the replies' entry of the masqueraded connection that was in `slot`,
- * unless a later connection with the same ends took it over. */
+/* Give a reply's entry that had this control word another generation, and kind: whoever is about to
+ * change it for the connection that it was of sees it.  0 if somebody else was first. */
+static __always_inline int renew_reply(struct connection *reply, __u64 old, __u32 kind)
+{
+	const __u64 generation = 1ULL << CONTROL_GENERATION_SHIFT;
+	__u32 flags = (control_flags(old) & ~CONNECTION_FTP) | kind;
+
+	/* It counts no FTP data: what the generation carries goes nowhere that matters. */
+	return swap_control(reply, old, control_with(old, PHASE_LIVE, control_state(old), flags) + generation);
+}
+
+/* Of a reply: the `link` that it had before another connection took it over; 0: none. */
+static __always_inline __u32 *earlier_link(struct connection *reply)
+{
+	return (void *)&reply->destination_port;
+}
+
+static __always_inline __u32 kind_of_reply(__be16 virtual_port)
+{
+	return virtual_port == bpf_htons(FTP_PORT) ? CONNECTION_FTP : 0;
+}
+
+/* Whether a reply's entry is that of the connection in `slot`; then this is its control word, else 0.
+ * The link is read after that, with a full barrier: take_reply() writes it before. */
+static __always_inline __u64 control_of_reply(struct connection *reply, __u32 slot)
+{
+	__u64 control = load_control(reply);
+	__u32 link = __sync_fetch_and_add(&reply->link, 0);
+
+	return control_flags(control) & CONNECTION_REPLY && control_phase(control) == PHASE_LIVE &&
+			       link == slot + 1 ?
+		       control :
+		       0;
+}
+
+/* The reply's entry in `place`, of the connection in `slot`, goes back to the one that had it before;
+ * 0 if that is gone. */
+__attribute__((noinline)) int hand_back(__u32 place, __u32 slot)
+{
+	struct connection *reply = conn_at(place), *earlier;
+	struct destination *destination;
+	__u64 control;
+	__u32 index;
+
+	control = reply ? control_of_reply(reply, slot) : 0;
+	if (!control || !*earlier_link(reply))
+		return 0;
+	earlier = conn_at(*earlier_link(reply) - 1);
+	if (!earlier || !has_ends_of(earlier, reply))
+		return 0;
+	index = earlier->destination;
+	destination = bpf_map_lookup_elem(&destinations, &index);
+	if (!destination || destination->address.half[0] != reply->flow.client.half[0] ||
+	    destination->address.half[1] != reply->flow.client.half[1])
+		return 0;
+	reply->link = *earlier_link(reply);
+	reply->destination = index;
+	*earlier_link(reply) = 0;
+	return renew_reply(reply, control, kind_of_reply(earlier->flow.virtual_port));
+}
+
+/* Forget the replies' entry of the masqueraded connection that was in `slot`, unless a later
+ * connection with the same ends took it over, or the one that had it before is still there. */
 __attribute__((noinline)) int bury_reply(__u32 slot)
 {
 	struct connection *entry = conn_at(slot), *reply;
@@ -442,36 +506,31 @@ __attribute__((noinline)) int bury_reply(__u32 slot)
 	reply = found >= 0 ? conn_at(found) : 0;
 	if (!reply)
 		return 0;
+	if (hand_back(found, slot))
+		return 0;
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
-		__u64 control = load_control(reply);
-		/* Read after the control word, with a full barrier: take_reply() writes it before. */
-		__u32 link = __sync_fetch_and_add(&reply->link, 0);
+		__u64 control = control_of_reply(reply, slot);
 
-		if (!(control_flags(control) & CONNECTION_REPLY) || link != slot + 1 ||
-		    control_phase(control) != PHASE_LIVE || bury_as(reply, control, ticks_now()))
+		if (!control || bury_as(reply, control, ticks_now()))
 			break;
 	}
 	return 0;
 }
 
-/* Make a reply's entry that of the connection in `slot`; 0 if its end came first.  Its next
- * generation: whoever is about to end it for the connection that it was of sees it. */
+/* Make a reply's entry that of the connection in `slot`; 0 if its end came first. */
 static __always_inline int take_reply(struct connection *reply, __u32 slot, __u32 destination,
 				      __u32 kind)
 {
-	const __u64 generation = 1ULL << CONTROL_GENERATION_SHIFT;
-
+	if (reply->link != slot + 1)
+		*earlier_link(reply) = reply->link;
 	reply->destination = destination;
 	reply->link = slot + 1;
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
 		__u64 old = load_control(reply);
-		__u32 flags = (control_flags(old) & ~CONNECTION_FTP) | kind;
-		__u64 new = control_with(old, PHASE_LIVE, control_state(old), flags);
 
 		if (control_phase(old) != PHASE_LIVE)
 			return 0;
-		/* It counts no FTP data: what the generation carries goes nowhere that matters. */
-		if (swap_control(reply, old, new + generation))
+		if (renew_reply(reply, old, kind))
 			return 1;
 	}
 	return 0;

@@ -21,7 +21,6 @@
 #include "sched.h"
 #include "sip.h"
 
-#define FTP_PORT 21
 #define EXTENSION_TICKS (60 * TICKS_PER_SECOND) /* for what still controls connections */
 #define ANY_SERVER (-1)
 #define NO_TEMPLATE (-2)

@@ -340,6 +340,30 @@ def test_one_client_port_on_two_services(director: Director) -> None:
     director.wait_until(lambda: not _slots(director, other), 3, "a slot stays taken")
 
 
+@families
+def test_answers_are_the_older_ones_again(director: Director, address: bytes) -> None:
+    """After the newest of two with one client port and one real server has ended."""
+    one_key, other_key = (
+        director.service(1, address=address, method=MASQUERADE, server_port=SERVER_PORT) for _ in range(2)
+    )
+    one = _connection(director, one_key, SERVER_PORT)
+    other = _connection(director, other_key, SERVER_PORT, client_port=one.client[1])
+    for turn in range(2):
+        _passes(director, one.asked(b"", SYN if turn == 0 else ACK))
+        _passes(director, one.answered(b"", SYN | ACK if turn == 0 else ACK))
+        own, way_back = _slots(director, one)
+        _passes(director, other.asked(b"", SYN))
+        _passes(director, other.answered(b"", SYN | ACK))
+        newer, _ = _slots(director, other)
+        _let_time_pass(director, newer)
+        director.wait_until(lambda: not _slots(director, other)[1:], 3, "the newer one stays")
+        assert _slots(director, one) == [own, way_back]
+        _passes(director, one.answered(b"still here"))
+    # What nobody has any more goes.
+    _let_time_pass(director, own)
+    director.wait_until(lambda: not _slots(director, one), 3, "a slot stays taken")
+
+
 def test_the_last_hop_of_a_reply(director: Director) -> None:
     """The stack is the router that refuses it, and tells the real server."""
     for address in (VIP, VIP6):
