@@ -9,6 +9,8 @@
  *
  * Every program pays for the walk alike.
  */
+#include <stddef.h>
+
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/ip.h>
@@ -39,8 +41,9 @@ struct control {
 	__u64 other[2];   /* address */
 	__u32 ports;      /* with the client's 0 */
 	__u32 hop;        /* the header's word that has the TTL or hop limit, IPv4's checksum 0 */
-	__be16 ethertype;
+	__u32 type;       /* EtherType and the packet's first two bytes: what programs read in one */
 	__u8 mac[6];
+	__u16 end_pad;
 };
 
 struct {
@@ -120,8 +123,8 @@ static __always_inline int walk(void *data, void *end, struct control *control)
 	port = control->ports | port << (control->reverse ? 16 : 0);
 	*(__u32 *)ethernet->h_dest = *(__u32 *)control->mac;
 	*(__u16 *)(ethernet->h_dest + 4) = *(__u16 *)(control->mac + 4);
-	ethernet->h_proto = control->ethertype;
-	if (control->ethertype == bpf_htons(ETH_P_IP)) {
+	*(__u32 *)(data + offsetof(struct ethhdr, h_proto)) = control->type;
+	if ((__be16)control->type == bpf_htons(ETH_P_IP)) {
 		__u32 client = bpf_htonl(control->word[0] + (flow >> PORTS_SHIFT));
 		__u32 other = control->other[0], sum;
 		__u32 *header = ip;

@@ -51,8 +51,9 @@ class _Control(ctypes.Structure):
         ("other", ctypes.c_uint8 * 16),
         ("ports", ctypes.c_uint8 * 4),
         ("hop", ctypes.c_uint8 * 4),
-        ("ethertype", ctypes.c_uint8 * 2),
+        ("type", ctypes.c_uint8 * 4),
         ("mac", ctypes.c_uint8 * 6),
+        ("end_pad", ctypes.c_uint16),
     )  # fmt: skip
 
 
@@ -133,7 +134,7 @@ class Walk:
         control.length = len(frame)
         control.reverse = traffic.reverse
         control.mac[:] = list(frame[:6])
-        control.ethertype[:] = list(frame[12:14])
+        control.type[:] = list(frame[12:16])
         size, source, hop = (4, 26, frame[22:24]) if frame[12:14] == b"\x08\x00" else (16, 22, frame[21:22])
         ends = (frame[source : source + size], frame[source + size : source + 2 * size])
         client, other = reversed(ends) if traffic.reverse else ends
