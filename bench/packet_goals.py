@@ -36,7 +36,9 @@ def _above_dr(figures: Figures) -> list[Goal]:
     """Each kind at XDP where XDP forwards it, else at TC; beside DR at the same hook."""
     found = []
     # The walk makes the packet again what it was: one of the two calls that this floor is made of.
-    taken_back = (figures[walk.ROOM].minimum - figures[walk.TX].minimum) / 2
+    taken_back = 0.0
+    if walk.ROOM in figures:
+        taken_back = (figures[walk.ROOM].minimum - figures[walk.TX].minimum) / 2
     for name, one in figures.items():
         kind, hook = (
             (name.removesuffix(_XDP), _XDP) if name.endswith(_XDP) else (name.removesuffix(_TC), _TC)

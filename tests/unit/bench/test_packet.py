@@ -36,6 +36,15 @@ def test_differences_are_asked_at_the_best_hook_of_a_kind() -> None:
     }
 
 
+def test_the_walks_part_of_a_tunnel_is_not_the_tunnels() -> None:
+    """One of the two calls by which room is made, and taken back."""
+    goals = packet_goals.established(
+        1, _figures(**{"DR, XDP": 20, "tunnel, GRE, XDP": 33, "tx": 10, "room": 16, "F1": 25})
+    )
+    assert _met(goals)["tunnel, GRE, XDP: ns above DR"]
+    assert goals[-1].value == 10
+
+
 def test_each_number_of_flows_has_a_bound_of_its_own() -> None:
     for flows, bound in packet_goals.ESTABLISHED.items():
         for minimum, met in ((bound * 100, True), (bound * 100 + 1, False)):
