@@ -259,7 +259,7 @@ def test_doctor_and_status_go_by_whoever_follows() -> None:
     try:
         seen = observe_director("/proc/net")
         assert seen.not_attached == () and seen.followed
-        assert "are attached by themselves" in xlvs("status")
+        assert "Interfaces are followed" in xlvs("status")
         ip("link del eth0")
         assert re.search(r"^eth0 +gone +\(attached when it comes back\)$", xlvs("status"), re.MULTILINE)
         make("eth0")

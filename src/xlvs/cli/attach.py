@@ -153,9 +153,14 @@ def _detach(arguments: argparse.Namespace) -> int:
             print("The data plane is gone, with its table.")
             return 0
         attacher = Attacher(folder)
-        named = intent.read(folder).named
+        wanted = intent.read(folder)
         there = {link.name for link in attacher.links()}
-        links = [attacher.link(name) for name in arguments.interfaces if name in there or name not in named]
+        # One that is not there may be wanted when it comes: by its name, or as every one is.
+        links = [
+            attacher.link(name)
+            for name in arguments.interfaces
+            if name in there or not (wanted.every or name in wanted.named)
+        ]
         for link in links:
             attacher.detach(link.index)
         for name in arguments.interfaces:

@@ -241,7 +241,7 @@ def _page(report: dict[str, Any]) -> list[str]:
     if not report["attached"] and not report["not_attached"]:
         lines.append("none: no Ethernet interface is up")
     if report["followed"]:
-        lines.append("Interfaces that come back, and new ones, are attached by themselves.")
+        lines.append("Interfaces are followed: those that are wanted are attached when they come.")
     else:
         lines += [
             "Nobody attaches interfaces that come back, or new ones. Somebody would:",

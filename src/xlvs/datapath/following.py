@@ -16,6 +16,7 @@ from __future__ import annotations
 from xlvs.datapath import intent as wanted
 from xlvs.datapath.attach import Attacher, unfit
 from xlvs.datapath.intent import Intent
+from xlvs.datapath.maps import Maps
 from xlvs.datapath.modes import AUTO, TC, XDP
 from xlvs.datapath.xdp import best_mode
 from xlvs.errors import Unusable, XlvsError
@@ -90,12 +91,17 @@ class Follower:
         if folder is None:
             self._refused.clear()
             return []
-        # Most announcements are about something else: nobody is kept from the table by those.
-        if not self._due(Attacher(folder)):
-            return []
+        # Most announcements are about something else: other readers go on then.  Without the lock it
+        # would take what another command is just making for what a dead one left.
+        with table_lock(exclusive=False):
+            if not self._due(Attacher(folder)):
+                return []
         with table_lock(exclusive=True):
             folder = bpffs.namespace_folder()
-            return [] if folder is None else self._bring_about(Attacher(folder))
+            if folder is None:
+                return []
+            Maps(folder).close()  # a data plane of this layout?
+            return self._bring_about(Attacher(folder))
 
     def _due(self, attacher: Attacher) -> bool:
         due = self._plan(attacher)

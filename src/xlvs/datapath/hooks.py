@@ -185,9 +185,12 @@ class TcHook:
 
             libbpf.detach_clsact(index, self._direction, _HANDLE, self._priority)
             self._pins.forget(f"{self._mark}-{index}")
-            if self._pins.has(f"qdisc-{index}") and not rtnetlink.has_clsact_filters(index):
-                libbpf.remove_clsact(index)
-                self._pins.forget(f"qdisc-{index}")
+        # Somebody else may have removed it, with its filters, so that no mark leads here.
+        if self._pins.has(f"qdisc-{index}") and not rtnetlink.has_clsact_filters(index):
+            from xlvs.kernel import libbpf
+
+            libbpf.remove_clsact(index)
+            self._pins.forget(f"qdisc-{index}")
         self._pins.detach(f"{self._link}-{index}")
 
     def _clsact_program(self, index: int) -> int:
@@ -229,7 +232,8 @@ class TcHook:
             self._pins.forget(mark)
             raise
         if made_qdisc:
-            bpf.pin(self._pins.path(f"qdisc-{link.index}"), program)
+            # One may be left of a qdisc that somebody else has removed.
+            self._pins.put(f"links/qdisc-{link.index}", program)
         return CLSACT
 
     def _hint(self, error: int | None, interface: str) -> str:

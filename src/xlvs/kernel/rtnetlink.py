@@ -20,7 +20,7 @@ _RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
 _RTM_NEWTFILTER, _RTM_GETTFILTER = 44, 46
 _TCA_KIND = 1
 _INGRESS = 0xFFFFFFF1
-_NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
+_NLM_F_REQUEST, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x10, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 5, 10, 18
@@ -114,8 +114,16 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return raw.ljust(_padded(len(raw)), b"\0")
 
 
-def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the (type, payload) of each message of the answer; `OSError` for a refusal."""
+class _InterruptedError(Exception):
+    """Something changed during a dump: it may lack what was there all the time."""
+
+
+def _ask(kind: int, flags: int, body: bytes, whole: bool = False) -> Iterator[tuple[int, bytes]]:
+    """Yield the (type, payload) of each message of the answer; `OSError` for a refusal.
+
+    A dump that is to be ``whole`` ends with `_InterruptedError` where it may not be.
+    """
+    interrupted = False
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
         link.bind((0, 0))
         size = _HEADER.size + len(body)
@@ -124,12 +132,15 @@ def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
             data = link.recv(1 << 17)
             offset = 0
             while offset + _HEADER.size <= len(data):
-                length, answer, _, _, _ = _HEADER.unpack_from(data, offset)
+                length, answer, its_flags, _, _ = _HEADER.unpack_from(data, offset)
+                interrupted = interrupted or bool(its_flags & _NLM_F_DUMP_INTR)
                 payload = data[offset + _HEADER.size : offset + length]
                 if answer == _NLMSG_ERROR:
                     error = -int.from_bytes(payload[:4], "little", signed=True)
                     raise OSError(error, os.strerror(error))
                 if answer == _NLMSG_DONE:
+                    if interrupted and whole:
+                        raise _InterruptedError
                     return
                 yield answer, payload
                 offset += _padded(length)
@@ -139,8 +150,13 @@ def _ask(kind: int, flags: int, body: bytes) -> Iterator[tuple[int, bytes]]:
 
 def links() -> list[Link]:
     """Every interface of this network namespace, in order of index."""
-    answers = _ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0))
-    found = [_link(payload) for answer, payload in answers if answer == _RTM_NEWLINK]
+    for last in (False, False, False, True):  # interfaces may come and go for a while
+        answers = _ask(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0), whole=not last)
+        try:
+            found = [_link(payload) for answer, payload in answers if answer == _RTM_NEWLINK]
+            break
+        except _InterruptedError:
+            continue
     return sorted(found, key=lambda link: link.index)
 
 
