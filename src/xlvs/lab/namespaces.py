@@ -65,12 +65,15 @@ def processes_that_see(folders: list[str]) -> list[int]:
     So are found those of a network namespace that has lost its name.
     """
     views: dict[int | None, bool] = {_inode("/proc/self/ns/mnt"): False, None: False}
+    views[_inode("/proc/1/ns/mnt")] = False  # whatever the machine sees of them
+    networks = {_inode("/proc/self/ns/net"), _inode("/proc/1/ns/net"), None}
     found = []
     for process in _all_processes():
         view = _inode(f"/proc/{process}/ns/mnt")
         if view not in views:
             views[view] = any(_within(folder, _mounted(process)) for folder in folders)
-        if views[view]:
+        # A node has a network of its own: a service with mounts of its own has not.
+        if views[view] and _inode(f"/proc/{process}/ns/net") not in networks:
             found.append(process)
     return found
 
@@ -158,23 +161,35 @@ def _inode(file: str) -> int | None:
         return None
 
 
-def _mounted(process: int) -> set[str]:
-    """What a process sees mounted, each as a path within its file system."""
+def _mounted(process: int) -> set[tuple[str, str]]:
+    """What a process sees mounted, each as a device and a path within its file system."""
     try:
         with open(f"/proc/{process}/mountinfo") as mounts:
             # number, parent, device, the root within the file system, the mount point, ...
             fields = [line.split(maxsplit=5) for line in mounts]
     except OSError:
         return set()
-    return set(
-        {point: root for _, _, _, root, point, _ in fields}.values()
-    )  # the last one covers the others
+    # The last one at a point covers the others.
+    return set({point: (device, root) for _, _, device, root, point, _ in fields}.values())
 
 
-def _within(folder: str, roots: set[str]) -> bool:
-    """Whether one of these is in a folder of /run, which may be a file system of its own."""
+def _within(folder: str, mounted: set[tuple[str, str]]) -> bool:
+    """Whether one of these is in a folder of /run, which may be a file system of its own.
+
+    A folder of that name in a container is on another device.
+    """
     place = folder.removeprefix("/run") + "/"
-    return any(root.removeprefix("/run").startswith(place) for root in roots)
+    device = _device(folder)
+    return any(where == device and root.removeprefix("/run").startswith(place) for where, root in mounted)
+
+
+def _device(folder: str) -> str:
+    """The device of a folder, or of the nearest one above it that is there, as mountinfo has it."""
+    while True:
+        with suppress(OSError):
+            device = os.stat(folder).st_dev
+            return f"{os.major(device)}:{os.minor(device)}"
+        folder = os.path.dirname(folder)
 
 
 def _unmount_and_unlink(name: str) -> None:
