@@ -139,7 +139,7 @@ struct connection {
 	__u32 expires;            /* tick at which it is forgotten, or was */
 	__u32 destination;        /* index into `destinations` */
 	/* Of a reply these three are the `link` that it had before another connection took it
-	 * over: conn.h, earlier_link(). */
+	 * over: conn.h, struct owners. */
 	__be16 destination_port;
 	__u8 in_packets;          /* from the client, up to IN_PACKETS_LIMIT */
 	__u8 reserved;
@@ -502,7 +502,6 @@ struct events {
 	__u64 unchecked;          /* of several segments, so without the tunnel's checksum, or with one for most */
 	__u64 stateless;          /* went by hash, without an entry, because the table is full or was */
 	__u64 evicted;            /* half-open connections that made room in a full table */
-	__u64 pad;
 };
 
 #define SIZE_IS(type, bytes) _Static_assert(sizeof(type) == (bytes), #type " has changed size")

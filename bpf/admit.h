@@ -149,7 +149,7 @@ static __always_inline int admit_reply(__u32 slot, struct new_connection *new,
 			return 0;
 		/* One client port on two VIPs, one real server: the newest gets the answers,
 		 * unless the older's end comes in between. */
-		if (take_reply(reply, slot, new->destination, kind))
+		if (take_reply(found & SLOT_MASK, slot, new->destination, kind))
 			return 0;
 	}
 	return -1;

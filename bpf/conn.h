@@ -26,6 +26,8 @@
 #ifndef XLVS_CONN_H
 #define XLVS_CONN_H
 
+#include <stddef.h>
+
 #include "clock.h"
 #include "maps.h"
 #include "stats.h"
@@ -430,10 +432,49 @@ static __always_inline int renew_reply(struct connection *reply, __u64 old, __u3
 	return swap_control(reply, old, control_with(old, PHASE_LIVE, control_state(old), flags) + generation);
 }
 
-/* Of a reply: the `link` that it had before another connection took it over; 0: none. */
-static __always_inline __u32 *earlier_link(struct connection *reply)
+/*
+ * Whose a reply is, and whose it was before another connection took it over (0: nobody's): `link`, and
+ * before it the `link` of then.  They change together, by compare-and-swap; its destination
+ * follows them.
+ */
+struct owners {
+	__u32 earlier;
+	__u32 now;
+};
+
+#define OWNERS_AT offsetof(struct connection, destination_port)
+_Static_assert(OWNERS_AT % sizeof(struct owners) == 0 &&
+	       offsetof(struct connection, link) == OWNERS_AT + offsetof(struct owners, now),
+	       "a reply's two owners are no longer one word");
+
+static __always_inline struct owners owners_of(const struct connection *reply)
 {
-	return (void *)&reply->destination_port;
+	__u64 word = *(const volatile __u64 *)((const void *)reply + OWNERS_AT);
+	struct owners owners = { .earlier = word, .now = word >> 32 };
+
+	return owners;
+}
+
+static __always_inline int swap_owners(struct connection *reply, struct owners old, struct owners new)
+{
+	__u64 *word = (void *)reply + OWNERS_AT;
+	__u64 before = (__u64)old.now << 32 | old.earlier;
+
+	return __sync_val_compare_and_swap(word, before, (__u64)new.now << 32 | new.earlier) == before;
+}
+
+/* The destination of the owner that was just set.  Who set one at the same time writes his as well: the
+ * last of the two to look at whose it is writes the right one. */
+static __always_inline void set_destination(struct connection *reply, __u32 link, __u32 destination)
+{
+	struct connection *owner;
+	__u32 now;
+
+	reply->destination = destination;
+	now = __sync_fetch_and_add(&reply->link, 0); /* a full barrier */
+	owner = now != link && now ? conn_at(now - 1) : 0;
+	if (owner)
+		reply->destination = owner->destination;
 }
 
 static __always_inline __u32 kind_of_reply(__be16 virtual_port)
@@ -460,13 +501,17 @@ __attribute__((noinline)) int hand_back(__u32 place, __u32 slot)
 {
 	struct connection *reply = conn_at(place), *earlier;
 	struct destination *destination;
+	struct owners owners, back = {};
 	__u64 control;
 	__u32 index;
 
 	control = reply ? control_of_reply(reply, slot) : 0;
-	if (!control || !*earlier_link(reply))
+	if (!control)
 		return 0;
-	earlier = conn_at(*earlier_link(reply) - 1);
+	owners = owners_of(reply);
+	if (!owners.earlier || owners.now != slot + 1)
+		return 0;
+	earlier = conn_at(owners.earlier - 1);
 	if (!earlier || !has_ends_of(earlier, reply))
 		return 0;
 	index = earlier->destination;
@@ -474,9 +519,10 @@ __attribute__((noinline)) int hand_back(__u32 place, __u32 slot)
 	if (!destination || destination->address.half[0] != reply->flow.client.half[0] ||
 	    destination->address.half[1] != reply->flow.client.half[1])
 		return 0;
-	reply->link = *earlier_link(reply);
-	reply->destination = index;
-	*earlier_link(reply) = 0;
+	back.now = owners.earlier;
+	if (!swap_owners(reply, owners, back))
+		return 0;
+	set_destination(reply, back.now, index);
 	return renew_reply(reply, control, kind_of_reply(earlier->flow.virtual_port));
 }
 
@@ -517,14 +563,20 @@ __attribute__((noinline)) int bury_reply(__u32 slot)
 	return 0;
 }
 
-/* Make a reply's entry that of the connection in `slot`; 0 if its end came first. */
-static __always_inline int take_reply(struct connection *reply, __u32 slot, __u32 destination,
-				      __u32 kind)
+/* Make the reply's entry in `place` that of the connection in `slot`; 0 if its end came first. */
+__attribute__((noinline)) int take_reply(__u32 place, __u32 slot, __u32 destination, __u32 kind)
 {
-	if (reply->link != slot + 1)
-		*earlier_link(reply) = reply->link;
-	reply->destination = destination;
-	reply->link = slot + 1;
+	struct connection *reply = conn_at(place);
+
+	if (!reply)
+		return 0;
+	for (int i = 0; i < CONTROL_RETRIES; i++) {
+		struct owners old = owners_of(reply), new = { .earlier = old.now, .now = slot + 1 };
+
+		if (old.now == new.now || swap_owners(reply, old, new))
+			break;
+	}
+	set_destination(reply, slot + 1, destination);
 	for (int i = 0; i < CONTROL_RETRIES; i++) {
 		__u64 old = load_control(reply);
 
@@ -741,6 +793,7 @@ static __always_inline void publish(struct connection_bucket *bucket, int slot,
 	entry->destination_port = new->destination_port;
 	entry->expires = new->expires;
 	entry->in_packets = 0;
+	entry->reserved = 0;
 	entry->link = new->link;
 	/* A full barrier: the fields are there before the phase.  An addition, because those
 	 * who count in the upper half (release_template(), hold()) may come in between: an

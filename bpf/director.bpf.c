@@ -164,7 +164,7 @@ __attribute__((noinline)) int serve(struct __sk_buff *skb, const struct packet *
 	if ((destination->reach & (REACH_ROUTE | REACH_UNANSWERED)) == REACH_ROUTE)
 		return forward(skb, packet, destination, index, method, port);
 	/* No way out because it is the director itself? */
-	if (destination->flags & DESTINATION_LOCAL)
+	if (!(destination->reach & REACH_ROUTE) && destination->flags & DESTINATION_LOCAL)
 		return tc_to_local_server(skb, packet, destination, method, port);
 	COUNT_EVENT(unroutable);
 	/* The kernel says so, too (dst_link_failure()); no error about an error. */

@@ -185,17 +185,16 @@ static __always_inline void refresh_source(struct __sk_buff *skb, struct bpf_fib
  * neigh_timer_handler(), arp_error_report()); of packets that a program has sent it tells nobody.
  * So whoever has been asked for so long without an answer is out of reach, as clients are
  * told every other second; what they send in between is what asks again.
- * A look-up that comes later than that speaks of another question: the answer to the first
- * may have been forgotten since.
+ * A look-up for which none came before within that time speaks of another question: the answer to
+ * the first may have come, and been forgotten, since.
  */
 #define ASKING_TICKS (TICKS_PER_SECOND * 29 / 10)
-#define FORGETTING_TICKS (TICKS_PER_SECOND * 20)
 
 static __always_inline __u32 asking(struct destination *destination, __u32 now)
 {
 	__u32 before = destination->reach;
 
-	if (!(before & REACH_ASKED) || now - destination->refreshed >= FORGETTING_TICKS) {
+	if (!(before & REACH_ASKED) || now - destination->refreshed >= ASKING_TICKS) {
 		destination->asked = now;
 		return REACH_ASKED;
 	}

@@ -35,22 +35,22 @@ static __always_inline struct events *events_in(void *row)
  * compiler from working out where that is before it knows that it is there, which verifiers refuse. */
 #define WITH_DESTINATION(row, index, its, statement)                                         \
 	do {                                                                                 \
-		__u64 place = (index);                                                       \
-		if (place < limits.destinations) {                                           \
+		__u64 its_place = (index);                                                       \
+		if (its_place < limits.destinations) {                                           \
 			struct traffic *its;                                                 \
-			asm volatile("" : "+r"(place));                                      \
-			its = (row) + EVENTS_ROOM + place * sizeof(*its);                    \
+			asm volatile("" : "+r"(its_place));                                      \
+			its = (row) + EVENTS_ROOM + its_place * sizeof(*its);                    \
 			statement;                                                           \
 		}                                                                            \
 	} while (0)
 
 #define WITH_SERVICE(row, index, its, statement)                                             \
 	do {                                                                                 \
-		__u64 place = (index);                                                       \
-		if (place < limits.services) {                                               \
+		__u64 its_place = (index);                                                       \
+		if (its_place < limits.services) {                                               \
 			struct traffic *its;                                                 \
-			asm volatile("" : "+r"(place));                                      \
-			its = (row) + limits.services_at + place * sizeof(*its);             \
+			asm volatile("" : "+r"(its_place));                                      \
+			its = (row) + limits.services_at + its_place * sizeof(*its);             \
 			statement;                                                           \
 		}                                                                            \
 	} while (0)

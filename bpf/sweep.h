@@ -161,8 +161,10 @@ __attribute__((noinline)) int sweep_slot(__u32 slot, const struct sweep *sweep)
 	control = load_control(entry);
 	phase = control_phase(control);
 	if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_REPLY) {
-		/* It goes with its connection; this finds what a race left over. */
-		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry))
+		/* It goes with its connection; this finds what a race left over, or a connection
+		 * whose place another one took. */
+		if (has_passed(entry->expires, sweep->now) && !conn_of_reply(entry) &&
+		    !hand_back(slot, entry->link - 1))
 			bury(entry, sweep->now);
 	} else if (phase == PHASE_LIVE && control_flags(control) & CONNECTION_TEMPLATE) {
 		if (has_passed(entry->expires, sweep->now))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -88,6 +89,21 @@ FAR_SERVER6 = packed("fd01::10")
 FAR_SERVER_MAC = mac("02:00:00:00:02:10")
 
 
+def know_neighbours(last: int) -> None:
+    """Give real servers up to a number their permanent neighbour entries.
+
+    One that nobody answers for is out of reach after three seconds.
+    """
+    entries = [
+        f"neigh replace {address} lladdr {real_server_mac(number).hex(':')} nud permanent dev eth0"
+        for number in range(1, last + 1)
+        for address in (f"10.0.0.{10 + number}", f"fd00::{10 + number:x}")
+    ]
+    subprocess.run(
+        ["ip", "-batch", "-"], input="\n".join(entries), check=True, capture_output=True, text=True
+    )
+
+
 def _wire(peer: str) -> None:
     """Two interfaces, the director's addresses, and neighbours that need no asking."""
     for name, hardware, network in (("eth0", INTERFACE_MAC, 0), ("eth1", SECOND_MAC, 1)):
@@ -99,10 +115,7 @@ def _wire(peer: str) -> None:
             ip(f"link set {name} up")
     ip("addr add 10.0.0.100/32 dev eth0")
     ip("addr add fd00::100/128 dev eth0 nodad")
-    for number in range(1, REAL_SERVERS + 1):
-        lladdr = real_server_mac(number).hex(":")
-        ip(f"neigh add 10.0.0.{10 + number} lladdr {lladdr} nud permanent dev eth0")
-        ip(f"neigh add fd00::{10 + number:x} lladdr {lladdr} nud permanent dev eth0")
+    know_neighbours(REAL_SERVERS)
     for address in ("10.0.1.10", "fd01::10"):
         ip(f"neigh add {address} lladdr {FAR_SERVER_MAC.hex(':')} nud permanent dev eth1")
 

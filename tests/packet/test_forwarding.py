@@ -217,6 +217,7 @@ def test_a_real_server_that_nobody_answers_for(
     assert is_told(asked=7000, looked=1100)
     # Long after the last look-up nobody knows what became of that question.
     assert not is_told(asked=60_000, looked=60_000)
+    assert not is_told(asked=4000, looked=4000)
     assert not is_told(asked=1100, looked=1100)
     assert is_told(asked=5000, looked=1100)
     ip(f"neigh add {server} lladdr 02:00:00:00:00:77 dev eth0")

@@ -14,7 +14,7 @@ import pytest
 
 from bench.walk import TC, Traffic, Walk, new_walk
 from tests.packet import children
-from tests.packet.director import SENT, Director, new_director, real_server
+from tests.packet.director import SENT, Director, know_neighbours, new_director, real_server
 from tests.packet.kernel_model import Server, is_active, next_state, takes_over
 from tests.packet.kernel_schedulers import by_delay, by_overhead
 from tests.packet.packets import ACK, FIN, RST, SYN
@@ -42,6 +42,10 @@ def director() -> Iterator[Director]:
     """One with room for all connections of these tests, which do not end."""
     with new_director(Capacity(65_536, 64, 8192)) as made:
         yield made
+
+
+_ADDRESSES = 50
+"""How many real servers' addresses there are; more real servers have other ports."""
 
 
 class Bounded(Server):
@@ -96,8 +100,9 @@ class Flow:
 
 def _destination(server: Bounded, key: ServiceKey) -> Destination:
     return Destination(
-        real_server(1 + server.name % 80), key.port + server.name // 80, weight=server.weight,
-        upper_threshold=server.upper, lower_threshold=server.lower,
+        real_server(1 + server.name % _ADDRESSES), key.port + server.name // _ADDRESSES,
+        weight=server.weight, upper_threshold=server.upper,
+        lower_threshold=server.lower,
     )  # fmt: skip
 
 
@@ -112,6 +117,7 @@ class Crowd:
         self.gone: list[Bounded] = []
         self.flows: list[Flow] = []
         self.numbers = iter(range(200_000))
+        know_neighbours(_ADDRESSES)
         for state in range(abi.TIMEOUT_COUNT):
             director.maps.settings.timeout[state] = seconds_to_ticks(3600)  # none ends by itself
         for server, weight in zip(self.servers, weights, strict=True):

@@ -573,7 +573,7 @@ class Settings(LittleEndianStructure):
 
 
 class Events(LittleEndianStructure):
-    """``struct events``, 128 bytes."""
+    """``struct events``, 120 bytes."""
 
     table_full: int
     no_destination: int
@@ -590,7 +590,6 @@ class Events(LittleEndianStructure):
     unchecked: int
     stateless: int
     evicted: int
-    pad: int
     _fields_ = [
         ("table_full", c_uint64),
         ("no_destination", c_uint64),
@@ -607,5 +606,4 @@ class Events(LittleEndianStructure):
         ("unchecked", c_uint64),
         ("stateless", c_uint64),
         ("evicted", c_uint64),
-        ("pad", c_uint64),
     ]
