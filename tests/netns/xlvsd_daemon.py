@@ -33,6 +33,9 @@ def ask():
         except (OSError, IndexError):
             pass
         os.write(log, f"{{began}} {{phase()}} {{answer}}\\n".encode())
+        # Without a rest a port comes again before the connection that failed on it, to a real server that
+        # is gone, is forgotten: the kernel's ten seconds.
+        time.sleep(0.005)
 log = os.open(folder + "/asked", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 for _ in range(3):
     threading.Thread(target=ask).start()
