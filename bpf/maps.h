@@ -8,7 +8,6 @@
 #include "abi.h"
 
 #define likely(condition) __builtin_expect(!!(condition), 1)
-#define unlikely(condition) __builtin_expect(!!(condition), 0)
 
 const volatile struct limits limits SEC(".rodata.limits") = { .buckets = SWEEPS_PER_SECOND };
 

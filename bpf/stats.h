@@ -31,29 +31,25 @@ static __always_inline struct events *events_in(void *row)
 			here->name++;                      \
 	} while (0)
 
-/* Run a statement with what a row counts of a destination, or service, in `its`.  The barriers keep the
- * compiler from working out where that is before it knows that it is there, which verifiers refuse. */
-#define WITH_DESTINATION(row, index, its, statement)                                         \
-	do {                                                                                 \
-		__u64 its_place = (index);                                                       \
-		if (its_place < limits.destinations) {                                           \
-			struct traffic *its;                                                 \
-			asm volatile("" : "+r"(its_place));                                      \
-			its = (row) + EVENTS_ROOM + its_place * sizeof(*its);                    \
-			statement;                                                           \
-		}                                                                            \
+/* Run a statement with what a row counts of one of so many records, which begin `at` some byte, in `its`.
+ * The barrier keeps the compiler from working out where that is before it knows that it is there,
+ * which verifiers refuse. */
+#define WITH_TRAFFIC(row, index, count, at, its, statement)            \
+	do {                                                           \
+		__u64 its_place = (index);                             \
+		if (its_place < (count)) {                             \
+			struct traffic *its;                           \
+			asm volatile("" : "+r"(its_place));            \
+			its = (row) + (at) + its_place * sizeof(*its); \
+			statement;                                     \
+		}                                                      \
 	} while (0)
 
-#define WITH_SERVICE(row, index, its, statement)                                             \
-	do {                                                                                 \
-		__u64 its_place = (index);                                                       \
-		if (its_place < limits.services) {                                               \
-			struct traffic *its;                                                 \
-			asm volatile("" : "+r"(its_place));                                      \
-			its = (row) + limits.services_at + its_place * sizeof(*its);             \
-			statement;                                                           \
-		}                                                                            \
-	} while (0)
+#define WITH_DESTINATION(row, index, its, statement) \
+	WITH_TRAFFIC(row, index, limits.destinations, EVENTS_ROOM, its, statement)
+
+#define WITH_SERVICE(row, index, its, statement) \
+	WITH_TRAFFIC(row, index, limits.services, limits.services_at, its, statement)
 
 /* The first record of a service, which its counters go by (see `settings.table`). */
 static __always_inline __u32 first_record(__u32 service)

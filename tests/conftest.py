@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,8 +26,6 @@ _TESTS = Path(__file__).parent
 _TIERS_OF_ROOT = ("packet", "netns", "guest")
 _DEAD_BEFORE = pytest.StashKey[set[str]]()
 _numbers = itertools.count(1)
-_AGAIN: set[str] = set()
-"""Tests that are run for the second time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,22 +51,12 @@ def _is_worker(session: pytest.Session) -> bool:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-    """Let a test be run again, once, whose worker was ended from outside, and say how it was ended.
-
-    On busy machines that has happened, and nobody knows who does it: the signal is the only trace. What
-    crashes by itself leaves another one (SIGSEGV and its like), and has failed.
-    """
-    worker = report.node.gateway._io.popen
+def pytest_handlecrashitem(report: pytest.TestReport) -> None:
+    """Say how a worker ended that vanished: by which signal, by itself, or not (its pipe was closed)."""
+    worker = report.node.gateway._io.popen  # type: ignore[attr-defined]
     with suppress(subprocess.TimeoutExpired):
         worker.wait(5)
-    ended = worker.returncode
-    report.longrepr = f"{report.longrepr}\nIts worker, process {worker.pid}, ended with {ended}"
-    print(f"\n{report.longrepr}")
-    if ended in (-signal.SIGKILL, -signal.SIGTERM) and crashitem not in _AGAIN:
-        _AGAIN.add(crashitem)
-        sched.mark_test_pending(crashitem)
-        report.outcome = "rerun"  # type: ignore[assignment]
+    report.longrepr = f"{report.longrepr}\nIts worker, process {worker.pid}, ended with {worker.returncode}"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

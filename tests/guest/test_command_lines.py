@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""xlvsadm beside the real ipvsadm: hundreds of command lines, every byte and exit code."""
+"""xlvsadm beside the real ipvsadm: thousands of command lines, every byte and exit code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, XLVS
 
 SEED = 1
-COUNT = 500
-"""Forty seconds of a guest's time; `make oracle-commands` plays 2,000, or as many as one likes."""
+COUNT = 800
+"""A minute of a guest's time; `make oracle-commands` plays 2,000, or as many as one likes."""
 
 
 @pytest.mark.timeout(600)

@@ -23,8 +23,8 @@ from tests.guest.runner import Guest
 from tests.guest.scenario import KERNEL, XLVS, Observation, Play, Scenario
 
 SEED = 1
-COUNT = 32
-"""Some fifty seconds of a guest's time; `make oracle` plays as many as one likes."""
+COUNT = 50
+"""Some eighty seconds of a guest's time; `make oracle` plays as many as one likes."""
 MANY = 300
 """Among so many, which are not played, everything has to be."""
 AGREED_EXAMPLE = Scenario.parse(
