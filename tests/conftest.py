@@ -53,7 +53,7 @@ def _is_worker(session: pytest.Session) -> bool:
 @pytest.hookimpl(optionalhook=True)
 def pytest_handlecrashitem(report: pytest.TestReport) -> None:
     """Say how a worker ended that vanished: by which signal, by itself, or not (its pipe was closed)."""
-    worker = report.node.gateway._io.popen  # type: ignore[attr-defined]
+    worker = report.node.gateway._io.popen
     with suppress(subprocess.TimeoutExpired):
         worker.wait(5)
     report.longrepr = f"{report.longrepr}\nIts worker, process {worker.pid}, ended with {worker.returncode}"
