@@ -25,8 +25,10 @@ from xlvs.datapath.activate import activate, deactivate
 from xlvs.datapath.attach import Attacher
 from xlvs.datapath.following import Follower
 from xlvs.datapath.hooks import TcHook
+from xlvs.datapath.maps import Maps
 from xlvs.datapath.modes import TC, XDP_GENERIC
 from xlvs.doctor.director import observe_director
+from xlvs.errors import Unusable
 from xlvs.kernel import bpf, bpffs, followed, lock
 from xlvs.kernel.namespaces import network_cookie, network_namespace
 
@@ -173,6 +175,32 @@ def test_detached_while_it_is_not_there() -> None:
     assert Follower().look() == []
     ran = subprocess.run([PROGRAMS / "xlvs", "detach", "eth9"], capture_output=True, text=True, check=False)
     assert ran.returncode == 2 and "there is no interface eth9" in ran.stderr
+
+
+def test_detached_while_it_is_not_there_where_all_were_meant(folder: str) -> None:
+    make("eth1")
+    attach()
+    ip("link del eth1")
+    assert xlvs("detach", "eth1") == "eth1: not attached when it comes back\n"
+    make("eth1")
+    Follower().look()
+    assert modes(folder) == {"eth0": TC}
+
+
+def test_a_data_plane_of_another_layout_is_left_alone(folder: str) -> None:
+    attach("eth0")
+    remake("eth0")
+    maps = Maps(folder)
+    maps.settings.abi_version += 1
+    try:
+        with pytest.raises(Unusable, match="layout"):
+            Follower().look()
+        assert modes(folder) == {}
+    finally:
+        maps.settings.abi_version -= 1
+        maps.close()
+    Follower().look()
+    assert modes(folder) == {"eth0": TC}
 
 
 def test_a_port_is_let_go_and_taken_again(folder: str) -> None:

@@ -228,6 +228,10 @@ def test_a_real_server_that_nobody_answers_for(
         ip(f"neigh del {server} dev eth0")
     assert not is_told(asked=8000, looked=1100)
     assert is_told(asked=5000, looked=1100)
+    # It was an address of the director's once, and is another machine's by now.
+    record.flags |= abi.DESTINATION_LOCAL
+    assert not is_told(asked=6000, looked=1100)
+    assert is_told(asked=7000, looked=1100)
 
 
 @pytest.mark.parametrize(

@@ -364,6 +364,32 @@ def test_answers_are_the_older_ones_again(director: Director, address: bytes) ->
     director.wait_until(lambda: not _slots(director, one), 3, "a slot stays taken")
 
 
+@families
+def test_answers_are_the_older_ones_after_the_newer_moved(director: Director, address: bytes) -> None:
+    """Its place was taken by a connection of the same flow, to another real server."""
+    one_key, other_key = (
+        director.service(1, address=address, method=MASQUERADE, server_port=SERVER_PORT) for _ in range(2)
+    )
+    one = _connection(director, one_key, SERVER_PORT)
+    port = one.client[1]
+    other, elsewhere = (_connection(director, other_key, SERVER_PORT, n, port) for n in (1, 2))
+    for newest in (one, other):
+        _passes(director, newest.asked(b"", SYN))
+        _passes(director, newest.answered(b"", SYN | ACK))
+    _passes(director, other.answered(b"", RST))
+    for number, weight in ((1, 0), (2, 1)):
+        real_server = Destination(_server(other_key, number), SERVER_PORT, MASQUERADE, weight)
+        change = director.table.edit_destination if number == 1 else director.table.add_destination
+        change(other_key, real_server)
+    _passes(director, elsewhere.asked(b"", SYN))
+    _let_time_pass(director, _slots(director, one)[1])
+    before, after = one.answered(b"still here")
+    director.wait_until(
+        lambda: director.tc(director.frame(before)) == (SENT, director.frame(after)), 3, "it is cut off"
+    )
+    _passes(director, elsewhere.answered(b"", SYN | ACK))
+
+
 def test_the_last_hop_of_a_reply(director: Director) -> None:
     """The stack is the router that refuses it, and tells the real server."""
     for address in (VIP, VIP6):
