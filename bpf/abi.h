@@ -26,7 +26,7 @@
 #define CACHE_LINE 64
 
 enum abi {
-	ABI_VERSION = 8,
+	ABI_VERSION = 9,
 	TICK_SHIFT = 24,          /* ns >> TICK_SHIFT = ticks */
 	SLOTS_PER_BUCKET = 8,
 	BUCKET_CHOICES = 8,       /* buckets a connection may stand in */
@@ -314,7 +314,8 @@ struct destination {
 	__u32 lower_threshold;
 	__u32 begun;              /* of the service that it left: `begun` there */
 	__u32 asked;              /* live: tick since when the next hop's MAC is asked for */
-	__u32 line_pad[3];
+	__u32 last_weight;        /* configuration: the last one above 0 since it was added (mh) */
+	__u32 line_pad[2];
 	/* third line, configuration: the director's address on that way, for the outer headers
 	 * of tunnels and errors to masqueraded real servers; live from Linux 6.7 on, as
 	 * `next_hop` is */
@@ -323,10 +324,14 @@ struct destination {
 	__u8 tunnel_kind;
 	__u8 tunnel_checksum;
 	__be16 tunnel_port;       /* GUE */
+	/* the same for frames: the size of all outer headers, 0 where XDP cannot write them; and the
+	 * protocol in the outer IP header, of what is IPv4 inside and of what is IPv6 */
+	__u8 frame_overhead;
+	__u8 frame_protocol[2];
+	__u8 frame_pad;
 	/* live: what an ICMP error said of the way, while it holds; goes into `mtu` */
 	__u32 path_mtu;           /* 0 = nothing */
 	__u32 path_mtu_until;     /* tick */
-	__u32 last_weight;        /* configuration: the last one above 0 since it was added (mh) */
 	__s32 cached;             /* live: how many entries of lblc and lblcr remember it */
 	/* Configuration: tick at which it left its service; then live: the last at which
 	 * something of its ended, so that of an idle one it is since when that is so. */
@@ -339,6 +344,12 @@ enum tunnel_kind {
 	TUNNEL_IPIP,
 	TUNNEL_GUE,
 	TUNNEL_GRE,
+};
+
+/* What stands between the outer IP header and the packet, without a checksum. */
+enum tunnel_size {
+	GUE_PLAIN_SIZE = 12,
+	GRE_PLAIN_SIZE = 4,
 };
 
 enum tunnel_checksum {

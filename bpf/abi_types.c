@@ -21,6 +21,7 @@ struct abi_types {
 	enum free_state free_state;
 	enum sysctl sysctl;
 	enum tunnel_checksum tunnel_checksum;
+	enum tunnel_size tunnel_size;
 	enum interface_flag interface_flag;
 	struct flow flow;
 	struct connection connection;

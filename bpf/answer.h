@@ -163,19 +163,17 @@ static __always_inline int way_to_client(struct __sk_buff *skb, const struct pac
 	 CONNECTION_CLIENT_HERE | CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
 
 /* Whether a reply's entry led to its connection, as conn_of_reply() tells, and that is in a state
- * which an answer leaves as it is; `flow` is the answer's.  Of the connection's last word all is
- * compared but the VIP's port. */
+ * which an answer leaves as it is; `flow` is the answer's. */
 static __always_inline int is_answered_by(__u8 family, const struct connection *entry, const struct flow *flow,
 					  __u32 state, const struct connection *reply)
 {
-	const __u64 virtual_port = (__u64)0xffff << 16;
 	const flow_word *word = (const flow_word *)&entry->flow;
 
 	return ((__u32)load_control(entry) & (__u32)CONTROL_BITS(0xff, 0xff, FLAGS_OF_ANSWERED)) ==
 		       (__u32)CONTROL_BITS(PHASE_LIVE, state,
 					   METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT) &&
-	       (word[FLOW_ENDS] & ~virtual_port) ==
-		       ((__u64)family << 40 | (__u64)flow->protocol << 32 | flow->virtual_port) &&
+	       *(const flow_half *)&entry->flow.protocol == ((__u32)family << 8 | flow->protocol) &&
+	       entry->flow.client_port == flow->virtual_port &&
 	       word[0] == flow->virtual.half[0] &&
 	       (family == AF_INET || word[1] == flow->virtual.half[1]) &&
 	       entry->destination == reply->destination && entry->destination_port == flow->client_port;

@@ -292,13 +292,14 @@ int xlvs_tc(struct __sk_buff *skb)
 SEC("tc")
 int xlvs_tc_out(struct __sk_buff *skb)
 {
-	struct packet packet = { .own = OWN_LEAVING };
+	struct packet packet;
 	__u32 reply_flags;
 	int slot;
 
-	/* What only passes through was seen as it came in. */
+	/* What only passes through was seen as it came in; each packet that is forwarded does. */
 	if (skb->ingress_ifindex || skb->vlan_present)
 		return NOT_OURS;
+	packet = (struct packet){ .own = OWN_LEAVING };
 	make_readable(skb);
 	if (parse_skb(skb, &packet))
 		return follow_error(skb, OWN_LEAVING);

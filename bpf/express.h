@@ -76,7 +76,7 @@ static __always_inline int wrap_request(__u8 family, __u32 state, struct xdp_md 
 
 	if (!is_tunnel_for_frames(destination))
 		return pass();
-	overhead = frame_overhead(destination);
+	overhead = destination->frame_overhead;
 	if (!may_go_to(destination, bytes_of(family, header) + overhead, now) ||
 	    bpf_xdp_adjust_head(context, -(int)overhead))
 		return pass();

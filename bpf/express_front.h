@@ -152,15 +152,16 @@ static __always_inline __u64 note_request(enum hook hook, __u32 state, struct co
 }
 
 /* An answer is about to go on. */
-static __always_inline void note_answer(enum hook hook, __u32 state, struct connection *entry,
-					const struct destination *destination, __u32 now, __u64 bytes)
+static __always_inline void note_answer(enum hook hook, __u8 family, __u32 state, const void *header,
+					struct connection *entry, const struct destination *destination,
+					__u32 now)
 {
 	void *row;
 
 	conn_refresh(entry, now, lifetime_of(state, destination));
 	row = row_here();
 	if (likely(row)) {
-		count_outbound_in(row, destination->service, entry->destination, bytes);
+		count_outbound_in(row, destination->service, entry->destination, bytes_of(family, header));
 		note_forwarded(hook, row);
 	}
 }

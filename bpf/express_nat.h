@@ -138,7 +138,7 @@ static __always_inline int answer_frame(__u8 family, __u32 state, struct xdp_md 
 	interface = way->way.interface;
 	if (interface != context->ingress_ifindex && !takes_frames(interface))
 		return pass();
-	note_answer(AT_XDP, state, entry, destination, now, bytes_of(family, header));
+	note_answer(AT_XDP, family, state, header, entry, destination, now);
 	end.address = &entry->flow.virtual;
 	end.port = entry->flow.virtual_port;
 	translate_frame(family, state, ethernet, &end);

@@ -144,7 +144,8 @@ static __always_inline int express_answer(struct __sk_buff *skb, __u8 family, st
 	if (!way || !leads_to(way, &entry->flow.virtual, &headers->flow.virtual, family, headers->bytes,
 			      traveller->now))
 		return LONG_WAY;
-	note_answer(AT_TC, traveller->state, entry, destination, traveller->now, headers->bytes);
+	note_answer(AT_TC, family, traveller->state, ip_header(traveller->ethernet), entry, destination,
+		    traveller->now);
 	end.address = &entry->flow.virtual;
 	end.port = entry->flow.virtual_port;
 	if (rewrite(skb, family, traveller, &end))

@@ -16,19 +16,24 @@ struct ipv6_words {
 	flow_word destination[2];
 } __attribute__((may_alias));
 
-/* Whether XDP wraps by itself: checksums over a whole packet are TC's. */
+/* GUE's headers without a checksum. */
+struct gue_words {
+	__u32 ports;
+	__u32 length;     /* of UDP; its checksum is 0 */
+	__u32 protocol;
+} __attribute__((may_alias));
+
+/* Whether XDP wraps by itself: checksums over a whole packet are TC's.  So is what comes from an
+ * IPv6 address that begins with 64 zeros, as none of a network does. */
 static __always_inline int is_tunnel_for_frames(const struct destination *destination)
 {
-	return (destination->tunnel_kind == TUNNEL_IPIP ||
-		destination->tunnel_checksum == TUNNEL_NO_CHECKSUM) &&
-	       has_source(destination);
+	return destination->frame_overhead && destination->own_address.half[0];
 }
 
-/* What a tunnel without checksum puts in front of a packet. */
-static __always_inline __u32 frame_overhead(const struct destination *destination)
+/* The protocol that the outer header tells. */
+static __always_inline __u8 frame_protocol(__u8 family, const struct destination *destination)
 {
-	return outer_size(destination->family) +
-	       wrapping_size(destination->tunnel_kind, TUNNEL_NO_CHECKSUM, 0);
+	return destination->frame_protocol[family == AF_INET ? 0 : 1];
 }
 
 static __always_inline __u8 tos_of(__u8 family, const void *header)
@@ -54,16 +59,29 @@ static __always_inline __u16 outer_id(__u64 count)
 	return (count * limits.hash_factor[0] >> 48) ^ (bpf_get_smp_processor_id() * 0x9e37);
 }
 
+/* The first half of an outer IPv4 header's first word. */
+static __always_inline __u32 version_and_tos(__u8 family, const void *inner)
+{
+	const __u32 congestion = ECN_MASK << 8;
+	__u32 tos = family == AF_INET ? *(const __u32 *)inner & 0xff00 : (__u32)tos_of(family, inner) << 8;
+
+	if ((tos & congestion) == ECN_EXPERIENCED << 8) {
+		tos -= (ECN_EXPERIENCED - ECN_CAPABLE) << 8;
+		/* Rare enough for a jump. */
+		asm volatile("" : "+r"(tos));
+	}
+	return WITHOUT_OPTIONS | tos;
+}
+
 /* `size` is what goes into the outer packet, `id` its identification. */
 static __always_inline void write_ipv4_words(struct ipv4_words *ip, __u8 family, const void *inner,
 					     const struct destination *destination, __u32 size, __u16 id)
 {
-	__u32 lengths = WITHOUT_OPTIONS | outer_tos(tos_of(family, inner)) << 8 |
-			(__u32)bpf_htons(sizeof(*ip) + size) << 16;
+	__u32 lengths = version_and_tos(family, inner) | (__u32)bpf_htons(sizeof(*ip) + size) << 16;
 	__u32 fragment = id | (is_whole_around(family, inner) ?
 				       (__u32)bpf_htons(IPV4_DONT_FRAGMENT) << 16 : 0);
 	__u32 hop = (hops_of(family, inner) - 1) |
-		    outer_protocol(family, destination->tunnel_kind) << 8;
+		    frame_protocol(family, destination) << 8;
 	__u32 source = destination->own_address.v4, to = destination->address.v4;
 	__u64 sum = (__u64)lengths + fragment + hop + source + to;
 
@@ -84,7 +102,7 @@ static __always_inline void write_ipv6_words(struct ipv6_words *ip, __u8 family,
 	__u8 tos = outer_tos(tos_of(family, inner));
 
 	ip->lengths = 0x60 | tos >> 4 | (tos & 0xf) << 12;
-	ip->hop = bpf_htons(size) | outer_protocol(family, destination->tunnel_kind) << 16 |
+	ip->hop = bpf_htons(size) | frame_protocol(family, destination) << 16 |
 		  (hops_of(family, inner) - 1) << 24;
 	ip->source[0] = destination->own_address.half[0];
 	ip->source[1] = destination->own_address.half[1];
@@ -98,15 +116,13 @@ static __always_inline void write_between(__u8 family, __u32 state, void *betwee
 {
 	if (destination->tunnel_kind == TUNNEL_GRE) {
 		*(__u32 *)between = (__u32)bpf_htons(family == AF_INET ? ETH_P_IP : ETH_P_IPV6) << 16;
-	} else if (destination->tunnel_kind == TUNNEL_GUE) {
+	} else {
 		struct flow flow = flow_of(family, protocol_of(state), inner);
-		struct udp_header *udp = between;
+		struct gue_words *gue = between;
 
-		udp->ports.source = gue_source_port(&flow);
-		udp->ports.destination = destination->tunnel_port;
-		udp->length = bpf_htons(size);
-		udp->checksum = 0;
-		*(__u32 *)(udp + 1) = (family == AF_INET ? PROTOCOL_IPIP : PROTOCOL_IPV6) << 8;
+		gue->ports = gue_source_port(&flow) | (__u32)destination->tunnel_port << 16;
+		gue->length = bpf_htons(size);
+		gue->protocol = (family == AF_INET ? PROTOCOL_IPIP : PROTOCOL_IPV6) << 8;
 	}
 }
 
@@ -121,15 +137,17 @@ static __always_inline int send_wrapped(__u8 family, __u8 outer, __u32 state, st
 	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
 	void *ip = data + sizeof(struct ethhdr), *between = ip + outer_size(outer), *inner;
 	struct ethernet_words *ethernet = data;
+	__u32 overhead = destination->frame_overhead, wrapping = overhead - outer_size(outer), size;
 	__u64 count;
-	__u32 size;
 
-	inner = between + wrapping_size(destination->tunnel_kind, TUNNEL_NO_CHECKSUM, 0);
-	if (inner + header_size(family) + UDP_HEADER_SIZE > end)
+	/* What was in the frame before is longer than all that is between. */
+	inner = ip + overhead;
+	if (between + GUE_PLAIN_SIZE > end || inner + header_size(family) + UDP_HEADER_SIZE > end)
 		return XDP_DROP;
 	count = note_request(AT_XDP, state, entry, destination, now, bytes_of(family, inner));
-	size = bytes_of(family, inner) + (inner - between);
-	write_between(family, state, between, inner, destination, size);
+	size = bytes_of(family, inner) + wrapping;
+	if (wrapping)
+		write_between(family, state, between, inner, destination, size);
 	if (outer == AF_INET)
 		write_ipv4_words(ip, family, inner, destination, size, outer_id(count));
 	else

@@ -120,6 +120,7 @@ static __always_inline int asks(const struct packet *packet)
 }
 
 typedef __u64 __attribute__((may_alias)) flow_word;
+typedef __u32 __attribute__((may_alias)) flow_half;
 
 /*
  * Set all of a flow but its addresses, in one store: the hash reads whole words, and a load

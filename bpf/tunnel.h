@@ -56,8 +56,6 @@ struct gre_header {
 	__be16 reserved;
 };
 
-#define GRE_PLAIN_SIZE 4
-
 /* What stands between the outer IP header and the packet, at most. */
 struct wrapping {
 	union {
@@ -70,10 +68,13 @@ struct wrapping {
 	};
 };
 
+_Static_assert(sizeof(struct udp_header) + sizeof(struct gue_header) == GUE_PLAIN_SIZE, "GUE's headers");
+_Static_assert(offsetof(struct gre_header, checksum) == GRE_PLAIN_SIZE, "GRE's header");
+
 static __always_inline __u32 wrapping_size(__u8 kind, __u8 checksum, int remote)
 {
 	if (kind == TUNNEL_GUE)
-		return sizeof(struct wrapping) - (remote ? 0 : sizeof(struct gue_remote));
+		return GUE_PLAIN_SIZE + (remote ? sizeof(struct gue_remote) : 0);
 	if (kind == TUNNEL_GRE)
 		return checksum ? sizeof(struct gre_header) : GRE_PLAIN_SIZE;
 	return 0;

@@ -19,6 +19,8 @@ from xlvs.datapath.records import (
     CHECKSUMS,
     METHODS,
     STRONGEST_CHECKSUM,
+    TUNNEL_PROTOCOLS,
+    TUNNEL_SIZES,
     TUNNELS,
     offset_of,
     packed_key,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from xlvs.kernel import rtnetlink
 
+
+_IPV4_HEADER, _IPV6_HEADER = 20, 40
 
 # Of the machine's own order and size: each number is one store.
 _TRAFFIC = Struct("5Q")
@@ -102,6 +106,10 @@ def describe(record: abi.Destination, destination: model.Destination, route: rtn
     record.tunnel_kind = TUNNELS[tunnel.kind]
     record.tunnel_checksum = CHECKSUMS[tunnel.checksum]
     record.tunnel_port = swap_port(tunnel.port)
+    outer = _IPV6_HEADER if record.family == model.IPV6 else _IPV4_HEADER
+    # A checksum over the whole packet is TC's to write.
+    record.frame_overhead = outer + TUNNEL_SIZES[tunnel.kind] if tunnel.checksum == "nocsum" else 0
+    record.frame_protocol[:] = TUNNEL_PROTOCOLS[tunnel.kind]
     local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
     record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
 

@@ -24,6 +24,10 @@ CHECKSUMS = {
     "csum": abi.TUNNEL_CHECKSUM,
     "remcsum": abi.TUNNEL_REMOTE_CHECKSUM,
 }
+TUNNEL_SIZES = {"ipip": 0, "gue": abi.GUE_PLAIN_SIZE, "gre": abi.GRE_PLAIN_SIZE}
+"""Bytes between the outer IP header and the packet, without a checksum."""
+TUNNEL_PROTOCOLS = {"ipip": (4, 41), "gue": (17, 17), "gre": (47, 47)}
+"""The protocol in the outer header, of an IPv4 packet and of an IPv6 packet (IANA's numbers)."""
 STRONGEST_CHECKSUM = {
     "ipip": abi.TUNNEL_NO_CHECKSUM,
     "gue": abi.TUNNEL_REMOTE_CHECKSUM,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ctypes import Array, LittleEndianStructure, c_int32, c_uint8, c_uint16, c_uint32, c_uint64
 
 # enum abi
-ABI_VERSION = 8
+ABI_VERSION = 9
 TICK_SHIFT = 24
 SLOTS_PER_BUCKET = 8
 BUCKET_CHOICES = 8
@@ -162,6 +162,10 @@ SYSCTL_COUNT = 16
 TUNNEL_NO_CHECKSUM = 0
 TUNNEL_CHECKSUM = 1
 TUNNEL_REMOTE_CHECKSUM = 2
+
+# enum tunnel_size
+GUE_PLAIN_SIZE = 12
+GRE_PLAIN_SIZE = 4
 
 # enum interface_flag
 INTERFACE_KNOWN = 1
@@ -328,14 +332,17 @@ class Destination(LittleEndianStructure):
     lower_threshold: int
     begun: int
     asked: int
+    last_weight: int
     line_pad: Array[c_uint32]
     own_address: Array[c_uint8]
     tunnel_kind: int
     tunnel_checksum: int
     tunnel_port: int
+    frame_overhead: int
+    frame_protocol: Array[c_uint8]
+    frame_pad: int
     path_mtu: int
     path_mtu_until: int
-    last_weight: int
     cached: int
     removed: int
     owner: ServiceKey
@@ -364,14 +371,17 @@ class Destination(LittleEndianStructure):
         ("lower_threshold", c_uint32),
         ("begun", c_uint32),
         ("asked", c_uint32),
-        ("line_pad", c_uint32 * 3),
+        ("last_weight", c_uint32),
+        ("line_pad", c_uint32 * 2),
         ("own_address", c_uint8 * 16),
         ("tunnel_kind", c_uint8),
         ("tunnel_checksum", c_uint8),
         ("tunnel_port", c_uint16),
+        ("frame_overhead", c_uint8),
+        ("frame_protocol", c_uint8 * 2),
+        ("frame_pad", c_uint8),
         ("path_mtu", c_uint32),
         ("path_mtu_until", c_uint32),
-        ("last_weight", c_uint32),
         ("cached", c_int32),
         ("removed", c_uint32),
         ("owner", ServiceKey),
