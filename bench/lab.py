@@ -6,7 +6,8 @@
 A client, a director and two real servers with nginx, in namespaces on one bridge.  What
 is compared takes turns in every round: no balancer at all, xlvs at native XDP and at
 TC (Direct Routing), HAProxy in TCP mode, nginx stream.  Short connections ask one page
-each, kept ones many; a bulk is one stream to the real server.  See docs/performance.md.
+each, kept ones many; a bulk is one stream to the real server, beside a director that does
+nothing but send it on.  See docs/performance.md.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from bench import lab_goals, live, proxies, report
-from bench.lab_goals import BULK, BULK_CPU, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
+from bench.lab_goals import BARE_TC, BULK, BULK_CPU, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
 from bench.loads import Load, iperf3, serve_iperf3, wrk
+from bench.programs import sending_on
 from bench.proxies import HAPROXY, NGINX
 from bench.rounds import Figure
-from xlvs.lab import lifecycle, node
+from xlvs.kernel import libbpf
+from xlvs.kernel.namespaces import network_namespace
+from xlvs.lab import lifecycle, namespaces, node
 from xlvs.lab.addresses import Request
 from xlvs.lab.state import Record
 
@@ -30,9 +35,9 @@ _BULK_PORT = 5201
 
 
 @contextmanager
-def _lab(mode: str) -> Iterator[Record]:
+def _lab(mode: str, what: str = "") -> Iterator[Record]:
     """A lab with iperf3's server on its first real server; in a mode, or with proxies instead."""
-    name = f"bench-{os.getpid()}-{mode or 'none'}"
+    name = f"bench-{os.getpid()}-{what or mode or 'none'}"
     record = lifecycle.new_record("dr", name, Request(real_servers=2), bare=not mode, mode=mode)
     try:
         lifecycle.up(record, lambda _line: None)
@@ -46,6 +51,25 @@ def _lab(mode: str) -> Iterator[Record]:
         yield record
     finally:
         lifecycle.down(name, lambda _line: None)
+
+
+@contextmanager
+def _bare_lab() -> Iterator[Record]:
+    """A lab whose director sends all that is for the VIP to the first real server, and knows nothing."""
+    with _lab("tc", "bare") as record:
+        node.run(record, "director", ["xlvs", "detach"]).check_returncode()
+        to, own = (_mac(record, where) for where in ("rs1", "director"))
+        with network_namespace(namespaces.path(record.namespace("director"))):
+            index = socket.if_nametoindex("eth0")
+            program = sending_on(index, socket.inet_aton(record.addresses.vip), to + own)
+            libbpf.attach_clsact(index, "ingress", program, 1, 1)
+        os.close(program)
+        yield record
+
+
+def _mac(record: Record, where: str) -> bytes:
+    said = node.run(record, where, ["cat", "/sys/class/net/eth0/address"])
+    return bytes.fromhex(said.stdout.strip().replace(":", ""))
 
 
 class Way:
@@ -91,8 +115,11 @@ def _ways(stack: ExitStack) -> dict[str, Way]:
     }
 
 
-def _rounds(ways: dict[str, Way], rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
-    """By group of figures and way, a figure of each round.  A short round before does not count."""
+def _rounds(ways: dict[str, Way], bare: Way, rounds: int, seconds: int) -> dict[str, dict[str, list[float]]]:
+    """By group of figures and way, a figure of each round.  A short round before does not count.
+
+    ``bare`` is a way for bulks alone.
+    """
     taken: dict[str, dict[str, list[float]]] = {}
 
     def note(group: str, name: str, value: float) -> None:
@@ -101,6 +128,7 @@ def _rounds(ways: dict[str, Way], rounds: int, seconds: int) -> dict[str, dict[s
     # A real server's MAC is known to XDP a second after its first packets.
     for warming in (lambda way: way.ask(2, short=True), lambda way: way.push(1)):
         _each(ways, warming)
+    bare.push(1)
     for turn in range(1, rounds + 1):
         for kind, short in ((SHORT, True), (KEPT, False)):
             for name, way in ways.items():
@@ -110,7 +138,7 @@ def _rounds(ways: dict[str, Way], rounds: int, seconds: int) -> dict[str, dict[s
                 note(lab_goals.cpu(kind), name, load.cpu)
                 if load.balancer_cpu and name in proxies.WEB:
                     note(lab_goals.own_cpu(kind), name, load.balancer_cpu)
-        for name, way in ways.items():
+        for name, way in (*ways.items(), (BARE_TC, bare)):
             bits, cpu = way.push(seconds)
             note(BULK, name, bits / 1e9)
             note(BULK_CPU, name, cpu)
@@ -133,7 +161,8 @@ def main() -> int:
         parser.error("at least one round; 1 to 60 seconds")
     with ExitStack() as stack:
         ways = _ways(stack)
-        taken = _rounds(ways, options.rounds, options.seconds)
+        bare = stack.enter_context(_bare_lab())
+        taken = _rounds(ways, Way(bare, (bare.addresses.vip,)), options.rounds, options.seconds)
         packets = ways[XLVS_TC].packets_a_request(options.seconds)
     figures = {
         group: {name: Figure.of(values) for name, values in of_group.items()}

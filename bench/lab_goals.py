@@ -14,6 +14,7 @@ from bench.proxies import HAPROXY
 from bench.report import Figures, Goal, significant
 
 DIRECT, XLVS_TC, XLVS_XDP = "direct, no balancer", "xlvs TC", "xlvs XDP"
+BARE_TC = "bare TC redirect, nothing looked up"
 SHORT, KEPT = "Short connections", "Kept connections"
 BULK, BULK_CPU = "Bulk, one stream", "Bulk, one stream: processor time of all"
 
@@ -83,6 +84,9 @@ def ratios(figures: Mapping[str, Figures]) -> dict[str, float]:
         found[f"{name}, bulk for the same processor time / direct"] = (
             bulk_cpu[DIRECT].minimum / bulk_cpu[name].minimum
         )
+    bare = figures[BULK][BARE_TC].maximum
+    found[f"{BARE_TC}, bulk / direct"] = bare / figures[BULK][DIRECT].maximum
+    found[f"{XLVS_TC}, bulk / a bare redirect's"] = figures[BULK][XLVS_TC].maximum / bare
     return {name: significant(value) for name, value in found.items()}
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from bench import lab_goals, live, proxies
 from bench.lab_goals import (
+    BARE_TC,
     BULK,
     BULK_CPU,
     DIRECT,
@@ -82,7 +83,7 @@ def _figures() -> dict[str, dict[str, Figure]]:
         live.name_of(live.XLVS_XDP, 1024): one(120, 130), live.name_of(live.XLVS_TC, 1024): one(500, 510),
         live.name_of(live.XLVS_XDP, 131_072): one(200, 210),
     }  # fmt: skip
-    found[BULK] = {DIRECT: one(10, 1), XLVS_TC: one(9.8, 2), XLVS_XDP: one(4, 4)}
+    found[BULK] = {DIRECT: one(10, 1), XLVS_TC: one(9.8, 2), XLVS_XDP: one(4, 4), BARE_TC: one(9.8, 2)}
     found[BULK_CPU] = {DIRECT: one(0.6, 0.9), XLVS_TC: one(0.64, 0.7), XLVS_XDP: one(2.4, 3)}
     return found
 
@@ -95,6 +96,8 @@ def test_best_rounds_are_compared() -> None:
     assert by_words["xlvs TC, short connections: requests for the same processor time / HAProxy's"] == 1.8
     assert by_words["xlvs XDP, bulk / direct"] == 0.4
     assert by_words["xlvs XDP, bulk for the same processor time / direct"] == 0.25
+    assert by_words["bare TC redirect, nothing looked up, bulk / direct"] == 0.98
+    assert by_words["xlvs TC, bulk / a bare redirect's"] == 1
     slower = _figures()
     slower[BULK][DIRECT] = Figure(1, 2, 20)
     assert lab_goals.ratios(slower)["xlvs TC, bulk / direct"] == 0.49
