@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 
@@ -10,7 +11,7 @@ from xlvs.errors import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 CLONE_NEWNS = 0x00020000
@@ -133,6 +134,40 @@ def live_network_cookies() -> set[int]:
     """
     if os.stat("/proc/self/ns/pid").st_ino != _FIRST_PID_NAMESPACE:
         raise PermissionError("the processes outside of this process namespace cannot be seen")
+    return _in_another_thread(_cookies_of_all)
+
+
+def _in_another_thread(look: Callable[[], set[int]]) -> set[int]:
+    """What a function answers or raises in a thread of its own, which is in the namespaces of the caller.
+
+    /proc/PID/ns/net is that of a process's first thread.  Were that to visit, who ends all
+    processes of a namespace (`xlvs lab down`, but not it alone) would take us for one of them.
+    """
+    answers: list[set[int]] = []
+    errors: list[BaseException] = []
+    ended = _thread.allocate_lock()
+
+    def answer() -> None:
+        try:
+            answers.append(look())
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.release()
+
+    ended.acquire()
+    # Not by threading: to import that takes longer than the look.
+    try:
+        _thread.start_new_thread(answer, ())
+    except RuntimeError as error:
+        raise PermissionError(f"no thread may be started that looks into the namespaces: {error}") from error
+    ended.acquire()
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+def _cookies_of_all() -> set[int]:
     cookies = {network_cookie()}
     seen = {os.stat("/proc/thread-self/ns/net").st_ino}
     for path in _namespace_files():
