@@ -287,6 +287,31 @@ def test_a_director_that_stands_by_is_in_order() -> None:
     assert found(cluster) == []
 
 
+def with_virtual_mac(host: Host, *, master: bool) -> Host:
+    """A director with keepalived's use_vmac, which sets arp_ignore of the interface beneath."""
+    vmac = Link("vrrp.51", 3, "macvlan", "00:00:5e:00:01:33", 1500, up=True, ethernet=True)
+    addresses = (*host.addresses[:1], *((Assigned(vmac.name, ip_address(VIP), 32),) if master else ()))
+    settings = {"net.ipv4.conf.eth0.arp_ignore": "1", "net.ipv4.conf.vrrp.51.arp_ignore": "1"}
+    return replace(host, links=(*host.links, vmac), addresses=addresses, settings=settings)
+
+
+def test_a_vip_with_vrrps_virtual_mac_is_announced() -> None:
+    host = with_virtual_mac(director(own=entry()), master=True)
+    host.director.hooks["vrrp.51"] = ("tcx",)
+    assert found(alone(host)) == []
+    host.settings["net.ipv4.conf.vrrp.51.arp_ignore"] = "8"
+    assert found(alone(host)) == [("vip-not-announced", "fault")]
+
+
+def test_a_director_that_stands_by_has_the_virtual_mac_too() -> None:
+    host = with_virtual_mac(director(own=entry()), master=False)
+    host.director.hooks["vrrp.51"] = ("tcx",)
+    cluster = alone(host)
+    assert found(cluster) == [("vip-missing-on-director", "fault")]
+    cluster.heard = [Heard(host, Sighting("eth0", IPv4Address(VIP), "00:00:5e:00:01:33"))]
+    assert found(cluster) == []
+
+
 def test_arp_flux_by_settings() -> None:
     host = director(own=entry())
     host.links = (*host.links, Link("eth1", 3, "", "02:00:00:00:00:01", 1500, up=True, ethernet=True))

@@ -17,6 +17,8 @@ from xlvs.doctor.finding import Finding
 from xlvs.doctor.host import Address, Host
 
 RANK = 35
+_VRRP_MACS = ("00:00:5e:00:01:", "00:00:5e:00:02:")
+"""Of IPv4's and IPv6's virtual routers (RFC 5798, 7.3)."""
 SCENARIOS = (
     Scenario(
         "dr",
@@ -76,8 +78,11 @@ def _is_elsewhere(cluster: Cluster, director: Host, address: Address) -> bool:
         return True
     servers = {str(served.real_server) for served in cluster.served()}
     for heard in cluster.answers_for(address):
-        if cluster.owner(heard.sighting.mac) is None and not cluster.whole:
-            known = {str(each) for each in cluster.addresses_of(heard.sighting.mac)}
+        mac = heard.sighting.mac
+        # VRRP's virtual MAC is every director's of the group, also of those that stand by.
+        unknown = cluster.owner(mac) is None or mac.startswith(_VRRP_MACS)
+        if unknown and not cluster.whole:
+            known = {str(each) for each in cluster.addresses_of(mac)}
             if not known & servers:
                 return True
     return False

@@ -18,6 +18,8 @@ from xlvs.doctor.finding import Finding, Mend
 from xlvs.doctor.host import Address, Host
 
 RANK = 36
+_BESIDE = ("macvlan", "ipvlan")
+"""Kinds of devices that get what comes in by the interface that they stand on."""
 SCENARIOS = (
     Scenario(
         "dr",
@@ -77,7 +79,7 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         its_link = director.link(assigned.interface) if assigned else None
         if its_link is not None and not its_link.up:
             continue  # another check's
-        interface = director.interface_towards(address)
+        interface = _asked_on(director, address)
         hides = bool(interface) and _hides(director, interface, address)
         if not hides and not askers:
             continue
@@ -103,6 +105,16 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             else f"look at what drops {asking(address)} on {director.name}: nft list ruleset, "
             + ("arptables -L" if address.version == 4 else "ip6tables-save"),
         )
+
+
+def _asked_on(director: Host, address: Address) -> str:
+    """The interface that hears who asks for the VIP: a macvlan that has it (VRRP's virtual MAC) hears it
+    besides the one that it stands on, and answers by its own settings."""
+    assigned = director.with_address(address)
+    its_link = director.link(assigned.interface) if assigned else None
+    if its_link is not None and its_link.kind in _BESIDE and its_link.ethernet:
+        return its_link.name
+    return director.interface_towards(address)
 
 
 def _names(interface: str, address: Address) -> Iterator[str]:
