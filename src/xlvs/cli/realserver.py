@@ -310,8 +310,10 @@ def _description(server: RealServer) -> str:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from xlvs.kernel.privilege import require_root
     from xlvs.realserver import byhand, record
 
+    require_root()  # whose the record is: without it all would seem set up by hand
     present = record.load()
     by_hand = byhand.real_servers(server.vip for server in present.servers)
     if arguments.json:

@@ -219,6 +219,10 @@ def _read(arguments: argparse.Namespace) -> saved_file.Wanted | None:
         ) from None
     except UnicodeDecodeError:
         raise UsageError(f"{arguments.file} is no text") from None
+    except OSError as error:
+        raise XlvsError(
+            f"cannot read {arguments.file}: {error.strerror}", "Name another one: xlvs load --file FILE"
+        ) from error
     return saved_file.read(text, "standard input" if arguments.file == "-" else arguments.file)
 
 

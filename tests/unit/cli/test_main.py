@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -156,3 +157,18 @@ def test_without_any_stream() -> None:
 def test_usage_is_that_of_what_was_typed(capsys: pytest.CaptureFixture[str]) -> None:
     assert dispatcher.main(["lab", "status", "web"]) == 2
     assert capsys.readouterr().err.startswith("usage: xlvs lab status ")
+
+
+def test_real_servers_are_listed_to_root_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record is root's: without it what xlvs has set up would seem typed by hand."""
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert dispatcher.main(["realserver", "list"]) == 1
+    assert "you must be root" in capsys.readouterr().err
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatcher.main(["load", "--file", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert f"cannot read {tmp_path}: Is a directory" in said and "--file" in said
