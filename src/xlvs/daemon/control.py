@@ -4,7 +4,8 @@
     {"command": "drain", "service": "10.0.0.1:80", "real_server": "10.0.0.11", "deadline": 300}
     {"ok": true, …}     or     {"ok": false, "error": "…", "hint": "…"}
 
-``follow`` is answered by events, a line each, until the caller hangs up; ``reload`` when it is done.
+``follow`` is answered by events, a line each, until the caller hangs up; what changes the table
+when the table follows it.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class Control:
                 answer: dict[str, Any] = {"ok": True, "virtual_servers": len(self._service.keeper.servers)}
             else:
                 answer = {"ok": True, **self._do(asked)}
+                if "changed" in answer:
+                    await self._service.kept()
         except XlvsError as error:
             answer = {"ok": False, "error": error.message, "hint": error.hint}
         except (ValueError, TypeError, OSError) as error:

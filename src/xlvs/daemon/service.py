@@ -169,11 +169,12 @@ class Service:
 
     async def kept(self) -> None:
         """Wait until a round has been made of what is wanted now; not for long, where it cannot be made."""
-        self._kept.clear()
-        self._at_once = True
-        self._wake.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_KEPT):
+                async with self._round:  # one that is under way does not know it yet
+                    self._kept.clear()
+                self._at_once = True
+                self._wake.set()
                 await self._kept.wait()
 
     async def stop(self, *, leave: bool) -> None:

@@ -103,6 +103,22 @@ def test_drain_weight_and_events(tmp_path: Path) -> None:
     with_daemon(tmp_path, story)
 
 
+def test_who_decides_finds_it_in_the_table(tmp_path: Path) -> None:
+    """Even if a round is under way, which knows nothing of it."""
+
+    async def story(ask: Ask, service: Service, datapath: MemoryDatapath) -> None:
+        await becomes(datapath, {1: 1, 2: 1})
+        one = {"service": "192.0.2.1:80", "real_server": "10.0.0.11"}
+        for weight in range(2, 12):
+            service._wake.set()
+            assert (await ask(command="weight", weight=weight, **one))["ok"]
+            assert weights(datapath) == {1: weight, 2: 1}
+        assert (await ask(command="weight", weight=None, **one))["ok"]
+        assert weights(datapath) == {1: 1, 2: 1}
+
+    with_daemon(tmp_path, story)
+
+
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
