@@ -87,6 +87,7 @@ class Service:
         self._kept = asyncio.Event()
         self._at_once = False
         self._whole_due = 0.0
+        self._look_costs = 0.0
         self._round = asyncio.Lock()
         self._keeping: asyncio.Task[None] | None = None
         self._said: set[str] = set()
@@ -425,8 +426,8 @@ class Service:
                 whole = True
             self.last_round = ended = time.monotonic()
             if whole:
-                # A large table is not looked at more than a twentieth of the time.
-                self._whole_due = ended + max(pause, 20 * (ended - began))
+                # Looking at a large table takes no more than a twentieth of a processor's time.
+                self._whole_due = ended + max(pause, 20 * self._look_costs)
             else:
                 self._whole_due = min(self._whole_due, ended + pause)
             self._kept.set()
@@ -456,7 +457,9 @@ class Service:
         one = self.keeper.round(whole=whole)
         # Known before it is made: whoever comes after kill -9 removes what is not wanted any more.
         self._write_owned(one.owned | one.wanted.keys())
-        report = await asyncio.to_thread(upkeep.run, one, self._open)
+        report, cost = await asyncio.to_thread(self._run, one)
+        if one.only is None and not (report.made or report.refused):
+            self._look_costs = cost
         self.have = report.have if one.only is None else self._with_part(one.only, report.have)
         kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}
         self._write_owned(one.wanted.keys())
@@ -491,6 +494,12 @@ class Service:
             self.decide(overrides)
         draining = any(not drain.removed for drain in overrides.drains.values())
         return QUICK_CYCLE if slow or draining else CYCLE
+
+    def _run(self, one: upkeep.Round) -> tuple[upkeep.Report, float]:
+        """A round, and the processor's seconds that it took: waiting for others' changes costs nothing."""
+        began = time.thread_time()
+        report = upkeep.run(one, self._open)
+        return report, time.thread_time() - began
 
     def _with_part(self, keys: frozenset[ServiceKey], part: Present) -> Present:
         """The table as it was found last, some of it anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from xlvs.checkers.schedule import question
 from xlvs.daemon.addresses import AddressWatch
 from xlvs.daemon.notify import Notifier
 from xlvs.daemon.overrides import Overrides
-from xlvs.daemon.service import Service
+from xlvs.daemon.service import CYCLE, Service
 from xlvs.daemon.state import Store
 from xlvs.daemon.upkeep import Opener
 from xlvs.datapath.memory import MemoryDatapath
@@ -133,6 +134,18 @@ def test_a_reload_touches_only_what_has_changed(tmp_path: Path, listening: socke
         ]
 
     play(lambda: Service(store, opener(datapath), Notifier()), story)
+
+
+def test_whoever_waits_for_the_table_looks_at_it_as_soon_again(tmp_path: Path) -> None:
+    """Loading the packet path, or another command that holds the table, is no look at it."""
+
+    async def story(service: Service) -> None:
+        await service.start(configuration(virtual_server(real_server(1, checked=False))))
+        await service.kept()
+        assert service._whole_due - service.last_round < 1.1 * CYCLE
+
+    slowly = opener(MemoryDatapath(), lambda: time.sleep(CYCLE / 15))
+    play(lambda: Service(Store(str(tmp_path)), slowly, Notifier()), story)
 
 
 def test_what_a_reload_ends_no_restart_brings_back(tmp_path: Path) -> None:
