@@ -43,6 +43,10 @@ examples:
   xlvs detach eth1                         stop serving what comes in by eth1"""
 
 
+_XLVSD_PATIENCE = 2.0
+"""Seconds in which xlvsd is to say what it keeps."""
+
+
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add both commands."""
     attach = subparsers.add_parser(
@@ -133,9 +137,7 @@ def _attach(arguments: argparse.Namespace) -> int:
 
 
 def _detach(arguments: argparse.Namespace) -> int:
-    from xlvs.datapath import intent
     from xlvs.datapath.activate import deactivate
-    from xlvs.datapath.attach import Attacher
     from xlvs.kernel import bpffs
     from xlvs.kernel.lock import table_lock
     from xlvs.kernel.privilege import require_root
@@ -148,25 +150,50 @@ def _detach(arguments: argparse.Namespace) -> int:
         folder = bpffs.namespace_folder()
         if folder is None:
             return _nothing_to_detach(arguments.interfaces)
-        if not arguments.interfaces:
-            deactivate(folder)
-            print("The data plane is gone, with its table.")
+        if arguments.interfaces:
+            _detach_from(folder, arguments.interfaces)
             return 0
-        attacher = Attacher(folder)
-        wanted = intent.read(folder)
-        there = {link.name for link in attacher.links()}
-        # One that is not there may be wanted when it comes: by its name, or as every one is.
-        links = [
-            attacher.link(name)
-            for name in arguments.interfaces
-            if name in there or not (wanted.every or name in wanted.named)
-        ]
-        for link in links:
-            attacher.detach(link.index)
-        for name in arguments.interfaces:
-            intent.leave(folder, name)
-            print(f"{name}: detached" if name in there else f"{name}: not attached when it comes back")
+        deactivate(folder)
+    print("The data plane is gone, with its table.")
+    _warn_of_xlvsd()
     return 0
+
+
+def _detach_from(folder: str, interfaces: list[str]) -> None:
+    from xlvs.datapath import intent
+    from xlvs.datapath.attach import Attacher
+
+    attacher = Attacher(folder)
+    wanted = intent.read(folder)
+    there = {link.name for link in attacher.links()}
+    # One that is not there may be wanted when it comes: by its name, or as every one is.
+    links = [
+        attacher.link(name)
+        for name in interfaces
+        if name in there or not (wanted.every or name in wanted.named)
+    ]
+    for link in links:
+        attacher.detach(link.index)
+    for name in interfaces:
+        intent.leave(folder, name)
+        print(f"{name}: detached" if name in there else f"{name}: not attached when it comes back")
+
+
+def _warn_of_xlvsd() -> None:
+    """Say that what is gone comes back, where somebody keeps it."""
+    from xlvs.daemon import client
+    from xlvs.errors import XlvsError
+
+    try:
+        daemon = client.ask(_XLVSD_PATIENCE, command="status")
+    except XlvsError:
+        return
+    if daemon.get("datapath") == "ebpf" and daemon.get("virtual_servers"):
+        print(
+            f"xlvsd (process {daemon['pid']}) keeps it, and makes it anew within seconds. To end both: "
+            f"systemctl stop xlvsd, or kill {daemon['pid']}; then xlvs detach",
+            file=sys.stderr,
+        )
 
 
 def _nothing_to_detach(interfaces: list[str]) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,3 +173,24 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.Cap
     assert dispatcher.main(["load", "--file", str(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert f"cannot read {tmp_path}: Is a directory" in said and "--file" in said
+
+
+@pytest.mark.parametrize(
+    ("datapath", "servers", "said"), [("ebpf", 1, True), ("kernel", 1, False), ("ebpf", 0, False)]
+)
+def test_whoever_detaches_hears_who_undoes_it(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    datapath: str,
+    servers: int,
+    said: bool,
+) -> None:
+    daemon = {"pid": 4711, "datapath": datapath, "virtual_servers": [{}] * servers}
+    monkeypatch.setattr("xlvs.kernel.bpffs.root", lambda: "/none")
+    monkeypatch.setattr("xlvs.kernel.bpffs.discard_unfinished", lambda: None)
+    monkeypatch.setattr("xlvs.kernel.bpffs.namespace_folder", lambda: "/none")
+    monkeypatch.setattr("xlvs.kernel.lock.table_lock", lambda **_how: nullcontext())
+    monkeypatch.setattr("xlvs.datapath.activate.deactivate", lambda _folder: None)
+    monkeypatch.setattr("xlvs.daemon.client.ask", lambda *_patience, **_request: daemon)
+    assert dispatcher.main(["detach"]) == 0
+    assert ("kill 4711" in capsys.readouterr().err) is said
