@@ -29,7 +29,7 @@ from xlvs.datapath.maps import Maps
 from xlvs.datapath.modes import TC, XDP_GENERIC
 from xlvs.doctor.director import observe_director
 from xlvs.errors import Unusable
-from xlvs.kernel import bpf, bpffs, followed, lock
+from xlvs.kernel import bpf, bpffs, followed, grace_period, lock, rtnetlink
 from xlvs.kernel.namespaces import network_cookie, network_namespace
 
 PROGRAMS = Path(sys.executable).parent
@@ -390,3 +390,37 @@ def test_silent_without_a_director() -> None:
 def lock_files() -> list[Path]:
     """What this namespace has below /run/xlvs."""
     return [path for path in Path("/run/xlvs").glob(f"*/{network_cookie():x}*") if path.exists()]
+
+
+def test_many_do_not_wait_for_each(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many interfaces the kernel's waits at each hook are short meanwhile, and not afterwards."""
+    setting = tmp_path / "rcu_expedited"
+    setting.write_text("0\n")
+    monkeypatch.setattr(grace_period, "SETTING", str(setting))
+    monkeypatch.setattr(grace_period, "FOLDER", str(tmp_path / "hurry"))
+    seen: list[str] = []
+    attach_one, detach_one = TcHook.attach, TcHook.detach
+
+    def attach_and_note(hook: TcHook, link: rtnetlink.Link) -> str:
+        if not link.loopback:
+            seen.append(setting.read_text())
+        return attach_one(hook, link)
+
+    def detach_and_note(hook: TcHook, index: int) -> None:
+        seen.append(setting.read_text())
+        detach_one(hook, index)
+
+    monkeypatch.setattr(TcHook, "attach", attach_and_note)
+    monkeypatch.setattr(TcHook, "detach", detach_and_note)
+    attach()
+    assert set(seen) == {"0\n"}  # one interface
+    for number in range(grace_period.MANY):
+        make(f"many{number}")
+    for look in (Follower().look, attach):
+        seen.clear()
+        look()
+        assert set(seen) == {"1"} and setting.read_text() == "0"
+        seen.clear()
+        with lock.table_lock(exclusive=True):
+            Attacher(folder).detach_all()
+        assert set(seen) == {"1"} and setting.read_text() == "0"

@@ -12,6 +12,7 @@ from xlvs.datapath.load import Capacity, load, unload
 from xlvs.datapath.maps import Maps
 from xlvs.errors import Unusable, XlvsError
 from xlvs.kernel import bpffs, leftovers, rtnetlink
+from xlvs.kernel.grace_period import Hurry
 
 
 class Activation:
@@ -55,12 +56,14 @@ def activate(
         attacher = Attacher(folder)
         attacher.forget_departed()
         if interfaces is None:
-            _attach_fitting(attacher, mode, activation, again)
+            with Hurry(len(attacher.unattached())):
+                _attach_fitting(attacher, mode, activation, again)
             if activation.refused and not activation.attached:
                 raise activation.refused[0]
             intent.want_every(folder, mode, again)
         else:
-            _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
+            with Hurry(len(interfaces)):
+                _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
         _attach_loopback(attacher, activation)
         activation.reasons, activation.lacking = attacher.reasons, attacher.lacking()
     except BaseException:

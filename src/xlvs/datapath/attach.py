@@ -20,6 +20,7 @@ from xlvs.datapath.modes import XDP_GENERIC as XDP_GENERIC
 from xlvs.datapath.xdp import PIN, XdpHook, best_mode, lacks
 from xlvs.errors import Unavailable, UsageError, XlvsError
 from xlvs.kernel import abi, rtnetlink
+from xlvs.kernel.grace_period import Hurry
 
 MODES = (TC, XDP_GENERIC)
 """Those that every Ethernet interface can have."""
@@ -78,6 +79,11 @@ class Attacher:
     def fitting(self) -> list[rtnetlink.Link]:
         """Every interface that is up and that packets from clients may come in by."""
         return [link for link in self._links if link.up and not unfit(link, self._links)]
+
+    def unattached(self) -> list[rtnetlink.Link]:
+        """Those of `fitting` that nothing is pinned for."""
+        pinned = self._pinned()
+        return [link for link in self.fitting() if link.index not in pinned]
 
     def check_fit(self, link: rtnetlink.Link) -> None:
         """Raise `UsageError` for an interface that the packet path does not belong on."""
@@ -147,8 +153,10 @@ class Attacher:
 
     def detach_all(self) -> None:
         """Take every program of ours off every interface."""
-        for index in self._pinned():
-            self.detach(index)
+        pinned = self._pinned()
+        with Hurry(len(pinned)):
+            for index in pinned:
+                self.detach(index)
 
     def _pinned(self) -> set[int]:
         """The indices of interfaces that something was attached to."""

@@ -21,6 +21,7 @@ from xlvs.datapath.modes import AUTO, TC, XDP
 from xlvs.datapath.xdp import best_mode
 from xlvs.errors import Unusable, XlvsError
 from xlvs.kernel import bpffs, rtnetlink
+from xlvs.kernel.grace_period import Hurry
 from xlvs.kernel.lock import table_lock
 
 
@@ -122,11 +123,12 @@ class Follower:
         said = []
         attacher.forget_departed()
         due = self._plan(attacher)
-        for link, reason in due.detach:
-            attacher.detach(link.index)
-            said.append(f"{link.name}: detached, {reason}")
-        for link, mode in due.attach:
-            said += self._attach(attacher, link, mode)
+        with Hurry(len(due.detach) + len(due.attach)):
+            for link, reason in due.detach:
+                attacher.detach(link.index)
+                said.append(f"{link.name}: detached, {reason}")
+            for link, mode in due.attach:
+                said += self._attach(attacher, link, mode)
         refused = wanted.read(attacher.folder).refused
         for name in refused.keys() - {link.name for link in attacher.links()}:
             wanted.note_refused(attacher.folder, name, "")
