@@ -348,6 +348,52 @@ def _seed(source: bytes, destination: bytes, content: bytes, protocol: int) -> b
     return pack(">H", ~packets.checksum(pseudo) & 0xFFFF)
 
 
+SEGMENTS = """\
+import socket, sys
+vip, size, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sock = socket.socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("::" if ":" in vip else "0.0.0.0", int(sys.argv[4])))
+sock.setsockopt(17, 103, size)  # SOL_UDP, UDP_SEGMENT (linux/udp.h)
+sock.sendto(b"".join(bytes([65 + n]) * size for n in range(count))[: -size // 2], (vip, 53))
+"""
+SERVER = """\
+import socket, sys
+wanted = int(sys.argv[1])
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.bind(("::", 53))
+sock.settimeout(30)
+print("ready", flush=True)
+for _ in range(wanted):
+    came = sock.recv(9999)
+    print(came[:1].decode() * (came == came[:1] * len(came)), len(came), flush=True)
+"""
+
+
+@pytest.mark.parametrize("family", ["", "6"])
+def test_datagrams_of_a_sender_that_hands_over_many_at_once(family: str, shared_lab: MakeLab) -> None:
+    """As QUIC servers and clients do (UDP_SEGMENT): each comes out of its tunnel by itself."""
+    lab = shared_lab("tun")
+    vip = lab.addresses.vip6 if family else lab.addresses.vip
+    rip = lab.addresses.rips6[0] if family else lab.addresses.rips[0]
+    service, server = (f"[{vip}]:53", f"[{rip}]:53") if family else (f"{vip}:53", rip)
+    lab.type("director", f"ipvsadm -A -u {service} -s rr && ipvsadm -a -u {service} -r {server} -i")
+    kinds = [*KINDS, "gre --tun-csum", "gue --tun-port 6080 --tun-csum", "gue --tun-port 6080 --tun-remcsum"]
+    listener = node.popen(
+        lab.record, "rs1", [sys.executable, "-c", SERVER, str(4 * len(kinds))], stdout=subprocess.PIPE
+    )
+    try:
+        assert listener.stdout is not None and listener.stdout.readline() == "ready\n"
+        for number, kind in enumerate(kinds):
+            lab.type("director", f"ipvsadm -e -u {service} -r {server} -i --tun-type {kind}")
+            words = " ".join([sys.executable, "-c", f"'{SEGMENTS}'", vip, "1000", "4", str(4000 + number)])
+            lab.type("client", words)
+            came = [listener.stdout.readline() for _ in range(4)]
+            assert came == ["A 1000\n", "B 1000\n", "C 1000\n", "D 500\n"], kind
+    finally:
+        listener.kill()
+        listener.communicate()
+
+
 def test_tunl0_is_no_interface_of_the_machine(lab_name: str) -> None:
     before = {name for _, name in socket.if_nameindex()}
     up(lab_name)

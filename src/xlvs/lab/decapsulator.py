@@ -21,8 +21,8 @@ from pathlib import Path
 from xlvs.errors import XlvsError
 from xlvs.kernel import libbpf
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.lab import namespaces, wiring
-from xlvs.lab.topology import Node
+from xlvs.lab import namespaces, offloads, wiring
+from xlvs.lab.topology import Node, Plan
 from xlvs.realserver import decapsulator
 from xlvs.realserver.wanted import GRE, IPIP
 
@@ -81,6 +81,25 @@ def install(namespace: str, node: Node, gue_ports: tuple[int, ...]) -> None:
                 f"cannot attach the decapsulator to {wire.name} of {node.name}: {error.strerror}",
                 "the topology tun needs a kernel with CONFIG_NET_CLS_BPF and CONFIG_NET_CLS_ACT",
             ) from error
+
+
+def prepare_ports(switch: str, plan: Plan) -> None:
+    """Have the switch cut up datagrams that were handed over together (UDP_SEGMENT) for nodes that unwrap.
+
+    In GUE the program could not: what is left is to be cut up by a socket, but no BPF helper takes
+    the marks of the tunnel from it (``encapsulation``, SKB_GSO_UDP_TUNNEL), by which the kernel
+    would look for a tunnel's header once more (udp4_ufo_fragment()).  A network card would have
+    cut it up on the way.  Raises `XlvsError`.
+    """
+    with network_namespace(namespaces.path(switch)):
+        for port in (wire.port for node in plan.nodes if node.unwraps for wire in node.interfaces):
+            try:
+                offloads.cut_datagrams(port)
+            except OSError as error:
+                raise XlvsError(
+                    f"cannot set the switch's port {port} to cut up datagrams: {error.strerror}",
+                    f"it would be: ethtool -K {port} tx-udp-segmentation off",
+                ) from error
 
 
 def is_installed(namespace: str, node: Node) -> bool:

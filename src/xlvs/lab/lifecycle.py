@@ -210,6 +210,7 @@ def _repair(record: Record, plan: Plan, damage: Damage, report: Report) -> None:
             decapsulator.configure(record.node_folder(each.name), record.namespace(each.name), each)
     wiring.plug_in(switch, plan)
     native.prepare(switch, plan)
+    decapsulator.prepare_ports(switch, plan)
     for each in damage.web:
         nginx.end_leftovers(record.namespace(each.name))
     for each in (*damage.nodes, *damage.web):

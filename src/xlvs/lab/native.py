@@ -11,8 +11,6 @@ Nothing is pinned: the program lives and dies with the port.
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -22,15 +20,11 @@ from typing import Any
 from xlvs.errors import XlvsError
 from xlvs.kernel import bpf, libbpf
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.lab import namespaces
+from xlvs.lab import namespaces, offloads
 from xlvs.lab.topology import DIRECTOR, NATIVE, Interface, Plan
 
 _PASS_EVERY_PACKET = Struct("=BBhiBBhi").pack(0xB7, 0, 0, 2, 0x95, 0, 0, 0)
 """``r0 = XDP_PASS; exit`` (include/uapi/linux/bpf.h, struct bpf_insn)."""
-
-# include/uapi/linux/sockios.h, ethtool.h; struct ifreq has a name of 16 bytes and a pointer.
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_STXCSUM = 0x17
 
 
 def prepare(switch: str, plan: Plan) -> None:
@@ -43,7 +37,7 @@ def prepare(switch: str, plan: Plan) -> None:
         try:
             for port in ports:
                 libbpf.attach_xdp(socket.if_nametoindex(port), program)
-                _finish_checksums(port)
+                offloads.finish_checksums(port)
         except OSError as error:
             raise XlvsError(
                 f"cannot make the switch's port {port} ready for native XDP: {error.strerror}",
@@ -64,11 +58,3 @@ def _wires(plan: Plan) -> Iterator[Interface]:
     for node in plan.nodes:
         if plan.mode == NATIVE and node.role == DIRECTOR:
             yield from node.interfaces
-
-
-def _finish_checksums(port: str) -> None:
-    """``ethtool -K PORT tx off``: what leaves by a port of this namespace has its checksums."""
-    value = ctypes.create_string_buffer(Struct("=II").pack(_ETHTOOL_STXCSUM, 0))
-    request = Struct("=16sQ8x").pack(port.encode(), ctypes.addressof(value))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
