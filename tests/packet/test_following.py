@@ -26,7 +26,7 @@ from xlvs.datapath.attach import Attacher
 from xlvs.datapath.following import Follower
 from xlvs.datapath.hooks import TcHook
 from xlvs.datapath.maps import Maps
-from xlvs.datapath.modes import TC, XDP_GENERIC
+from xlvs.datapath.modes import TC, XDP, XDP_GENERIC
 from xlvs.doctor.director import observe_director
 from xlvs.errors import Unusable
 from xlvs.kernel import bpf, bpffs, followed, grace_period, lock, rtnetlink
@@ -151,7 +151,10 @@ def test_detached_stays_detached(folder: str) -> None:
     attach()
     make("eth1")
     attach("eth1")
-    assert xlvs("detach", "eth0", "eth1") == "eth0: detached\neth1: detached\n"
+    assert xlvs("detach", "eth0", "eth1") == (
+        "eth0: detached; it stays so until: xlvs attach eth0\n"
+        "eth1: detached; it stays so until: xlvs attach eth1\n"
+    )
     for name in ("eth0", "eth1"):
         remake(name)
     assert Follower().look() == []
@@ -253,6 +256,170 @@ def test_what_is_refused_is_said_once(folder: str) -> None:
     remake("eth0")
     follower.look()
     assert modes(folder) == {"eth0": XDP_GENERIC}
+
+
+def refuse_native_xdp(name: str) -> None:
+    """Have a veth's driver refuse it: frames of its peer may be larger than a page."""
+    ip(f"link set {name}-peer mtu 9000")
+
+
+def allow_native_xdp(name: str) -> None:
+    ip(f"link set {name}-peer mtu 1500")
+
+
+def test_what_a_driver_has_refused_is_not_asked_again(folder: str) -> None:
+    """Nor by the next process, `xlvs follow --once` in a hook: its queues might start anew each time."""
+    attach("eth0", mode=XDP)
+    remake("eth0")
+    refuse_native_xdp("eth0")
+    said = Follower().look()
+    assert "refuse a large MTU" in said[0] and len(said) == 2
+    allow_native_xdp("eth0")
+    assert xlvs("follow", "--once") == "" and Follower().look() == []
+    assert modes(folder) == {"eth0": TC}
+    assert re.search(
+        r"^cannot attach to eth0 at xdp: .*; not tried again until", xlvs("status"), re.MULTILINE
+    )
+    # Where the operator attaches it, it is asked, and where it is made anew.
+    attach("eth0")
+    assert Follower().look() == ["eth0: xdp"]
+    remake("eth0")
+    refuse_native_xdp("eth0")
+    Follower().look()
+    remake("eth0")
+    assert Follower().look() == ["eth0: xdp"]
+    assert intent.read(folder).tried == {}
+
+
+def test_what_a_driver_has_refused_the_operator_is_not_asked_again(folder: str) -> None:
+    make("eth1")
+    refuse_native_xdp("eth0")
+    attach(mode=XDP)
+    assert modes(folder) == {"eth1": XDP}
+    allow_native_xdp("eth0")
+    assert len(Follower().look()) == 1
+    assert modes(folder) == {"eth0": TC, "eth1": XDP}
+    attach(mode=XDP)
+    assert modes(folder) == {"eth0": XDP, "eth1": XDP}
+
+
+def test_refused_and_a_port_for_a_while(folder: str) -> None:
+    """It was let go, and has the same number: TC serves when it is nobody's port any more."""
+    attach("eth0", mode=XDP_GENERIC)
+    remake("eth0")
+    program = bpf.open_pin(f"{folder}/xlvs_xdp")
+    strangers = bpf.create_link(program, socket.if_nametoindex("eth0"), bpf.XDP, bpf.XDP_FLAGS_SKB_MODE)
+    os.close(program)
+    follower = Follower()
+    follower.look()
+    ip("link add br0 type bridge")
+    ip("link set eth0 master br0")
+    follower.look()
+    assert modes(folder) == {}
+    ip("link set eth0 nomaster")
+    follower.look()
+    os.close(strangers)
+    assert modes(folder) == {"eth0": TC}
+
+
+def test_native_xdp_stays_while_it_is_down(folder: str) -> None:
+    attach("eth0", mode=XDP)
+    link = Path(f"{folder}/links/native-{socket.if_nametoindex('eth0')}").stat().st_ino
+    follower = Follower()
+    for state in ("down", "up"):
+        ip(f"link set eth0 {state}")
+        assert follower.look() == []
+        assert modes(folder) == {"eth0": XDP}
+    assert Path(f"{folder}/links/native-{socket.if_nametoindex('eth0')}").stat().st_ino == link
+
+
+def test_a_name_for_a_moment(folder: str) -> None:
+    """As when udev renames a NIC that has appeared: it is what its last name says."""
+    attach("eth0", mode=XDP_GENERIC)
+    remake("eth0")
+    follower = Follower()
+    follower.look()
+    ip("link set eth0 down")
+    ip("link set eth0 name enp1s0")
+    assert follower.look() == ["enp1s0: detached, it came as eth0, and is not wanted by this name"]
+    ip("link set enp1s0 up")
+    assert follower.look() == [] and modes(folder) == {}
+    # The one that has this name in the end is attached, also one that came by another.
+    ip("link set enp1s0 down")
+    ip("link set enp1s0 name eth0")
+    follower.look()
+    assert modes(folder) == {"eth0": XDP_GENERIC}
+
+
+def test_one_that_is_off_by_its_last_name(folder: str) -> None:
+    attach()
+    xlvs("detach", "enp1s0")
+    make("eth1")
+    follower = Follower()
+    follower.look()
+    assert modes(folder) == {"eth0": TC, "eth1": TC}
+    for old, new in (("eth1", "enp1s0"), ("eth0", "wan")):
+        ip(f"link set {old} down")
+        ip(f"link set {old} name {new}")
+        ip(f"link set {new} up")
+    assert follower.look() == ["enp1s0: detached, it came as eth1, and is not wanted by this name"]
+    assert modes(folder) == {"wan": TC}, "the operator has attached it, and may rename it"
+
+
+def test_the_ends_of_containers(folder: str) -> None:
+    """Nobody's packets come by them to the VIP but those of containers, which have a bridge as a rule."""
+    attach()
+    with new_namespace() as other:
+        ip(f"link add veth1 type veth peer name eth0 netns {other.split('/')[2]}")
+        ip("link set veth1 up")
+        follower = Follower()
+        follower.look()
+        assert modes(folder) == {"eth0": TC}
+        assert "veth1" not in observe_director("/proc/net").not_attached
+        left_out = "Left out, because the other end is a container's, and this one has no address"
+        for command in ("attach", "status"):
+            assert f"{left_out} (to attach one: xlvs attach NAME):\n  veth1\n" in xlvs(command)
+        assert modes(folder) == {"eth0": TC}
+        xlvs("attach", "veth?")
+        assert modes(folder) == {"eth0": TC, "veth1": TC}
+        xlvs("detach", "veth*")
+        follower.look()
+        assert modes(folder) == {"eth0": TC}
+
+
+def test_an_address_makes_a_container_a_director(folder: str) -> None:
+    """A director in a container: its own interface is such an end, and its address comes last."""
+    attach()
+    with new_namespace() as other, running(PROGRAMS / "xlvs", "follow"):
+        ip(f"link add eth1 type veth peer name veth1 netns {other.split('/')[2]}")
+        ip("link set eth1 up")
+        eventually(followed.is_followed, "somebody follows")
+        ip("address add 192.0.2.1/24 dev eth1")
+        eventually(lambda: modes(folder) == {"eth0": TC, "eth1": TC}, "it is attached")
+
+
+def test_only_some(folder: str) -> None:
+    for name in ("eth1", "eth2", "tap1"):
+        make(name)
+    attach()
+    xlvs("detach", "eth2")
+    said = xlvs("attach", "--only", "eth1", "tap*")
+    assert re.fullmatch(r"eth1: (\w+)\ntap1: \1\neth0: detached\n", said)
+    assert modes(folder) == {"eth1": TC, "tap1": TC}
+    for name in ("tap2", "eth3"):
+        make(name)
+    remake("eth1")
+    Follower().look()
+    attach(again=True)  # a reload names none
+    assert modes(folder) == {"eth1": TC, "tap1": TC, "tap2": TC}
+    attach(mode=XDP_GENERIC, again=True)
+    assert set(modes(folder).values()) == {XDP_GENERIC} and len(modes(folder)) == 3
+    attach()
+    assert len(modes(folder)) == 6
+    ran = subprocess.run(
+        [PROGRAMS / "xlvs", "attach", "--only"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2 and "--only needs the names of interfaces" in ran.stderr
 
 
 def test_a_hook_that_is_taken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,18 +16,22 @@ _ATTACH_HELP = """\
 Load the data plane into this network namespace if it is not loaded yet, and
 attach it to the interfaces named, or to every Ethernet interface that is up.
 Ports of a bridge or bond are left out: attach to the bridge or bond itself.
-The first `xlvsadm -A` does the same by itself.
+So are, unless they are named, interfaces by which no client's packets come: a
+container's at the host's end, dummies, VRFs. The first `xlvsadm -A` does the
+same by itself.
 
 What was attached once is attached again when it is made anew under its name,
 in its mode, and without names so is whatever comes up later, as long as
 somebody follows interfaces: xlvs-interfaces.service, xlvsd, `xlvs run` or
-`xlvs follow`."""
+`xlvs follow`. With --only that holds for those that are named and for nothing
+else any more. In a name * stands for any characters and ? for any one."""
 
 _DETACH_HELP = """\
 Without an interface: end the data plane of this network namespace. Its
 services, real servers, connections, counters, mark rules and settings are
 forgotten; save them first with `xlvs save`. With interfaces: only stop serving
-packets that come in by those, also when they come back."""
+packets that come in by those, also when they come back, until `xlvs attach`
+names them or says all. In a name * stands for any characters and ? for any one."""
 
 _ATTACH_EPILOG = """\
 examples:
@@ -35,13 +39,17 @@ examples:
   xlvs attach --connections 2000000        sizes can be chosen when loading only
   xlvs attach --mode auto eth0             what suits the interface, and why
   xlvs attach --mode xdp-generic eth0      XDP as well as TC
-  xlvs attach --mode tc eth0               TC alone again"""
+  xlvs attach --mode tc eth0               TC alone again
+  xlvs attach --only bond0 bond1           these, and no other one now or later
+  xlvs attach 'tap*'                       all of such names, and those that come"""
 
 _DETACH_EPILOG = """\
 examples:
   xlvs save; xlvs detach                   `xlvs load` brings it back
-  xlvs detach eth1                         stop serving what comes in by eth1"""
+  xlvs detach eth1                         stop serving what comes in by eth1
+  xlvs detach 'eth*'                       ... by any of such names, now and later"""
 
+_NAMED_AT_ONCE = 8
 
 _XLVSD_PATIENCE = 2.0
 """Seconds in which xlvsd is to say what it keeps."""
@@ -64,6 +72,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="tc: TC ingress, complete; xdp: also XDP, run by the interface's driver; "
         "xdp-generic: also XDP, run by the network stack; auto: xdp for a NIC whose driver has it, else tc "
         "(default: what the interface has, a new one tc)",
+    )
+    attach.add_argument(
+        "--only", action="store_true", help="take all others off, and attach no other one that comes"
     )
     add_sizes(attach)
     attach.set_defaults(run=_attach)
@@ -108,11 +119,16 @@ def capacity_of(arguments: argparse.Namespace) -> Capacity | None:
 
 def _attach(arguments: argparse.Namespace) -> int:
     from xlvs.datapath.activate import activate
+    from xlvs.datapath.intent import is_pattern, matches
     from xlvs.errors import UsageError
     from xlvs.kernel import bpffs
     from xlvs.kernel.lock import table_lock
     from xlvs.kernel.privilege import require_root
 
+    if arguments.only and not arguments.interfaces:
+        raise UsageError(
+            "--only needs the names of interfaces", "See them: ip link; to end all: xlvs detach"
+        )
     require_root()
     capacity = capacity_of(arguments)
     with table_lock(exclusive=True):
@@ -122,7 +138,7 @@ def _attach(arguments: argparse.Namespace) -> int:
                 "the data plane is loaded already: its sizes stay as they are",
                 "To load it anew, forgetting its table: xlvs detach && xlvs attach ...",
             )
-        activation = activate(capacity, arguments.interfaces or None, arguments.mode)
+        activation = activate(capacity, arguments.interfaces or None, arguments.mode, only=arguments.only)
     for error in activation.refused:
         print(f"xlvs: {error}", file=sys.stderr)
     for link, hook in activation.attached:
@@ -131,9 +147,29 @@ def _attach(arguments: argparse.Namespace) -> int:
             print(f"  {activation.reasons[link.name]}")
     for name, what in activation.lacking.items():
         print(f"xlvs: {name}: {what}", file=sys.stderr)
-    if not activation.attached:
+    for link in activation.detached:
+        print(f"{link.name}: detached")
+    if activation.left_out and not arguments.interfaces:
+        print(left_out(activation.left_out))
+    for name in filter(is_pattern, arguments.interfaces):
+        if not any(matches(name, link.name) for link, _ in activation.attached):
+            print(f"{name}: there is none now; attached when one comes up")
+    if not (activation.attached or activation.left_out or arguments.interfaces):
         print("No Ethernet interface is up; later: xlvs attach INTERFACE")
     return 0
+
+
+def left_out(reasons: dict[str, str]) -> str:
+    """Text about interfaces that are up and none of every interface, by name with the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        by_reason.setdefault(reason, []).append(name)
+    lines = []
+    for reason, names in by_reason.items():
+        more = f" and {len(names) - _NAMED_AT_ONCE} more" if len(names) > _NAMED_AT_ONCE else ""
+        lines.append(f"Left out, because {reason} (to attach one: xlvs attach NAME):")
+        lines.append(f"  {' '.join(names[:_NAMED_AT_ONCE])}{more}")
+    return "\n".join(lines)
 
 
 def _detach(arguments: argparse.Namespace) -> int:
@@ -151,7 +187,7 @@ def _detach(arguments: argparse.Namespace) -> int:
         if folder is None:
             return _nothing_to_detach(arguments.interfaces)
         if arguments.interfaces:
-            _detach_from(folder, arguments.interfaces)
+            _detach_these(folder, arguments.interfaces)
             return 0
         deactivate(folder)
     print("The data plane is gone, with its table.")
@@ -159,9 +195,10 @@ def _detach(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _detach_from(folder: str, interfaces: list[str]) -> None:
+def _detach_these(folder: str, names: list[str]) -> None:
     from xlvs.datapath import intent
     from xlvs.datapath.attach import Attacher
+    from xlvs.kernel.grace_period import Hurry
 
     attacher = Attacher(folder)
     wanted = intent.read(folder)
@@ -169,14 +206,29 @@ def _detach_from(folder: str, interfaces: list[str]) -> None:
     # One that is not there may be wanted when it comes: by its name, or as every one is.
     links = [
         attacher.link(name)
-        for name in interfaces
-        if name in there or not (wanted.every or name in wanted.named)
+        for name in names
+        if not intent.is_pattern(name) and (name in there or not (wanted.every or name in wanted.named))
     ]
-    for link in links:
-        attacher.detach(link.index)
-    for name in interfaces:
+    found = {link.name for link in links}
+    patterns = [name for name in names if intent.is_pattern(name)]
+    links += [
+        link
+        for link in attacher.links()
+        if link.name not in found
+        and not link.loopback
+        and attacher.is_attached(link.index)
+        and any(intent.matches(pattern, link.name) for pattern in patterns)
+    ]
+    with Hurry(len(links)):
+        for link in links:
+            attacher.detach(link.index)
+    for name in names:
         intent.leave(folder, name)
-        print(f"{name}: detached" if name in there else f"{name}: not attached when it comes back")
+    for link in links:
+        print(f"{link.name}: detached; it stays so until: xlvs attach {link.name}")
+    for name in names:
+        if name not in there:
+            print(f"{name}: not attached when {'one comes' if intent.is_pattern(name) else 'it comes back'}")
 
 
 def _warn_of_xlvsd() -> None:

@@ -193,7 +193,7 @@ def _load(arguments: argparse.Namespace) -> int:
             ) from error
     for link, hook in activation.attached:
         print(f"{link.name}: {hook}" if link.up else f"{link.name}: {hook}, but the interface is down")
-    if not activation.attached:
+    if not (activation.attached or activation.left_out):
         print("No Ethernet interface is up; later: xlvs attach INTERFACE")
     if wanted is not None:
         services = wanted.services()

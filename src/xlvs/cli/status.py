@@ -149,13 +149,25 @@ def _loaded(maps: Maps) -> dict[str, Any]:
         "pins": bpffs.outside_path(maps.folder),
         "attached": [_attachment(found) for found in attacher.attachments()],
         "own_clients": _attachment(own_clients) if own_clients else None,
-        "not_attached": [link.name for link in attacher.fitting() if not attacher.is_attached(link.index)],
+        "not_attached": [
+            link.name for link in attacher.fitting(wanted.named) if not attacher.is_attached(link.index)
+        ],
+        "left_out": attacher.left_out(),
         "wanted": {
             "every": wanted.every or None,
             "named": wanted.named,
             "detached": sorted(wanted.detached),
             "refused": wanted.refused,
-            "gone": sorted(wanted.named.keys() - {link.name for link in attacher.links()}),
+            "gone": sorted(
+                name
+                for name in wanted.named.keys() - {link.name for link in attacher.links()}
+                if not intent.is_pattern(name)
+            ),
+            "tried": {
+                link.name: {mode: why for (index, mode), why in wanted.tried.items() if index == link.index}
+                for link in attacher.links()
+                if any(index == link.index for index, _ in wanted.tried)
+            },
         },
         "followed": followed.is_followed(),
         "misplaced": attacher.misplaced(),
@@ -180,12 +192,14 @@ def _loaded(maps: Maps) -> dict[str, Any]:
 
 def _unattached(report: dict[str, Any]) -> Iterator[str]:
     """The lines of interfaces that packets pass by, or that have gone."""
+    from xlvs.datapath.intent import Intent
+
     wanted = report["wanted"]
     for name in report["not_attached"]:
         how = f"attach it: xlvs attach {name}"
         if name in wanted["refused"]:
             how = wanted["refused"][name]
-        elif name in wanted["detached"]:
+        elif Intent(detached=frozenset(wanted["detached"])).is_detached(name):
             how = f"detached; {how}"
         yield f"{name:<16} none         ({how})"
     for name in wanted["gone"]:
@@ -238,6 +252,12 @@ def _page(report: dict[str, Any]) -> list[str]:
             f"Interface number {index} has gone to another network namespace, with the packet path on it: "
             "xlvs attach takes it off"
         )
+    for name, modes in report["wanted"]["tried"].items():
+        lines += [f"{why}; not tried again until: xlvs attach {name}" for why in modes.values()]
+    if report["left_out"] and report["wanted"]["every"]:
+        from xlvs.cli.attach import left_out
+
+        lines.append(left_out(report["left_out"]))
     if not report["attached"] and not report["not_attached"]:
         lines.append("none: no Ethernet interface is up")
     if report["followed"]:

@@ -18,10 +18,11 @@ from xlvs.kernel.grace_period import Hurry
 class Activation:
     """What `activate` did: the folder of pins, interfaces with their hooks, refusals.
 
-    By interface ``reasons`` says why a mode was chosen, ``lacking`` what native XDP misses there.
+    By interface ``reasons`` says why a mode was chosen, ``lacking`` what native XDP misses there,
+    ``left_out`` why it is none of every interface.  ``detached`` are those that were taken off.
     """
 
-    __slots__ = ("attached", "folder", "lacking", "reasons", "refused")
+    __slots__ = ("attached", "detached", "folder", "lacking", "left_out", "reasons", "refused")
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -29,6 +30,8 @@ class Activation:
         self.refused: list[XlvsError] = []
         self.reasons: dict[str, str] = {}
         self.lacking: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        self.detached: list[rtnetlink.Link] = []
 
 
 def activate(
@@ -36,15 +39,18 @@ def activate(
     interfaces: list[str] | None = None,
     mode: str | None = None,
     again: bool = False,
+    only: bool = False,
 ) -> Activation:
     """Load the packet path if it is not loaded, and attach it.
 
-    Without ``interfaces`` it attaches to every one that is up and fit; one
+    Without ``interfaces`` it attaches to every one that is up, fit and no bystander; one
     whose hook is taken is left alone and stands in ``refused``, unless that
-    leaves none.  Without ``mode`` an interface keeps the one it has; another
+    leaves none.  A name may be a pattern, for those that are there and those that come.
+    Without ``mode`` an interface keeps the one it has; another
     gets what was said of it before, or of all if none is named now, else TC.  What is only said ``again``
-    leaves interfaces alone that were detached.  Raises `XlvsError`; then nothing
-    is loaded or attached that was not before.
+    leaves interfaces alone that were detached, and keeps to those that were named if not all were
+    meant.  ``only`` takes all others off, which are then in ``detached``.  Raises `XlvsError`; then
+    nothing is loaded or attached that was not before.
     """
     folder = bpffs.namespace_folder()
     loaded_here = folder is None
@@ -57,15 +63,21 @@ def activate(
         attacher.forget_departed()
         if interfaces is None:
             with Hurry(len(attacher.unattached())):
-                _attach_fitting(attacher, mode, activation, again)
+                tried = _attach_fitting(attacher, mode, activation, again)
             if activation.refused and not activation.attached:
                 raise activation.refused[0]
-            intent.want_every(folder, mode, again)
+            _want_fitting(folder, mode, again)
         else:
-            with Hurry(len(interfaces)):
-                _attach_named(attacher, [attacher.link(name) for name in interfaces], mode, activation)
+            tried = _named(attacher, interfaces)
+            with Hurry(len(tried)):
+                modes = _attach_named(attacher, tried, mode, activation)
+            _want_named(attacher, interfaces, modes, mode, only)
+            if only:
+                _detach_others(attacher, {link.index for link in tried}, activation)
+        _note_tried(attacher, tried)
         _attach_loopback(attacher, activation)
         activation.reasons, activation.lacking = attacher.reasons, attacher.lacking()
+        activation.left_out = attacher.left_out()
     except BaseException:
         if loaded_here:
             deactivate(folder)
@@ -90,12 +102,19 @@ def _set_loopback_up(folder: str) -> None:
         maps.close()
 
 
-def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation, again: bool) -> None:
+def _attach_fitting(
+    attacher: Attacher, mode: str | None, activation: Activation, again: bool
+) -> list[rtnetlink.Link]:
     before = intent.read(attacher.folder)
-    for link in attacher.fitting():
-        if again and link.name in before.detached:
+    again = again and bool(before.every or before.named)
+    tried = []
+    for link in attacher.fitting(before.named):
+        if again and (
+            before.is_detached(link.name) or not (before.every or before.mode_of(link.name, up=True))
+        ):
             continue
-        said_before = before.named.get(link.name) or before.every
+        tried.append(link)
+        said_before = before.mode_of(link.name, up=True) or before.every
         its_mode = mode or attacher.mode(link.index) or said_before or TC
         try:
             try:
@@ -111,6 +130,37 @@ def _attach_fitting(attacher: Attacher, mode: str | None, activation: Activation
             raise
         except XlvsError as error:
             activation.refused.append(error)
+    return tried
+
+
+def _want_fitting(folder: str, mode: str | None, again: bool) -> None:
+    before = intent.read(folder)
+    if not again or before.every or not before.named:
+        intent.want_every(folder, mode, again)
+    elif mode:  # not all were meant before, and nobody says more now
+        for name in before.named:
+            intent.want(folder, name, mode)
+
+
+def _note_tried(attacher: Attacher, links: list[rtnetlink.Link]) -> None:
+    """Keep for whoever follows interfaces which of these have refused a mode, and what is forgiven."""
+    for link in links:
+        intent.forget_interface(attacher.folder, link.index)
+        for (index, mode), reason in attacher.refusals.items():
+            if index == link.index and mode != TC:
+                intent.note_tried(attacher.folder, index, mode, reason)
+
+
+def _detach_others(attacher: Attacher, wanted: set[int], activation: Activation) -> None:
+    others = [
+        link
+        for link in attacher.links()
+        if not link.loopback and link.index not in wanted and attacher.is_attached(link.index)
+    ]
+    with Hurry(len(others)):
+        for link in others:
+            attacher.detach(link.index)
+            activation.detached.append(link)
 
 
 def _attach_loopback(attacher: Attacher, activation: Activation) -> None:
@@ -122,11 +172,22 @@ def _attach_loopback(attacher: Attacher, activation: Activation) -> None:
         activation.refused.append(error)
 
 
+def _named(attacher: Attacher, names: list[str]) -> list[rtnetlink.Link]:
+    """The interfaces that are meant; raises `UsageError` for a name that there is not, or not a fit one."""
+    found = {name: attacher.link(name) for name in names if not intent.is_pattern(name)}
+    for link in found.values():
+        attacher.check_fit(link)
+    patterns = [name for name in names if intent.is_pattern(name)]
+    for link in attacher.fitting({link.name for link in attacher.links()}) if patterns else ():
+        if any(intent.matches(pattern, link.name) for pattern in patterns):
+            found[link.name] = link
+    return list(found.values())
+
+
 def _attach_named(
     attacher: Attacher, links: list[rtnetlink.Link], mode: str | None, activation: Activation
-) -> None:
-    for link in links:
-        attacher.check_fit(link)
+) -> dict[str, str]:
+    """Attach to all of these or none; returns what is wanted of them: modes by name."""
     before = [(link, attacher.mode(link.index)) for link in links]
     wanted = intent.read(attacher.folder)
     modes = {link.name: mode or its_mode or wanted.named.get(link.name) or TC for link, its_mode in before}
@@ -140,8 +201,23 @@ def _attach_named(
     for link, its_mode in before:
         # What was said of one that is attached (auto, say) is more than what came of it.
         said_before = wanted.mode_of(link.name, up=True) if its_mode else ""
-        intent.want(attacher.folder, link.name, mode or said_before or modes[link.name])
+        modes[link.name] = mode or said_before or modes[link.name]
         intent.note_refused(attacher.folder, link.name, "")
+    return modes
+
+
+def _want_named(
+    attacher: Attacher, names: list[str], modes: dict[str, str], mode: str | None, only: bool
+) -> None:
+    before = intent.read(attacher.folder).named
+    wanted = {
+        name: mode or before.get(name, TC) if intent.is_pattern(name) else modes[name] for name in names
+    }
+    if only:
+        intent.want_only(attacher.folder, wanted)
+        return
+    for name, its_mode in wanted.items():
+        intent.want(attacher.folder, name, its_mode)
 
 
 def deactivate(folder: str) -> None:

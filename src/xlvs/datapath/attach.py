@@ -12,20 +12,20 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections.abc import Collection
 
+from xlvs.datapath.fitness import bystanders, unfit
 from xlvs.datapath.hooks import Pins, TcHook
 from xlvs.datapath.modes import AUTO, XDP
 from xlvs.datapath.modes import TC as TC
 from xlvs.datapath.modes import XDP_GENERIC as XDP_GENERIC
 from xlvs.datapath.xdp import PIN, XdpHook, best_mode, lacks
-from xlvs.errors import Unavailable, UsageError, XlvsError
+from xlvs.errors import Unavailable, Unusable, UsageError, XlvsError
 from xlvs.kernel import abi, rtnetlink
 from xlvs.kernel.grace_period import Hurry
 
 MODES = (TC, XDP_GENERIC)
 """Those that every Ethernet interface can have."""
-
-_PORT_MASTERS = ("bridge", "bond", "team")
 
 
 class Attachment:
@@ -37,18 +37,6 @@ class Attachment:
         self.interface = interface
         self.hook = hook
         self.program = program
-
-
-def unfit(link: rtnetlink.Link, links: list[rtnetlink.Link]) -> str:
-    """Why the packet path does not belong on an interface; empty when it does."""
-    if link.loopback:
-        return "the loopback interface receives nothing from clients"
-    if not link.ethernet:
-        return "it is not an Ethernet interface"
-    for master in links:
-        if link.master == master.index and master.kind in _PORT_MASTERS:
-            return f"it is a port of the {master.kind} {master.name}: attach to {master.name}"
-    return ""
 
 
 class Attacher:
@@ -63,7 +51,11 @@ class Attacher:
         self._xdp = XdpHook(self._pins)
         self.reasons: dict[str, str] = {}
         """Why `AUTO` has chosen what it has, by interface."""
+        self.refusals: dict[tuple[int, str], str] = {}
+        """What was refused since this was made: by an interface's index and the mode, why."""
         self._links = rtnetlink.links()
+        self.bystanders = bystanders(self._links)
+        """Interfaces by which no client's packets come, by index, with the reason."""
 
     def links(self) -> list[rtnetlink.Link]:
         """Every interface of this network namespace, as it was when this was made."""
@@ -76,9 +68,26 @@ class Attacher:
                 return link
         raise UsageError(f"there is no interface {name}", "See them all: ip link")
 
-    def fitting(self) -> list[rtnetlink.Link]:
-        """Every interface that is up and that packets from clients may come in by."""
-        return [link for link in self._links if link.up and not unfit(link, self._links)]
+    def fitting(self, named: Collection[str] = ()) -> list[rtnetlink.Link]:
+        """Every interface that is up and that packets from clients may come in by, or that was named."""
+        return [
+            link
+            for link in self._links
+            if link.up
+            and (link.index not in self.bystanders or link.name in named)
+            and not unfit(link, self._links)
+        ]
+
+    def left_out(self) -> dict[str, str]:
+        """Interfaces that are up and were not attached because no client's packets come by them, and why."""
+        return {
+            link.name: self.bystanders[link.index]
+            for link in self._links
+            if link.up
+            and link.index in self.bystanders
+            and not self.is_attached(link.index)
+            and not unfit(link, self._links)
+        }
 
     def unattached(self) -> list[rtnetlink.Link]:
         """Those of `fitting` that nothing is pinned for."""
@@ -104,6 +113,15 @@ class Attacher:
             mode = self.mode(link.index) or TC
         if mode == AUTO:
             return self._attach_best(link)
+        try:
+            return self._attach(link, mode)
+        except Unusable:
+            raise
+        except XlvsError as error:
+            self.refusals[link.index, mode] = error.message
+            raise
+
+    def _attach(self, link: rtnetlink.Link, mode: str) -> str:
         if mode in PIN:
             self._check_fit_for_xdp(link)
         self._know(link)

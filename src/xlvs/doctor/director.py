@@ -112,7 +112,7 @@ def _observe_data_plane(found: Director) -> None:
         found.refused = wanted.refused
         found.not_attached = tuple(
             link.name
-            for link in attacher.fitting()
+            for link in attacher.fitting(wanted.named)
             if not attacher.is_attached(link.index)
             and not (
                 found.followed and wanted.mode_of(link.name, link.up) and link.name not in wanted.refused

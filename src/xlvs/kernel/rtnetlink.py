@@ -15,6 +15,7 @@ from functools import cache
 from struct import Struct
 
 _RTM_NEWLINK, _RTM_GETLINK = 16, 18
+_RTM_NEWADDR, _RTM_GETADDR = 20, 22
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _RTM_NEWQDISC, _RTM_GETQDISC = 36, 38
 _RTM_NEWTFILTER, _RTM_GETTFILTER = 44, 46
@@ -29,13 +30,15 @@ _IFLA_XDP_ATTACHED = 2
 _IFLA_INFO_KIND = 1
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_VIA = 1, 2, 4, 5, 7, 18
 
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
+_RT_SCOPE_LINK = 253
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
 _ARPHRD_ETHER = 1
 
 _HEADER = Struct("=IHHII")
 _ATTRIBUTE = Struct("=HH")
 _LINK = Struct("=BxHiII")
+_ADDRESS = Struct("=BBBBI")
 _ROUTE = Struct("=BBBBBBBBI")
 _FILTER = Struct("=B3xiIII")
 _CLSACT_PARENTS = (0xFFFFFFF2, 0xFFFFFFF3)  # ingress, egress
@@ -160,11 +163,32 @@ def links() -> list[Link]:
     return sorted(found, key=lambda link: link.index)
 
 
+def addressed() -> set[int]:
+    """The indices of interfaces that have an address which counts beyond their link."""
+    found = set()
+    for last in (False, False, False, True):
+        answers = _ask(
+            _RTM_GETADDR, _NLM_F_DUMP, _ADDRESS.pack(socket.AF_UNSPEC, 0, 0, 0, 0), whole=not last
+        )
+        try:
+            for answer, payload in answers:
+                _, _, _, scope, index = _ADDRESS.unpack_from(payload)
+                if answer == _RTM_NEWADDR and scope < _RT_SCOPE_LINK:
+                    found.add(index)
+            break
+        except _InterruptedError:
+            continue
+    return found
+
+
 def link_announcements() -> socket.socket:
-    """A socket on which the kernel announces every change of an interface here; raises `OSError`."""
+    """A socket on which the kernel announces every change of an interface here, or of its addresses.
+
+    Raises `OSError`.
+    """
     made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
     try:
-        made.bind((0, _RTMGRP_LINK))
+        made.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV6_IFADDR))
     except BaseException:
         made.close()
         raise
