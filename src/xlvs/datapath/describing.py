@@ -109,7 +109,7 @@ def describe(record: abi.Destination, destination: model.Destination, route: rtn
     outer = _IPV6_HEADER if record.family == model.IPV6 else _IPV4_HEADER
     # A checksum over the whole packet is TC's to write.
     record.frame_overhead = outer + TUNNEL_SIZES[tunnel.kind] if tunnel.checksum == "nocsum" else 0
-    record.frame_protocol[:] = TUNNEL_PROTOCOLS[tunnel.kind]
+    record.frame_protocol[0], record.frame_protocol[1] = TUNNEL_PROTOCOLS[tunnel.kind]
     local = abi.DESTINATION_LOCAL if route.kind == LOCAL_ROUTE else 0
     record.flags = abi.DESTINATION_USED | abi.DESTINATION_AVAILABLE | local
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 SETTING = "/sys/kernel/rcu_expedited"
 FOLDER = "/run/xlvs/hurry"
-MANY = 8
-"""Interfaces from which on it is worth it: fewer are done in a fifth of a second."""
+MANY = 64
+"""Interfaces from which on it is worth it: fewer are done in a second or two."""
 
 _MARK = "rcu_expedited"
 
