@@ -163,9 +163,10 @@ static __always_inline int way_to_client(struct __sk_buff *skb, const struct pac
 	 CONNECTION_CLIENT_HERE | CONNECTION_METHOD_MASK << CONNECTION_METHOD_SHIFT)
 
 /* Whether a reply's entry led to its connection, as conn_of_reply() tells, and that is in a state
- * which an answer leaves as it is; `flow` is the answer's. */
+ * which an answer leaves as it is; `flow` and `ports` are the answer's. */
 static __always_inline int is_answered_by(__u8 family, const struct connection *entry, const struct flow *flow,
-					  __u32 state, const struct connection *reply)
+					  const struct ports *ports, __u32 state,
+					  const struct connection *reply)
 {
 	const flow_word *word = (const flow_word *)&entry->flow;
 
@@ -173,22 +174,22 @@ static __always_inline int is_answered_by(__u8 family, const struct connection *
 		       (__u32)CONTROL_BITS(PHASE_LIVE, state,
 					   METHOD_MASQUERADE << CONNECTION_METHOD_SHIFT) &&
 	       *(const flow_half *)&entry->flow.protocol == ((__u32)family << 8 | flow->protocol) &&
-	       entry->flow.client_port == flow->virtual_port &&
+	       entry->flow.client_port == ports->destination &&
 	       word[0] == flow->virtual.half[0] &&
 	       (family == AF_INET || word[1] == flow->virtual.half[1]) &&
-	       entry->destination == reply->destination && entry->destination_port == flow->client_port;
+	       entry->destination == reply->destination && entry->destination_port == ports->source;
 }
 
 /* That connection, or null. */
-static __always_inline struct connection *conn_of_answer(__u8 family, const struct flow *flow, __u32 state,
-							 const struct connection *reply)
+static __always_inline struct connection *conn_of_answer(__u8 family, const struct headers *headers,
+							 __u32 state, const struct connection *reply)
 {
 	struct connection *entry = reply->link ? conn_at(reply->link - 1) : 0;
 
 	if (!entry)
 		return 0;
 	asm volatile("" : "+r"(entry));
-	return is_answered_by(family, entry, flow, state, reply) ? entry : 0;
+	return is_answered_by(family, entry, &headers->flow, headers->transport, state, reply) ? entry : 0;
 }
 
 /* Between a real server and a client the director is a router, but for those on itself. */

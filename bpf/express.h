@@ -163,12 +163,12 @@ static __always_inline int change_frame(__u8 family, __u32 state, struct xdp_md 
 static __always_inline int express_frame(__u8 family, __u32 state, struct xdp_md *context,
 					 struct ethernet_words *ethernet)
 {
-	struct connection *entry;
-	__u64 control = 0;
+	struct connection *entry = find_usual(family, state, &ethernet);
+	__u64 control;
 
-	entry = find_usual(family, state, &ethernet, &control);
 	if (!entry)
 		return pass();
+	control = load_control(entry);
 	if (is_control_of(control, state, METHOD_ROUTE))
 		return route_frame(family, state, context, ethernet, entry);
 	return change_frame(family, state, context, ethernet, entry, control);

@@ -55,11 +55,11 @@ static __always_inline int is_control_of_reply(__u64 control)
 #define PLACES_AT_ONCE 2
 
 /*
- * The live entry of a packet's flow, and its control word; or null.  `state` is the one that it has to
- * have, and tells the protocol.  What stands in its first or second place is found at once.
+ * The entry of a packet's flow, or null.  `state` tells the protocol.  What stands in its first or second
+ * place is found at once, and may be one that is over: who has no use for it asks conn_find().
  */
 static __always_inline struct connection *find_usual(__u8 family, __u32 state,
-						     struct ethernet_words **frame, __u64 *control)
+						     struct ethernet_words **frame)
 {
 	struct flow flow = flow_of(family, protocol_of(state), ip_header(*frame)), asked;
 	__u64 hash = flow_hash(&flow);
@@ -78,20 +78,13 @@ static __always_inline struct connection *find_usual(__u8 family, __u32 state,
 		entry = &bucket->slot[nth_place(hash, n)];
 		/* One address, instead of one worked out for each of its fields. */
 		asm volatile("" : "+r"(entry));
-		if (!flow_equal(&entry->flow, &flow))
-			continue;
-		*control = load_control(entry);
-		/* The commonest first: the other need not be asked then. */
-		if (is_control_of(*control, state, METHOD_ROUTE) || is_findable(*control))
+		if (flow_equal(&entry->flow, &flow))
 			return entry;
 	}
 	/* A copy, so that the other need not stand in memory. */
 	asked = flow;
 	slot = conn_find(&asked);
-	entry = slot >= 0 ? conn_at(slot) : 0;
-	if (entry)
-		*control = load_control(entry);
-	return entry;
+	return slot >= 0 ? conn_at(slot) : 0;
 }
 
 /*

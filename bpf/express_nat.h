@@ -78,10 +78,10 @@ __attribute__((noinline)) int find_frame_way(struct xdp_md *context, const union
 
 /* Have the way to an answer's client found; null where there is none for XDP. */
 static __always_inline struct client_way *new_frame_way(__u8 family, struct xdp_md *context, const void *header,
-							const union address *virtual)
+							const struct connection *entry)
 {
 	/* Copies, so that others need not stand in memory. */
-	union address client = client_in(family, header), from = *virtual;
+	union address client = client_in(family, header), from = entry->flow.virtual;
 	struct client_way *known;
 
 	if (find_frame_way(context, &from, &client, family))
@@ -107,12 +107,14 @@ static __always_inline int answer_frame(__u8 family, __u32 state, struct xdp_md 
 	struct client_way *way;
 	struct flow flow;
 
-	entry = reply->link ? conn_at(reply->link - 1) : 0;
+	/* Without a link it is none of the table's. */
+	entry = conn_at(reply->link - 1);
 	if (!entry)
 		return pass();
+	/* One address, instead of one worked out for each of its fields. */
 	asm volatile("" : "+r"(entry));
 	flow = flow_of(family, protocol_of(state), header);
-	if (!is_answered_by(family, entry, &flow, state, reply))
+	if (!is_answered_by(family, entry, &flow, header + header_size(family), state, reply))
 		return pass();
 	now = ticks_cheaply();
 	/* A template is told that its client was answered. */
@@ -131,7 +133,7 @@ static __always_inline int answer_frame(__u8 family, __u32 state, struct xdp_md 
 	header = ip_header(ethernet);
 	client = client_in(family, header);
 	if (!leads_to(way, &entry->flow.virtual, &client, family, bytes_of(family, header), now)) {
-		way = new_frame_way(family, context, header, &entry->flow.virtual);
+		way = new_frame_way(family, context, header, entry);
 		if (!way)
 			return pass();
 	}

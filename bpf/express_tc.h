@@ -127,7 +127,7 @@ static __always_inline int express_answer(struct __sk_buff *skb, __u8 family, st
 					  const struct connection *reply)
 {
 	const struct headers *headers = &traveller->headers;
-	struct connection *entry = conn_of_answer(family, &headers->flow, traveller->state, reply);
+	struct connection *entry = conn_of_answer(family, headers, traveller->state, reply);
 	struct new_end end = { .side = NAT_SOURCE };
 	struct destination *destination;
 	struct client_way *way;
@@ -246,13 +246,14 @@ static __always_inline int express_packet(__u8 family, __u32 state, struct __sk_
 {
 	struct traveller traveller = { .state = state };
 	struct connection *entry;
-	__u64 control = 0;
+	__u64 control;
 
 	if (is_set(SYSCTL_NAT_ICMP_SEND) || hops_of(family, ip_header(ethernet)) <= 1)
 		return LONG_WAY;
-	entry = find_usual(family, state, &ethernet, &control);
+	entry = find_usual(family, state, &ethernet);
 	if (!entry)
 		return LONG_WAY;
+	control = load_control(entry);
 	if (is_control_of(control, state, METHOD_ROUTE))
 		return express_route(skb, family, state, ethernet, entry);
 	traveller.ethernet = ethernet;

@@ -30,7 +30,7 @@ static __always_inline __u64 change_of_address(__u8 family, const struct headers
 	__u64 change;
 
 	if (family == AF_INET)
-		change = (__u64)(__u32)~from->half[0] + to->v4;
+		change = (__u64)(__u32)~from->v4 + to->v4;
 	else
 		change = sum_half(~from->half[0]) + sum_half(~from->half[1]) + sum_half(to->half[0]) +
 			 sum_half(to->half[1]);
@@ -39,7 +39,9 @@ static __always_inline __u64 change_of_address(__u8 family, const struct headers
 
 static __always_inline __be16 old_port(const struct headers *headers, const struct new_end *end)
 {
-	return end->side == NAT_SOURCE ? headers->flow.client_port : headers->flow.virtual_port;
+	const struct ports *ports = headers->transport;
+
+	return end->side == NAT_SOURCE ? ports->source : ports->destination;
 }
 
 /* The checksum after its sum has grown by `change`, of less than 2^31. */
