@@ -38,7 +38,7 @@ def unit_lines(root: Path, unit: str = "xlvs.service") -> list[str]:
     return (root / "etc/systemd/system" / unit).read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", [*UNITS, "xlvsd.service", "xlvs-interfaces.service"])
+@pytest.mark.parametrize("name", [*UNITS, "xlvsd.service", "xlvs-interfaces.service", "xlvs-vrrp.service"])
 def test_systemd_finds_no_fault(installed: Path, name: str) -> None:
     unit = installed / "etc/systemd/system" / name
     # Its pages are where man looks, once they are installed at /.
@@ -85,6 +85,34 @@ def test_commands_of_the_unit_are_commands(installed: Path, unit: str) -> None:
             words = line.partition("=")[2].replace("$XLVS_LOAD", "").split()
             known = subprocess.run([*words[:2], "--help"], capture_output=True, text=True, check=True).stdout
             assert all(word in known for word in words[2:])
+
+
+def test_vrrp_beside_xlvsd(installed: Path) -> None:
+    """keepalived as a whole gives way to xlvsd, which keeps the table; for VRRP alone it stands beside."""
+
+    def together(unit: str, setting: str) -> set[str]:
+        lines = unit_lines(installed, unit)
+        return {
+            word for line in lines if line.startswith(f"{setting}=") for word in line.split("=")[1].split()
+        }
+
+    assert "keepalived.service" in together("xlvsd.service", "Conflicts")
+    assert "xlvs-vrrp.service" not in together("xlvsd.service", "Conflicts")
+    assert "xlvsd.service" not in together("xlvs-vrrp.service", "Conflicts")
+    assert "xlvsd.service" in together("xlvs-vrrp.service", "After")
+    (command,) = (
+        line.partition("=")[2]
+        for line in unit_lines(installed, "xlvs-vrrp.service")
+        if line.startswith("ExecStart=")
+    )
+    known = subprocess.run([command.split()[0], "--help"], capture_output=True, text=True, check=False)
+    assert all(option in known.stdout + known.stderr for option in command.split()[1:-1])
+
+
+def test_another_configuration_than_the_usual_is_not_skipped(installed: Path) -> None:
+    """A condition on /etc/keepalived/keepalived.conf would have systemd start nothing, and say nothing."""
+    for unit in ("xlvsd.service", "xlvs-vrrp.service"):
+        assert not [line for line in unit_lines(installed, unit) if line.startswith("Condition")]
 
 
 def test_interfaces_are_followed(installed: Path) -> None:
