@@ -211,8 +211,10 @@ def _settle_quorum(
     ):
         # Until all have spoken nothing is lost, unless nothing is to be hoped for (alpha).
         state.quorum, state.since = False, now
-        if first and server.sorry_server is None and _granted(server) < server.quorum + server.hysteresis:
-            return []  # it was not taken for granted: nobody has been told that it is up
+        if first and server.sorry_server is None:
+            granted = _granted(server)
+            if not granted or granted < server.quorum + server.hysteresis:
+                return []  # it was not taken for granted: nobody has been told that it is up
         sign, compared, kind = "-", ">", QUORUM_LOST
         said = "Starting with quorum down" if first else "Lost quorum"
         log = [_quorum_text(said, server, sign, threshold, compared, weights)]

@@ -169,6 +169,16 @@ def test_without_a_sorry_server_the_rest_goes_on_without_quorum() -> None:
     assert bench.weights() == {1: 1}
 
 
+def test_of_weight_0_alone_no_quorum_is_told_to_be_lost() -> None:
+    """Nobody was told that it is there. (The parser reduces such a quorum to 0.)"""
+    bench = Bench()
+    server = virtual_server(real_server(1, 0), quorum=0)
+    bench.configure(configuration(server))
+    assert kinds(bench.say(1, True)) == [UP]
+    heavier = replace(server, real_servers=(real_server(1, 3),), quorum=1)
+    assert kinds(bench.configure(configuration(heavier))) == [WEIGHT, QUORUM_GAINED]
+
+
 def test_weight_0_is_legal_and_kept() -> None:
     bench = Bench()
     server = virtual_server(real_server(1, 0), real_server(2))
