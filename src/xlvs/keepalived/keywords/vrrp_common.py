@@ -16,7 +16,9 @@ from xlvs.keepalived.statements import Action, Cursor, Section
 Find = Callable[[Draft, Cursor, str, str], "tuple[int, bool] | None"]
 """What weight is the default for what an owner tracks; None, reported, if there is no such thing."""
 Weighted = TrackScript | TrackFile | TrackProcess | BfdInstance
-NO_VRRP = "xlvsd runs no VRRP; run `keepalived -P` with the same file beside it: systemctl enable --now xlvs-vrrp"
+NO_VRRP = (
+    "xlvsd runs no VRRP; run `keepalived -P` with the same file beside it: systemctl enable --now xlvs-vrrp"
+)
 
 
 class _Words(NamedTuple):
