@@ -217,6 +217,27 @@ class Cluster:
                 by_mac.setdefault(heard.sighting.mac, heard)
         return list(by_mac.values())
 
+    def announces(self, host: Host, address: Address) -> bool:
+        """Whether the host was heard to answer for an address, or has it where nothing hides it."""
+        if any(
+            (owner := self.owner(heard.sighting.mac)) is not None and owner[0] is host
+            for heard in self.answers_for(address)
+        ):
+            return True
+        hidden = any(each.address == address for each in host.hidden_addresses())
+        return not self.whole and host.has(address) and not hidden
+
+    def is_own_real_server(self, director: Host, address: Address) -> bool:
+        """Whether a director has the VIP hidden, as real servers have it, and is one of it itself.
+
+        So it stands by: another one announces the VIP, or should.
+        """
+        hidden = any(each.address == address for each in director.hidden_addresses())
+        return hidden and any(
+            served.director is director and served.virtual == address and served.is_local
+            for served in self.served()
+        )
+
     def answer(self, served: Served) -> Asked | None:
         """What became of asking it; None where it was not asked."""
         return self.asked.get(key_of(served))

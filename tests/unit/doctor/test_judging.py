@@ -312,6 +312,32 @@ def test_a_director_that_stands_by_has_the_virtual_mac_too() -> None:
     assert found(cluster) == []
 
 
+def also_a_real_server(*, hidden: bool) -> Host:
+    """A director that is one of its own real servers; with the VIP ``hidden`` it stands by."""
+    host = director(own=entry())
+    vip = Assigned("lo" if hidden else "eth0", ip_address(VIP), 32)
+    own = (Assigned("eth0", ip_address(DIP), 24), Assigned("eth0", ip_address(RIPS[0]), 32), vip)
+    settings = {"net.ipv4.conf.all.arp_ignore": str(int(hidden))}
+    return replace(host, addresses=own, settings=settings)
+
+
+def test_a_director_that_stands_by_as_a_real_server_balances_nothing() -> None:
+    """The other one, its real server as well, answers for the VIP, and is right to."""
+    mac = "02:00:00:00:00:0b"
+    host = also_a_real_server(hidden=True)
+    host.neighbours = (Neighbour(ip_address(RIPS[1]), "eth0", mac, ("REACHABLE",)),)
+    cluster = alone(host, Asked(Answer(CONNECTED, 0.001), Answer(SILENT, 1.0)))
+    cluster.heard = [Heard(host, Sighting("eth0", IPv4Address(VIP), mac))]
+    assert found(cluster) == [("balanced-again", FAULT)]
+    for weights in ((1, 0), (0, 0)):
+        host.director.own = Table("xlvsadm", (entry(weights=weights),))
+        assert "balanced-again" not in dict(found(cluster)), "it keeps all that it is given"
+
+
+def test_a_director_that_is_its_own_real_server_announces_the_vip() -> None:
+    assert found(alone(also_a_real_server(hidden=False))) == []
+
+
 def test_arp_flux_by_settings() -> None:
     host = director(own=entry())
     host.links = (*host.links, Link("eth1", 3, "", "02:00:00:00:00:01", 1500, up=True, ethernet=True))

@@ -60,6 +60,15 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
     servers = cluster.real_server_hosts()
     seen: set[tuple[str, Address]] = set()
     for address in cluster.virtual_addresses():
+        # Of directors that are real servers, too, one may answer: it is the director then.
+        director = next(
+            (
+                each
+                for each in cluster.directors
+                if _serves(each, address) and cluster.announces(each, address)
+            ),
+            None,
+        )
         for heard in cluster.answers_for(address):
             owner = cluster.owner(heard.sighting.mac)
             evidence = (
@@ -67,10 +76,16 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 f"{cluster.called(heard.sighting.mac)}, answered",
             )
             if owner is None:
-                yield from _from_afar(cluster, address, heard.sighting.mac, evidence)
+                if not cluster.is_own_real_server(heard.asker, address):
+                    yield from _from_afar(cluster, address, heard.sighting.mac, evidence)
                 continue
             host, link = owner
-            if host.name not in servers or not host.has(address) or (host.name, address) in seen:
+            if (
+                host is director
+                or host.name not in servers
+                or not host.has(address)
+                or (host.name, address) in seen
+            ):
                 continue
             seen.add((host.name, address))
             yield _finding(host, link.name, address, evidence)
@@ -79,6 +94,12 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
             asked = cluster.whole or host.keeps_silent(address)
             if isinstance(address, IPv4Address) and not asked and (host.name, address) not in seen:
                 yield from _by_its_settings(host, address)
+
+
+def _serves(director: Host, address: Address) -> bool:
+    return any(
+        entry.service.key.address == address.packed for table in director.tables for entry in table.services
+    )
 
 
 def _by_its_settings(host: Host, address: Address) -> Iterator[Finding]:

@@ -27,8 +27,9 @@ SCENARIOS = (
 )
 
 _EXPLAIN = (
-    "arp-flux", "client-on-subnet", "default-gateway", "firewall", "firewall-neighbours", "ip-forward",
-    "link-down", "not-on-segment", "port-differs", "refusing-server", "rp-filter", "server-down",
+    "arp-flux", "balanced-again", "client-on-subnet", "default-gateway", "firewall", "firewall-neighbours",
+    "ip-forward", "link-down", "not-on-segment", "port-differs", "refusing-server", "rp-filter",
+    "server-down",
     "service-not-on-vip", "stale-arp", "tunnel-device", "vip-missing-on-director",
     "vip-missing-on-real-server", "vip-netmask", "way-back",
 )  # fmt: skip

@@ -79,6 +79,11 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
                 _commands(served.host, served),
             )
         elif asked and asked.plain.connected and asked.as_virtual.outcome == SILENT:
+            if any(
+                served.real_server in cluster.addresses_of(heard.sighting.mac)
+                for heard in cluster.answers_for(address)
+            ):
+                continue  # it answers for the VIP, so it has it
             if served.destination.method == model.TUNNEL:
                 continue  # whether VIP or tunnel is missing only the host itself can tell
             seen.add((served.name, address))
@@ -100,7 +105,7 @@ def _finding(
         if commands
         else f"on {served.name}: xlvs realserver add --vip {address}, or by hand: "
         f"{_QUIET[address.version]}ip addr add {address}/{address.max_prefixlen} dev lo; "
-        "if it has the VIP, look for a firewall that drops packets to it"
+        "if it has the VIP, look for a firewall that drops packets to it, or a table of services there"
     )
     return Finding(
         served.name, f"real server {served.name} does not have the VIP {address}", evidence, _EFFECT,

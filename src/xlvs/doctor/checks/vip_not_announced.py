@@ -72,6 +72,11 @@ def examine(cluster: Cluster) -> Iterator[Finding]:
         ]
         macs = {link.mac for host in holders for link in host.links}
         answered = any(heard.sighting.mac in macs for heard in cluster.answers_for(address))
+        # Who stands by as a real server hides it: another director has it, and answers.
+        if cluster.answers_for(address) and all(
+            cluster.is_own_real_server(each, address) for each in holders
+        ):
+            continue
         if answered or (cluster.whole and not askers):
             continue
         director = holders[0]
