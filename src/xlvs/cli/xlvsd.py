@@ -8,7 +8,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from xlvs import __version__
@@ -181,12 +181,21 @@ def _serve(line: CommandLine) -> int:
         pid_file=line.values.get("pid", ""),
     )
     try:
-        return run(options)
+        return _or_say_why(lambda: run(options))
     except XlvsError as error:
         _log.error("%s", str(error).replace("\n", ". "))
         if on_standard_error:
             return _exit_status(error)  # there it is said already
         raise
+
+
+def _or_say_why(run: Callable[[], int]) -> int:
+    """Run; an error of the system that nobody foresaw is raised as an `XlvsError`, which is logged."""
+    try:
+        return run()
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise XlvsError(f"xlvsd cannot go on: {what}") from error
 
 
 def _datapath(line: CommandLine) -> str:

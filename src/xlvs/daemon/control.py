@@ -104,7 +104,13 @@ class Control:
                     await self._service.kept()
         except XlvsError as error:
             answer = {"ok": False, "error": error.message, "hint": error.hint}
-        except (ValueError, TypeError, OSError) as error:
+        except OSError as error:  # it is written down before anything else
+            answer = {
+                "ok": False,
+                "error": f"it could not be written down: {error.strerror}",
+                "hint": "Nothing was changed. /run, where xlvsd keeps it, must be writable and have room.",
+            }
+        except (ValueError, TypeError) as error:
             answer = {"ok": False, "error": str(error), "hint": ""}
         writer.write(json.dumps(answer).encode() + b"\n")
         await writer.drain()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xlvs.daemon import supervisor
-from xlvs.daemon.client import run_folder
+from xlvs.daemon.client import FOLDER, run_folder
 from xlvs.daemon.control import Control
 from xlvs.daemon.interfaces import InterfaceWatch
 from xlvs.daemon.notify import Notifier
@@ -72,13 +72,19 @@ def run(options: Options) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code.
 
     Raises `XlvsError` where it cannot begin: another xlvsd runs in this network
-    namespace, the configuration cannot be run, or the caller may not.
+    namespace, the configuration cannot be run, its files cannot be written, or the caller may not.
     """
     from xlvs.kernel.privilege import require_root
 
     require_root()
     store = Store(run_folder())
-    store.make_folder()
+    try:
+        store.make_folder()
+    except OSError as error:
+        raise XlvsError(
+            f"cannot make the folder {FOLDER}: {error.strerror}",
+            "xlvsd keeps there what operators decide: /run must be writable and have room.",
+        ) from error
     # Who may not look into other namespaces, as under the systemd unit, leaves their folders alone.
     with contextlib.suppress(PermissionError):
         store.forget_others()
@@ -118,7 +124,8 @@ def _only_one(folder: str) -> Any:
                 "Have it read its configuration anew: kill -HUP " + (pid or "PID"),
             ) from None
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # who comes second is told no number then
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -129,8 +136,13 @@ def _pid_file(path: str) -> Any:
     if not path:
         yield
         return
-    with open(path, "w", encoding="ascii") as file:
-        file.write(f"{os.getpid()}\n")
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+    except OSError as error:
+        raise XlvsError(
+            f"cannot write the pid file {path}: {error.strerror}", "Name another one: xlvsd --pid FILE"
+        ) from error
     try:
         yield
     finally:

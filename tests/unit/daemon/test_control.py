@@ -142,6 +142,22 @@ def test_refusals_change_nothing(tmp_path: Path, request_: dict[str, Any], error
     with_daemon(tmp_path, story)
 
 
+def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
+    async def story(ask: Ask, service: Service, datapath: MemoryDatapath) -> None:
+        await becomes(datapath, {1: 1, 2: 1})
+        service._store.folder = f"{tmp_path}/nowhere"
+        answer = await ask(command="drain", service="192.0.2.1:80", real_server="10.0.0.11")
+        assert (
+            not answer["ok"]
+            and "No such file" in answer["error"]
+            and "Nothing was changed" in answer["hint"]
+        )
+        assert not service.keeper.overrides.drains
+        service._store.folder = str(tmp_path)
+
+    with_daemon(tmp_path, story)
+
+
 def test_whoever_asks_for_a_reload_hears_what_came_of_it(tmp_path: Path) -> None:
     async def story(ask: Ask, _service: Service, _datapath: MemoryDatapath) -> None:
         assert await ask(command="reload") == {"ok": False, "error": "it cannot be run", "hint": "Mend it"}
