@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ import pytest
 from tests.labs import eventually
 from tests.packet.director import SMALL
 from tests.packet.spaces import ip, new_namespace
-from xlvs.datapath import intent
+from xlvs.cli.main import main
+from xlvs.datapath import fitness, intent
 from xlvs.datapath.activate import activate, deactivate
 from xlvs.datapath.attach import Attacher
 from xlvs.datapath.following import Follower
@@ -366,36 +368,59 @@ def test_one_that_is_off_by_its_last_name(folder: str) -> None:
     assert modes(folder) == {"wan": TC}, "the operator has attached it, and may rename it"
 
 
-def test_the_ends_of_containers(folder: str) -> None:
-    """Nobody's packets come by them to the VIP but those of containers, which have a bridge as a rule."""
-    attach()
+@contextmanager
+def container(name: str) -> Iterator[None]:
+    """A container, with that interface at the host's end."""
     with new_namespace() as other:
-        ip(f"link add veth1 type veth peer name eth0 netns {other.split('/')[2]}")
-        ip("link set veth1 up")
+        ip(f"link add {name} type veth peer name eth0 netns {other.split('/')[2]}")
+        ip(f"link set {name} up")
+        yield
+
+
+def test_the_ends_of_containers(
+    folder: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody's packets come by them to the VIP but those of containers, which have a bridge as a rule."""
+    assert not Path(fitness.HOSTS_OWN).exists(), "this namespace is not the machine's first"
+    monkeypatch.setattr(fitness, "HOSTS_OWN", "/proc/self")
+    attach()
+    with container("veth1"):
         follower = Follower()
-        follower.look()
-        assert modes(folder) == {"eth0": TC}
+        assert follower.look() == []
         assert "veth1" not in observe_director("/proc/net").not_attached
         left_out = "Left out, because the other end is a container's, and this one has no address"
         for command in ("attach", "status"):
-            assert f"{left_out} (to attach one: xlvs attach NAME):\n  veth1\n" in xlvs(command)
+            main([command])
+            assert f"{left_out} (to attach one: xlvs attach NAME):\n  veth1\n" in capsys.readouterr().out
         assert modes(folder) == {"eth0": TC}
-        xlvs("attach", "veth?")
+        main(["attach", "veth?"])
         assert modes(folder) == {"eth0": TC, "veth1": TC}
-        xlvs("detach", "veth*")
+        main(["detach", "veth*"])
         follower.look()
         assert modes(folder) == {"eth0": TC}
 
 
-def test_an_address_makes_a_container_a_director(folder: str) -> None:
-    """A director in a container: its own interface is such an end, and its address comes last."""
+def test_an_address_makes_it_one_of_ours(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitness, "HOSTS_OWN", "/proc/self")
     attach()
-    with new_namespace() as other, running(PROGRAMS / "xlvs", "follow"):
-        ip(f"link add eth1 type veth peer name veth1 netns {other.split('/')[2]}")
-        ip("link set eth1 up")
-        eventually(followed.is_followed, "somebody follows")
-        ip("address add 192.0.2.1/24 dev eth1")
-        eventually(lambda: modes(folder) == {"eth0": TC, "eth1": TC}, "it is attached")
+    with container("veth1"), rtnetlink.link_announcements() as announced:
+        follower = Follower()
+        assert follower.look() == []
+        with suppress(BlockingIOError):
+            while announced.recv(1 << 16):
+                pass
+        ip("address add 192.0.2.1/24 dev veth1")
+        assert select.select([announced], [], [], 20)[0], "whoever follows wakes up"
+        assert len(follower.look()) == 1
+        assert modes(folder) == {"eth0": TC, "veth1": TC}
+
+
+def test_a_director_in_a_container(folder: str) -> None:
+    """Its own interface is such an end, and need not have an address."""
+    attach()
+    with container("eth1"):
+        Follower().look()
+        assert modes(folder) == {"eth0": TC, "eth1": TC}
 
 
 def test_only_some(folder: str) -> None:

@@ -22,6 +22,9 @@ _BRING_NOBODY = {
 }
 _PAIRS = ("veth", "netkit")
 
+HOSTS_OWN = "/proc/sys/net/core/netdev_budget"
+"""A setting of the machine's first network namespace, which no other has (net_core_table)."""
+
 _NET_NAME_ENUM = "1"
 """``name_assign_type`` of a name that the kernel has given, by counting (include/uapi/linux/netdevice.h)."""
 SYSFS = "/sys/class/net"
@@ -42,12 +45,14 @@ def unfit(link: rtnetlink.Link, links: list[rtnetlink.Link]) -> str:
 def bystanders(links: list[rtnetlink.Link]) -> dict[int, str]:
     """Interfaces by which no client's packets come, by index, with the reason.
 
-    Of a container's pair of interfaces that is the host's end: it has no address, where the end of a
-    director that is in a container itself has one.  IPVS on a host is asked by containers, too; their
-    packets come by a bridge as a rule, which is attached.
+    Of a container's pair of interfaces that is the host's end, where it has no address.  IPVS on a host
+    is asked by containers, too; their packets come by a bridge as a rule, which is attached.  A
+    director that is in a container itself has such an end for its own interface.
     """
     found = {link.index: _BRING_NOBODY[link.kind] for link in links if link.kind in _BRING_NOBODY}
-    ends = [link for link in links if is_one_end(link)]
+    ends = [link for link in links if _is_one_end(link)]
+    if not os.path.exists(HOSTS_OWN):
+        ends = []
     addressed = rtnetlink.addressed() if ends else set()
     for link in ends:
         if link.index not in addressed:
@@ -55,7 +60,7 @@ def bystanders(links: list[rtnetlink.Link]) -> dict[int, str]:
     return found
 
 
-def is_one_end(link: rtnetlink.Link) -> bool:
+def _is_one_end(link: rtnetlink.Link) -> bool:
     """Whether the other end of a pair of interfaces is in another network namespace."""
     return link.kind in _PAIRS and link.lower_namespace >= 0
 

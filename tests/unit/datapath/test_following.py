@@ -152,11 +152,14 @@ def test_who_is_a_bystander(monkeypatch: pytest.MonkeyPatch) -> None:
         interface(7, "vlan7", "vlan", lower_namespace=0),  # of a container's interface
     ]
     monkeypatch.setattr(rtnetlink, "addressed", lambda: {1, 5})
+    monkeypatch.setattr(fitness, "HOSTS_OWN", "/proc/self")
     found = fitness.bystanders(links)
     assert found.keys() == {2, 3, 4}
     assert found[4] == "the other end is a container's, and this one has no address"
     monkeypatch.delattr(rtnetlink, "addressed")
     assert fitness.bystanders(links[:3]).keys() == {2, 3}, "nobody has to be asked"
+    monkeypatch.setattr(fitness, "HOSTS_OWN", "/nowhere")  # in a container
+    assert fitness.bystanders(links).keys() == {2, 3}
 
 
 def test_whose_name_is_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
