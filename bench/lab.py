@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from bench import lab_goals, live, proxies, report
+from bench import lab_goals, labs, live, proxies, report
 from bench.lab_goals import BARE_TC, BULK, BULK_CPU, DIRECT, KEPT, SHORT, XLVS_TC, XLVS_XDP
 from bench.loads import Load, iperf3, serve_iperf3, wrk
 from bench.programs import sending_on
@@ -27,8 +27,7 @@ from bench.proxies import HAPROXY, NGINX
 from bench.rounds import Figure
 from xlvs.kernel import libbpf
 from xlvs.kernel.namespaces import network_namespace
-from xlvs.lab import lifecycle, namespaces, node
-from xlvs.lab.addresses import Request
+from xlvs.lab import namespaces, node
 from xlvs.lab.state import Record
 
 _BULK_PORT = 5201
@@ -37,20 +36,15 @@ _BULK_PORT = 5201
 @contextmanager
 def _lab(mode: str, what: str = "") -> Iterator[Record]:
     """A lab with iperf3's server on its first real server; in a mode, or with proxies instead."""
-    name = f"bench-{os.getpid()}-{what or mode or 'none'}"
-    record = lifecycle.new_record("dr", name, Request(real_servers=2), bare=not mode, mode=mode)
-    try:
-        lifecycle.up(record, lambda _line: None)
+    with labs.lab("dr", mode, what) as record:
         serve_iperf3(record, "rs1", _BULK_PORT)
         if mode:
             vip, first = record.addresses.vip, record.addresses.rips[0]
-            for line in (f"-A -t {vip}:{_BULK_PORT} -s rr", f"-a -t {vip}:{_BULK_PORT} -r {first} -g"):
-                node.run(record, "director", ["ipvsadm", *line.split()]).check_returncode()
+            lines = (f"-A -t {vip}:{_BULK_PORT} -s rr", f"-a -t {vip}:{_BULK_PORT} -r {first} -g")
+            labs.typed(record, "director", [f"ipvsadm {line}" for line in lines])
         else:
-            proxies.start(record, _BULK_PORT)
+            proxies.start(record, _BULK_PORT, threads=2)
         yield record
-    finally:
-        lifecycle.down(name, lambda _line: None)
 
 
 @contextmanager

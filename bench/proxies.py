@@ -2,7 +2,7 @@
 """Balancers in user space that stand in a lab's director beside xlvs: HAProxy and nginx.
 
 Both as a packager's defaults would have them for TCP, with a thread or worker for each
-of two processors, round robin, and no look into what they pass on.
+processor, round robin, and no look into what they pass on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BULK = {HAPROXY: 5301, NGINX: 5302}
 
 _HAPROXY = """\
 global
-    nbthread 2
+    nbthread {threads}
     maxconn 2000
 defaults
     mode tcp
@@ -39,7 +39,7 @@ listen bulk
 _NGINX = """\
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 user root;
-worker_processes 2;
+worker_processes {threads};
 pid {folder}/stream.pid;
 error_log {folder}/stream.log warn;
 events {{ worker_connections 8192; }}
@@ -53,9 +53,9 @@ stream {{
 """
 
 
-def configurations(rips: tuple[str, ...], folder: Path, bulk_port: int) -> dict[str, str]:
+def configurations(rips: tuple[str, ...], folder: Path, bulk_port: int, threads: int) -> dict[str, str]:
     """The text of each one's configuration, by name."""
-    common = {"first": rips[0], "bulk_port": bulk_port, "folder": folder}
+    common = {"first": rips[0], "bulk_port": bulk_port, "folder": folder, "threads": threads}
     haproxys = "\n".join(f"    server rs{number} {rip}:80" for number, rip in enumerate(rips, start=1))
     nginxs = "\n".join(f"        server {rip}:80;" for rip in rips)
     return {
@@ -64,10 +64,13 @@ def configurations(rips: tuple[str, ...], folder: Path, bulk_port: int) -> dict[
     }
 
 
-def start(record: Record, bulk_port: int) -> None:
-    """Start both in a lab's director, with which they end; raises `Failed`."""
+def start(record: Record, bulk_port: int, threads: int) -> None:
+    """Start both in a lab's director, with which they end; raises `Failed`.
+
+    They pass on port 80 of the real servers, and ``bulk_port`` of the first one.
+    """
     folder = record.node_folder("director")
-    texts = configurations(record.addresses.rips, folder, bulk_port)
+    texts = configurations(record.addresses.rips, folder, bulk_port, threads)
     haproxy, stream = folder / "haproxy.cfg", folder / "stream.conf"
     haproxy.write_text(texts[HAPROXY])
     stream.write_text(texts[NGINX])

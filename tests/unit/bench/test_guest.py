@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bench import pktgen
+from bench.guest_requests import beside_kernel_ipvs, over_direct
 from bench.guest_rows import (
     ANSWERS,
     DR,
@@ -22,7 +23,9 @@ from bench.guest_rows import (
     row,
     work,
 )
+from bench.lab_goals import DIRECT
 from bench.pktgen import Failed, Packets
+from bench.proxies import HAPROXY
 from bench.rounds import Figure
 
 _SAID = """\
@@ -89,3 +92,23 @@ def test_goals_at_xdp_are_for_what_xdp_forwards() -> None:
         (1.5, True),  # NAT
         (1.5, True),  # answers
     ]  # fmt: skip
+
+
+def _requests() -> dict[str, Figure]:
+    """Direct 200; IPVS adds 30 by DR and 70 by NAT, xlvs at TC 20 and 35, HAProxy 160."""
+    minima = {DIRECT: 200.0, row(IPVS, DR): 230.0, row(IPVS, NAT): 270.0, HAPROXY: 360.0}
+    minima |= {row(XLVS_TC, DR): 220.0, row(XLVS_TC, NAT): 235.0}
+    return {name: Figure(value, value + 1, value + 2) for name, value in minima.items()}
+
+
+def test_what_a_balancer_adds_to_a_request() -> None:
+    added = over_direct(_requests())
+    assert DIRECT not in added
+    assert added[row(IPVS, DR)] == Figure(30, 31, 32)
+    assert added[HAPROXY].minimum == 160
+
+
+def test_requests_beside_kernel_ipvs_of_the_same_method() -> None:
+    added = beside_kernel_ipvs(over_direct(_requests()))
+    assert added == {row(XLVS_TC, DR): 1.5, row(XLVS_TC, NAT): 2, HAPROXY: 30 / 160}
+    assert beside_kernel_ipvs(_requests())[DIRECT] == 1.15

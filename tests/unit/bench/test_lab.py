@@ -56,12 +56,13 @@ def test_a_bulk_that_failed_is_no_measurement(said: str) -> None:
 
 
 def test_proxies_balance_over_all_real_servers() -> None:
-    texts = proxies.configurations(("192.0.2.101", "192.0.2.102"), Path("/run/x"), 5201)
+    texts = proxies.configurations(("192.0.2.101", "192.0.2.102"), Path("/run/x"), 5201, 3)
     assert set(texts) == {HAPROXY, NGINX}
     for name, text in texts.items():
         assert "192.0.2.101:80" in text and "192.0.2.102:80" in text and "192.0.2.101:5201" in text
         assert str(proxies.WEB[name]) in text and str(proxies.BULK[name]) in text
         assert text.count("{") == text.count("}")
+    assert "nbthread 3" in texts[HAPROXY] and "worker_processes 3;" in texts[NGINX]
 
 
 def _figures() -> dict[str, dict[str, Figure]]:
