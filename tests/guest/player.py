@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -228,7 +228,7 @@ class Player:
         deadline = time.monotonic() + ANSWER_TIMEOUT
         watch_client = [client]
         while (remaining := deadline - time.monotonic()) > 0:
-            accepting, settled, _ = select.select(list(self._listeners), watch_client, [], remaining)
+            accepting, settled = self._ready(list(self._listeners), watch_client, remaining)
             for listener in accepting:
                 if listener.type == socket.SOCK_STREAM:
                     self._servers[name] = self._stack.enter_context(listener.accept()[0])
@@ -246,12 +246,11 @@ class Player:
             client.sendall(bytes(size))
             received = 0
             while received < size:
-                received += len(_receive(self._servers[name]))
+                received += len(self._receive(self._servers[name]))
             return self._listeners_node(name)
         client.send(bytes(size))
         listeners = [one for one in self._listeners if one.type == socket.SOCK_DGRAM]
-        arrived, _, _ = select.select(listeners, [], [], ANSWER_TIMEOUT)
-        for listener in arrived:
+        for listener in self._ready(listeners, [], ANSWER_TIMEOUT)[0]:
             listener.recv(65536)
             return self._listeners[listener]
         return REFUSED if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) else NO_ANSWER
@@ -265,20 +264,40 @@ class Player:
             sender.bind(_split(source))
             sender.sendto(text.encode("latin-1").decode("unicode_escape").encode("latin-1"), (address, port))
         listeners = [one for one in self._listeners if one.type == socket.SOCK_DGRAM]
-        for listener in select.select(listeners, [], [], DATAGRAM_TIMEOUT)[0]:
+        for listener in self._ready(listeners, [], DATAGRAM_TIMEOUT)[0]:
             _, origin = listener.recvfrom(65536)
             return f"{self._listeners[listener]} from {origin[0]} {origin[1]}"
         return NO_ANSWER
 
+    def _ready(
+        self, readable: Sequence[socket.socket], writable: Sequence[socket.socket], seconds: float
+    ) -> tuple[list[socket.socket], list[socket.socket]]:
+        """Those from which can be read, and those to which can be written, as soon as there are any.
+
+        What arrives is mostly there already.  If not, nothing is under way but timers, to which a
+        leaping clock leaps: to burn the seconds of a wait for nothing takes longer than all the rest.
+        """
+        found = select.select(readable, writable, [], 0)[:2]
+        if not any(found):
+            with leaping(self._steady):
+                found = select.select(readable, writable, [], seconds)[:2]
+        return found
+
     def _ask(self, name: str, line: str) -> str:
         """The client sends a line; what the real server reads."""
         self._clients[name].sendall(f"{line}\r\n".encode())
-        return _receive(self._servers[name]).decode().rstrip()
+        return self._receive(self._servers[name]).decode().rstrip()
 
     def _answer(self, name: str, line: str) -> str:
         """The real server sends a line; the numbers that the client reads in it."""
         self._servers[name].sendall(f"{line}\r\n".encode())
-        return " ".join(re.findall(r"\d+", _receive(self._clients[name]).decode()))
+        return " ".join(re.findall(r"\d+", self._receive(self._clients[name]).decode()))
+
+    def _receive(self, sock: socket.socket) -> bytes:
+        """Receive once, waiting a little; b"" is the end."""
+        if not self._ready([sock], [], ANSWER_TIMEOUT)[0]:
+            raise TimeoutError("a segment of an open connection did not arrive")
+        return sock.recv(65536)
 
     def _listeners_node(self, name: str) -> str:
         port = self._servers[name].getsockname()[1]
@@ -294,11 +313,11 @@ class Player:
         if name in self._servers:
             server = self._servers.pop(name)
             client.shutdown(socket.SHUT_WR)
-            _receive(server)
+            self._receive(server)
             server.close()
             # An association has no half-closed state, and tells nobody that it is over.
             if client.proto != socket.IPPROTO_SCTP:
-                _receive(client)
+                self._receive(client)
         client.close()
 
     def _reset(self, name: str) -> None:
@@ -306,7 +325,7 @@ class Player:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         try:
-            _receive(server)
+            self._receive(server)
         except ConnectionResetError:
             server.close()
         else:
@@ -341,13 +360,6 @@ class SteadyClock:
         """Let the clock go for good."""
         os.kill(self._burner, signal.SIGKILL)
         os.waitpid(self._burner, 0)
-
-
-def _receive(sock: socket.socket) -> bytes:
-    """Receive once, waiting a little; b"" is the end."""
-    if not select.select([sock], [], [], ANSWER_TIMEOUT)[0]:
-        raise TimeoutError("a segment of an open connection did not arrive")
-    return sock.recv(65536)
 
 
 def _cookie(sock: socket.socket) -> bytes:
@@ -416,13 +428,22 @@ def without_size(answer: str) -> str:
     return re.sub(r"^(1\|IP Virtual Server version \S+) \(size=\d+\)$", r"\1", answer, flags=re.MULTILINE)
 
 
-def wait(seconds: float, steady: SteadyClock | None) -> None:
-    """Let time pass; a leaping clock leaps."""
+@contextmanager
+def leaping(steady: SteadyClock | None) -> Iterator[None]:
+    """For a ``with`` block that only waits, for nothing of the host's: a leaping clock leaps meanwhile."""
     if steady:
         steady.pause()
-    time.sleep(seconds)
-    if steady:
-        steady.resume()
+    try:
+        yield
+    finally:
+        if steady:
+            steady.resume()
+
+
+def wait(seconds: float, steady: SteadyClock | None) -> None:
+    """Let time pass; a leaping clock leaps."""
+    with leaping(steady):
+        time.sleep(seconds)
 
 
 def play(scenario: Scenario, director: str, preload: Path, steady: SteadyClock | None) -> Play:

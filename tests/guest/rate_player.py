@@ -25,7 +25,9 @@ from .wire import client_addresses, server_addresses, virtual_addresses
 
 PERIOD = 2.0
 LOOK = 0.05
-"""Seconds between two looks at the rates."""
+"""Seconds between two looks at the rates while the moments of estimates are sought."""
+WATCHFUL = 0.5
+"""Seconds between two looks while they are watched: they change every two, and a look costs a command."""
 DISTANCE = 0.2
 """Seconds that a burst stays away from any estimate; it takes a fraction of that."""
 UNTIL_QUIET = 100
@@ -43,9 +45,13 @@ def rates(director: Director, service: str) -> Rates:
     return tuple(tuple(map(int, row[-5:])) for row in rows if row[-1].isdigit())
 
 
-def send(directors: list[Director], step: str) -> None:
-    """Send a step's packets to all."""
-    frames = [frame for one in Segment.parse(step).each() for frame in one.packets(1, None)]
+def packets(step: str) -> list[bytes]:
+    """A step's packets."""
+    return [packet for one in Segment.parse(step).each() for packet in one.packets(1, None)]
+
+
+def send(directors: list[Director], frames: list[bytes]) -> None:
+    """Send packets to all."""
     for director in directors:
         for frame in frames:
             director.wire.send(frame)
@@ -91,7 +97,7 @@ def watch(directors: list[Director], service: str) -> dict[str, list[Rates]]:
             now = rates(director, service)
             if not shown[director.name] or shown[director.name][-1] != now:
                 shown[director.name].append(now)
-        time.sleep(LOOK)
+        time.sleep(WATCHFUL)
     return shown
 
 
@@ -111,12 +117,14 @@ def main() -> int:
         for director in directors:
             lines = f"-A -t {service} -s rr\n-a -t {service} -r {server_addresses(1)[0]} -g\n"
             director.ipvsadm(["-R"], lines)
-        send(directors, f"packet tcp {client}:40000+100 {service} S")
+        send(directors, packets(f"packet tcp {client}:40000+100 {service} S"))
         moments = phases(directors, service)
         time.sleep(UNTIL_QUIET)
+        # Made beforehand: that takes longer than to send them, and an estimate may come meanwhile.
+        burst = packets(f"packet tcp {client}:41000+320 {service} S")
+        burst += packets(f"packet tcp {client}:41000+320 {service} A data=500")
         wait_for_gap(moments)
-        send(directors, f"packet tcp {client}:41000+320 {service} S")
-        send(directors, f"packet tcp {client}:41000+320 {service} A data=500")
+        send(directors, burst)
         shown = watch(directors, service)
         for director in directors:
             director.ipvsadm(["-Z"])

@@ -29,7 +29,7 @@ from pathlib import Path
 from xlvs.datapath import sysctls
 
 from .operators import KernelOperator, Operator, XlvsOperator
-from .player import PROGRAMS, TICKS, SteadyClock, connection_table, without_size
+from .player import PROGRAMS, TICKS, SteadyClock, connection_table, wait, without_size
 from .scenario import KERNEL, Observation, Play, Scenario
 from .segments import Complaint, End, Flow, Segment
 from .sightings import Sighting, described, ends_of, innermost
@@ -324,11 +324,7 @@ def play_all(plays: Sequence[RawPlay], steady: SteadyClock | None) -> None:
         end, number = heapq.heappop(waiting)
         remaining = end - time.monotonic()
         if remaining > 0:
-            if steady:
-                steady.pause()
-            time.sleep(remaining)
-            if steady:
-                steady.resume()
+            wait(remaining, steady)
         seconds = next(moments[number], None)
         if seconds is not None:
             heapq.heappush(waiting, (time.monotonic() + seconds, number))
