@@ -64,6 +64,13 @@ def guest(shared_guest: Guest) -> Guest:
     return shared_guest
 
 
+_FIRST, _LAST = "test_proc.py", "test_director_itself.py"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put those last that spoil the guest which they share (see their module)."""
-    items.sort(key=lambda item: item.path.name == "test_director_itself.py")
+    """Put those last that spoil the guest which they share (see their module).
+
+    And those first that need a director nobody has used: later, the one that stays loaded from play
+    to play would have to go, and be loaded again.
+    """
+    items.sort(key=lambda item: (item.path.name != _FIRST, item.path.name == _LAST))

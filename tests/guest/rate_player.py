@@ -105,14 +105,15 @@ def main() -> int:
     """Play and print."""
     with ExitStack() as stack:
         numbers = unused_numbers(1)
+        service = f"{virtual_addresses(numbers[0])[0]}:80"
         directors = []
         for name in (KERNEL, XLVS):
             director = Director(name, "plain", Path(sys.argv[1]))
-            stack.callback(director.close, tidy=True)
+            stack.callback(director.close, tidy=False)
+            stack.callback(director.ipvsadm, ["-D", "-t", service])
             director.wire.take_addresses(numbers)
             director.keep_hooks()
             directors.append(director)
-        service = f"{virtual_addresses(numbers[0])[0]}:80"
         client = client_addresses(numbers[0], 1)[0]
         for director in directors:
             lines = f"-A -t {service} -s rr\n-a -t {service} -r {server_addresses(1)[0]} -g\n"
