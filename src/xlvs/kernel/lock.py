@@ -39,13 +39,34 @@ def _acquire(path: str, operation: int) -> int:
     while True:
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, operation)
+            _flock(descriptor, operation)
             if _is_at(path, descriptor):
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _flock(descriptor: int, operation: int) -> None:
+    """Lock, and wait for it; who waits long at a terminal is told for whom."""
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not os.isatty(2):
+            fcntl.flock(descriptor, operation)
+            return
+        from threading import Timer
+
+        from xlvs.kernel.waiting import PATIENCE, say_for_whom
+
+        teller = Timer(PATIENCE, say_for_whom, (descriptor,))
+        teller.daemon = True
+        teller.start()
+        try:
+            fcntl.flock(descriptor, operation)
+        finally:
+            teller.cancel()
 
 
 def cookies(of: str) -> list[str]:
