@@ -195,11 +195,13 @@ def _settle_quorum(
             weight = real_server.destination.weight if one.weight is None else one.weight
             weights += weight_of(real_server, weight)
         unknown = unknown or one.up is None
-    threshold = server.quorum - server.hysteresis if state.quorum else server.quorum + server.hysteresis
     first = state.quorum is None
+    granted = first and not unknown and _is_granted(server)
+    held = state.quorum or granted
+    threshold = server.quorum - server.hysteresis if held else server.quorum + server.hysteresis
     if not state.quorum and weights and weights >= threshold:
         state.quorum, state.since = True, now
-        sign, compared, kind = "+", "<=", QUORUM_GAINED
+        sign, compared, kind = "-" if granted else "+", "<=", QUORUM_GAINED
         log = [_quorum_text("Gained quorum", server, sign, threshold, compared, weights)]
         if server.sorry_server is not None and not first:
             verb = "Disabling" if server.sorry_server.inhibit else "Removing"
@@ -211,10 +213,8 @@ def _settle_quorum(
     ):
         # Until all have spoken nothing is lost, unless nothing is to be hoped for (alpha).
         state.quorum, state.since = False, now
-        if first and server.sorry_server is None:
-            granted = _granted(server)
-            if not granted or granted < server.quorum + server.hysteresis:
-                return []  # it was not taken for granted: nobody has been told that it is up
+        if first and server.sorry_server is None and not granted:
+            return []  # nobody has been told that it is up
         sign, compared, kind = "-", ">", QUORUM_LOST
         said = "Starting with quorum down" if first else "Lost quorum"
         log = [_quorum_text(said, server, sign, threshold, compared, weights)]
@@ -228,13 +228,18 @@ def _settle_quorum(
     return [Event(kind, server, None, "", first, threshold, weights, tuple(log))]
 
 
-def _granted(server: VirtualServer) -> int:
-    """The weights of real servers that keepalived takes to be up until a check fails: without alpha."""
-    return sum(
+def _is_granted(server: VirtualServer) -> bool:
+    """Whether keepalived takes a quorum to be there until checks fail: by real servers without alpha.
+
+    So hysteresis keeps it from being lost by some that are found to be down at the start
+    (check_data.c: set_quorum_states()).
+    """
+    weights = sum(
         one.destination.weight
         for one in server.real_servers
         if not any(checker.schedule.alpha for checker in one.checkers)
     )
+    return weights > 0 and weights >= server.quorum + server.hysteresis
 
 
 def _quorum_text(

@@ -169,6 +169,26 @@ def test_without_a_sorry_server_the_rest_goes_on_without_quorum() -> None:
     assert bench.weights() == {1: 1}
 
 
+def test_hysteresis_counts_from_the_start() -> None:
+    """Of 3 + 5, whose quorum is 3 and hysteresis 2, the 3 are enough if the 5 are found to be down;
+    with alpha nothing was taken for granted, so 5 are needed."""
+    for alpha, gained in ((False, True), (True, False)):
+        servers = [
+            real_server(number, weight, checkers=(tcp_check(number, alpha=alpha),))
+            for number, weight in ((1, 3), (2, 5))
+        ]
+        bench = Bench()
+        events = bench.configure(
+            configuration(virtual_server(*servers, quorum=3, hysteresis=2, sorry_server=sorry()))
+        )
+        for server, up in zip(servers, (True, False), strict=True):
+            bench.verdicts[server.checkers[0]].up = up
+            events += bench.settle()
+        assert (QUORUM_GAINED in kinds(events), QUORUM_LOST in kinds(events)) == (gained, not gained)
+        bench.round()
+        assert bench.weights() == ({1: 3} if gained else {99: 1})
+
+
 def test_of_weight_0_alone_no_quorum_is_told_to_be_lost() -> None:
     """Nobody was told that it is there. (The parser reduces such a quorum to 0.)"""
     bench = Bench()
