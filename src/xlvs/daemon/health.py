@@ -188,12 +188,15 @@ def _settle_quorum(
     weight_of: Callable[[RealServer, int], int],
 ) -> list[Event]:
     weights = 0
+    hoped = 0
     unknown = False
     for real_server in server.real_servers:
         one = state.real_servers[real_server.key]
+        weight = weight_of(real_server, real_server.destination.weight if one.weight is None else one.weight)
         if one.up:
-            weight = real_server.destination.weight if one.weight is None else one.weight
-            weights += weight_of(real_server, weight)
+            weights += weight
+        elif one.up is None and not _has_alpha(real_server):
+            hoped += weight  # of one that a reload has brought
         unknown = unknown or one.up is None
     first = state.quorum is None
     granted = first and not unknown and _is_granted(server)
@@ -208,7 +211,7 @@ def _settle_quorum(
             sorry = server.real_server_name(server.sorry_server)
             log.append(f"{verb} sorry server {sorry} from VS {server.name}")
             log.append(f"Adding alive servers to the pool for VS {server.name}")
-    elif (state.quorum and (not weights or weights < threshold)) or (
+    elif (state.quorum and (not weights + hoped or weights + hoped < threshold)) or (
         first and (server.alpha or not unknown)
     ):
         # Until all have spoken nothing is lost, unless nothing is to be hoped for (alpha).
@@ -234,12 +237,13 @@ def _is_granted(server: VirtualServer) -> bool:
     So hysteresis keeps it from being lost by some that are found to be down at the start
     (check_data.c: set_quorum_states()).
     """
-    weights = sum(
-        one.destination.weight
-        for one in server.real_servers
-        if not any(checker.schedule.alpha for checker in one.checkers)
-    )
+    weights = sum(one.destination.weight for one in server.real_servers if not _has_alpha(one))
     return weights > 0 and weights >= server.quorum + server.hysteresis
+
+
+def _has_alpha(real_server: RealServer) -> bool:
+    """Whether a real server counts as failed until its checks have passed."""
+    return any(checker.schedule.alpha for checker in real_server.checkers)
 
 
 def _quorum_text(

@@ -82,6 +82,7 @@ def test_quorum_with_hysteresis() -> None:
     gained = bench.say(3, True)[-1]
     assert gained.kind == QUORUM_GAINED
     assert gained.log == ("Gained quorum 2+1=3 <= 3 for VS [192.0.2.1]:tcp:80",)
+    assert kinds(bench.say(4, False)) == [DOWN]
     assert kinds(bench.say(3, False)) == [DOWN]
     assert kinds(bench.say(2, False)) == [DOWN]
     lost = bench.say(1, False)[-1]
@@ -167,6 +168,20 @@ def test_without_a_sorry_server_the_rest_goes_on_without_quorum() -> None:
     assert QUORUM_LOST in kinds(bench.say(2, False))
     bench.round()
     assert bench.weights() == {1: 1}
+
+
+def test_no_quorum_is_lost_before_those_have_spoken_that_a_reload_brings() -> None:
+    """Not for milliseconds, by which clients would get the sorry server; with alpha nothing is hoped for."""
+    for alpha, well in ((False, True), (False, False), (True, True)):
+        bench = Bench()
+        server = virtual_server(real_server(1), sorry_server=sorry())
+        bench.configure(configuration(server))
+        bench.say(1, True)
+        new = real_server(2, checkers=(tcp_check(2, alpha=alpha),))
+        events = bench.configure(configuration(replace(server, real_servers=(real_server(1, 0), new))))
+        assert (QUORUM_LOST in kinds(events)) == alpha
+        bench.verdicts[new.checkers[0]].up = well
+        assert (QUORUM_LOST in kinds(bench.settle())) == (not well)
 
 
 def test_hysteresis_counts_from_the_start() -> None:
