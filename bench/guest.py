@@ -60,7 +60,7 @@ def main() -> int:
     """Measure, print tables, write ``bench/results/guest.*``."""
     parser = argparse.ArgumentParser(prog="python -m bench.guest", description=__doc__.partition("\n")[0])
     parser.add_argument("--packets", type=int, default=20_000, help="a round of each row")
-    parser.add_argument("--requests", type=int, default=320, help="of each kind, a round of each row")
+    parser.add_argument("--requests", type=int, default=320, help="short ones, a round of each row")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.packets < 1000 or options.rounds < 1 or options.requests < WAVE or options.requests % WAVE:
