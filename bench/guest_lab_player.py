@@ -136,6 +136,7 @@ def main() -> int:
                 for kind, value in zip((SHORT, KEPT), values, strict=True):
                     if turn:  # the first time MACs are asked for, and files read
                         taken[kind].setdefault(name, []).append(value)
+            time.sleep(1.2)  # xlvs looks a way up again after a second, and knows its MAC from then on
             print(f"requests: round {turn} of {options.rounds}", file=sys.stderr, flush=True)
     json.dump({"taken": taken}, sys.stdout)
     return 0
