@@ -31,7 +31,7 @@ from xlvs.datapath.maps import Maps
 from xlvs.datapath.modes import TC, XDP, XDP_GENERIC
 from xlvs.doctor.director import observe_director
 from xlvs.errors import Unusable
-from xlvs.kernel import bpf, bpffs, followed, grace_period, lock, rtnetlink
+from xlvs.kernel import abi, bpf, bpffs, followed, grace_period, lock, rtnetlink
 from xlvs.kernel.namespaces import network_cookie, network_namespace
 
 PROGRAMS = Path(sys.executable).parent
@@ -169,6 +169,44 @@ def test_detached_stays_detached(folder: str) -> None:
     assert modes(folder) == {"eth1": TC}
     attach()
     assert modes(folder) == {"eth0": TC, "eth1": TC}
+
+
+def known(folder: str, index: int) -> int:
+    """What XDP knows of an interface."""
+    maps = Maps(folder)
+    try:
+        return maps.record("interfaces", abi.Interface, index, abi.INTERFACE_LIMIT).known
+    finally:
+        maps.close()
+
+
+def test_no_frames_are_sent_by_one_without_xdp(folder: str) -> None:
+    """XDP on another one would send them, and most drivers would lose them."""
+    for ends in (lambda: xlvs("detach", "eth0"), lambda: ip("link del eth0")):
+        attach("eth0", mode=XDP)
+        index = Attacher(folder).link("eth0").index
+        assert known(folder, index) & abi.INTERFACE_NATIVE
+        ends()
+        Follower().look()
+        assert known(folder, index) == 0
+
+
+def test_names_that_no_interface_has(folder: str) -> None:
+    attach()
+    for name in ("a/b", "*/eth0", "", "eth0:1", "a b", "an-interface-name"):
+        for words in (("detach", name), ("attach", name)):
+            ran = subprocess.run([PROGRAMS / "xlvs", *words], capture_output=True, text=True, check=False)
+            assert ran.returncode == 2 and f"no interface can be called {name!r}" in ran.stderr
+    assert intent.read(folder).detached == frozenset()
+    assert modes(folder) == {"eth0": TC}
+
+
+@pytest.mark.usefixtures("folder")
+def test_one_of_a_pattern_is_detached_before_it_is_there() -> None:
+    attach("eth*")
+    assert xlvs("detach", "eth7") == "eth7: not attached when it comes back\n"
+    make("eth7")
+    assert Follower().look() == []
 
 
 @pytest.mark.usefixtures("folder")

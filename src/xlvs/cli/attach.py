@@ -200,14 +200,16 @@ def _detach_these(folder: str, names: list[str]) -> None:
     from xlvs.datapath.attach import Attacher
     from xlvs.kernel.grace_period import Hurry
 
+    intent.check_names(names)
     attacher = Attacher(folder)
     wanted = intent.read(folder)
     there = {link.name for link in attacher.links()}
-    # One that is not there may be wanted when it comes: by its name, or as every one is.
+    # One that is not there may be wanted when it comes: by its name or a pattern, or as every one is.
     links = [
         attacher.link(name)
         for name in names
-        if not intent.is_pattern(name) and (name in there or not (wanted.every or name in wanted.named))
+        if not intent.is_pattern(name)
+        and (name in there or not (wanted.every or wanted.mode_of(name, up=True)))
     ]
     found = {link.name for link in links}
     patterns = [name for name in names if intent.is_pattern(name)]

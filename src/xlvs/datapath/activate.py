@@ -52,6 +52,7 @@ def activate(
     meant.  ``only`` takes all others off, which are then in ``detached``.  Raises `XlvsError`; then
     nothing is loaded or attached that was not before.
     """
+    intent.check_names(interfaces or ())
     folder = bpffs.namespace_folder()
     loaded_here = folder is None
     if folder is None:

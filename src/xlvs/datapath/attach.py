@@ -13,6 +13,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Collection
+from contextlib import suppress
 
 from xlvs.datapath.fitness import bystanders, unfit
 from xlvs.datapath.hooks import Pins, TcHook
@@ -167,6 +168,7 @@ class Attacher:
         """Take every program of ours off an interface, which may have gone."""
         self._ingress.detach(index)
         self._egress.detach(index)
+        self._unknow(index)
         self._xdp.detach(index)
 
     def detach_all(self) -> None:
@@ -283,11 +285,22 @@ class Attacher:
         known = abi.INTERFACE_KNOWN
         if self._xdp.mode(link.index) == XDP:
             known |= abi.INTERFACE_NATIVE
-        record = abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=known)
+        self._note(link.index, abi.Interface(mac=(ctypes.c_uint8 * 6)(*link.mac), known=known))
+
+    def _unknow(self, index: int) -> None:
+        """Have no frames sent by an interface that is about to run no XDP: most drivers lose them then.
+
+        TC, which learns its MAC, is off already.  What is damaged knows nothing that counts.
+        """
+        if index < abi.INTERFACE_LIMIT:
+            with suppress(Unusable, OSError):
+                self._note(index, abi.Interface())
+
+    def _note(self, index: int, record: abi.Interface) -> None:
         interfaces = self._pins.open("interfaces")
         try:
             size = ctypes.sizeof(record)
             with mmap.mmap(interfaces, abi.INTERFACE_LIMIT * size) as memory:
-                memory[link.index * size : (link.index + 1) * size] = bytes(record)
+                memory[index * size : (index + 1) * size] = bytes(record)
         finally:
             os.close(interfaces)

@@ -22,15 +22,20 @@ Writers hold the table's lock alone.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 
 from xlvs.datapath.modes import TC
+from xlvs.errors import UsageError
 
 _FOLDER = "wanted"
 _EVERY = "every"
 _NAMED, _NOT, _REFUSED = "named", "not", "refused"
 _TRIED, _CAME = "tried", "came"
 _LONGEST_REASON = 500
+_IN_NO_NAME = "/: \t\n\v\f\r"
+_LONGEST_NAME = 15
+_LONGEST_PATTERN = 255
 
 
 def is_pattern(name: str) -> bool:
@@ -45,6 +50,19 @@ def matches(pattern: str, name: str) -> bool:
     from fnmatch import fnmatchcase
 
     return fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise `UsageError` for a name that no interface can have (kernel: ``dev_valid_name()``)."""
+    for name in names:
+        letters = name.replace("*", "")
+        if (
+            name in ("", ".", "..")
+            or any(letter in _IN_NO_NAME for letter in name)
+            or len(os.fsencode(letters)) > _LONGEST_NAME
+            or len(name) > _LONGEST_PATTERN
+        ):
+            raise UsageError(f"no interface can be called {name!r}", "See them all: ip link")
 
 
 class Intent:
