@@ -8,9 +8,9 @@ The kernel itself expedites the waits of network configuration (synchronize_net(
 
 /sys/kernel/rcu_expedited has all waits expedited, for which CPUs that are neither idle nor in a
 ``nohz_full`` process are interrupted.  It is the machine's, so it is changed for as long as
-many hooks are, and put back, also by the next command where one has died meanwhile.  Whoever
-wants no expedited waits (``rcu_normal``, the default with PREEMPT_RT) gets none: the kernel
-puts that first.
+many hooks are, and put back: also when SIGTERM or SIGHUP ends us meanwhile, and after SIGKILL
+by the next one that attaches or detaches.  Whoever wants no expedited waits (``rcu_normal``, the
+default with PREEMPT_RT) gets none: the kernel puts that first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xlvs.kernel.namespaces import outermost_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 SETTING = "/sys/kernel/rcu_expedited"
 FOLDER = "/run/xlvs/hurry"
@@ -44,6 +44,7 @@ class Hurry:
         self._worth_it = interfaces >= MANY
         self._path = f"/proc/{outermost_process()}/root{FOLDER}/{_MARK}"
         self._mark = -1
+        self._minded: list[int] = []
 
     def __enter__(self) -> None:
         left_behind = os.path.exists(self._path)
@@ -71,6 +72,7 @@ class Hurry:
             os.close(mark)
             return
         self._mark = mark
+        self._mind_signals()
         try:
             _write("1" if self._worth_it else "0")
         except OSError:  # read-only, so it was not changed now
@@ -78,6 +80,7 @@ class Hurry:
                 os.unlink(self._path)
             os.close(mark)
             self._mark = -1
+            self._leave_signals()
 
     def _end(self) -> None:
         if self._mark < 0:
@@ -89,6 +92,32 @@ class Hurry:
             pass  # it is for the next one to put back
         os.close(self._mark)
         self._mark = -1
+        self._leave_signals()
+
+    def _mind_signals(self) -> None:
+        """Signals that would end us at once do so after it is put back."""
+        import signal
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                try:
+                    signal.signal(number, self._die)
+                except ValueError:  # not in the first thread: of xlvsd, which no signal ends at once
+                    return
+                self._minded.append(number)
+
+    def _leave_signals(self) -> None:
+        import signal
+
+        while self._minded:
+            signal.signal(self._minded.pop(), signal.SIG_DFL)
+
+    def _die(self, number: int, _frame: FrameType | None) -> None:
+        import signal
+
+        self._end()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def _read() -> str:

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,28 @@ def test_put_back_whatever_happens(machine: Machine) -> None:
     with pytest.raises(KeyboardInterrupt), Hurry(MANY):
         raise KeyboardInterrupt
     assert machine.value() == 0 and not machine.mark.exists()
+
+
+ENDED = """\
+import os, sys
+from xlvs.kernel import grace_period
+grace_period.SETTING, grace_period.FOLDER = sys.argv[1:3]
+with grace_period.Hurry(grace_period.MANY):
+    print(open(grace_period.SETTING).read(), flush=True)
+    os.kill(os.getpid(), int(sys.argv[3]))
+    print("it goes on")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_put_back_by_one_that_a_signal_ends(machine: Machine, number: signal.Signals) -> None:
+    words = [str(machine.setting), str(machine.mark.parent), str(int(number))]
+    ran = subprocess.run([sys.executable, "-c", ENDED, *words], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (-number, "1\n"), ran.stderr
+    assert machine.value() == 0 and not machine.mark.exists()
+    with Hurry(MANY):
+        assert signal.getsignal(number) is not signal.SIG_DFL
+    assert signal.getsignal(number) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize("interfaces", [1, MANY])
