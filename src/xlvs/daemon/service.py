@@ -458,7 +458,8 @@ class Service:
         # Known before it is made: whoever comes after kill -9 removes what is not wanted any more.
         self._write_owned(one.owned | one.wanted.keys())
         report, cost = await asyncio.to_thread(self._run, one)
-        if one.only is None and not (report.made or report.refused):
+        # What is refused is tried again by each look.
+        if one.only is None and not report.made:
             self._look_costs = cost
         self.have = report.have if one.only is None else self._with_part(one.only, report.have)
         kept = {(change.key, change.place) for change in self.keeper.take(one, report, now)}

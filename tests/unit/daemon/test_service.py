@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from xlvs.daemon.service import CYCLE, Service
 from xlvs.daemon.state import Store
 from xlvs.daemon.upkeep import Opener
 from xlvs.datapath.memory import MemoryDatapath
+from xlvs.errors import InvalidOperation
 from xlvs.keepalived.checks import Connection, Schedule, TcpCheck
 from xlvs.keepalived.configuration import Configuration, RealServer, VirtualServer
 from xlvs.keepalived.settings import HandEdits
@@ -146,6 +148,28 @@ def test_whoever_waits_for_the_table_looks_at_it_as_soon_again(tmp_path: Path) -
 
     slowly = opener(MemoryDatapath(), lambda: time.sleep(CYCLE / 15))
     play(lambda: Service(Store(str(tmp_path)), slowly, Notifier()), story)
+
+
+class Refusing(MemoryDatapath):
+    """Takes no real server."""
+
+    def add_destination(self, *_: object) -> None:
+        raise InvalidOperation("not that one")
+
+
+def test_what_is_refused_costs_no_more_than_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again and again, maybe for ever."""
+
+    async def story(service: Service) -> None:
+        await service.start(configuration(virtual_server(real_server(1, checked=False))))
+        await service.kept()  # which makes the service, and only that
+        service._whole_due = 0.0
+        await service.kept()
+        assert service._whole_due - service.last_round == pytest.approx(20 * CYCLE)
+
+    spent = count(step=CYCLE)
+    monkeypatch.setattr(time, "thread_time", lambda: next(spent))
+    play(lambda: Service(Store(str(tmp_path)), opener(Refusing()), Notifier()), story)
 
 
 def test_what_a_reload_ends_no_restart_brings_back(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,8 @@ def test_one_that_was_stopped() -> None:
             process.kill()
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_waiting_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
-    """Whoever is told lets go of it, so nobody waits; who has no terminal finds it free here."""
+def test_waiting_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is told lets go of it, so nobody waits."""
     told: list[int] = []
     with (tmp_path / "lock").open("w") as held, (tmp_path / "lock").open() as wanted:
 
@@ -50,9 +50,25 @@ def test_waiting_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
             told.append(waiting.holder(descriptor))
             fcntl.flock(held, fcntl.LOCK_UN)
 
-        monkeypatch.setattr(os, "isatty", lambda _descriptor: terminal)
+        monkeypatch.setattr(os, "isatty", lambda _descriptor: True)
         monkeypatch.setattr(waiting, "PATIENCE", 0.0)
         monkeypatch.setattr(waiting, "say_for_whom", tell)
-        fcntl.flock(held, fcntl.LOCK_EX if terminal else fcntl.LOCK_SH)
+        fcntl.flock(held, fcntl.LOCK_EX)
         lock._flock(wanted.fileno(), fcntl.LOCK_SH)
-    assert told == ([os.getpid()] if terminal else [])
+    assert told == [os.getpid()]
+
+
+def test_waiting_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told, and it is waited for."""
+    asked: list[int] = []
+
+    def taken_at_first(_descriptor: int, operation: int) -> None:
+        asked.append(operation)
+        if operation & fcntl.LOCK_NB:
+            raise BlockingIOError
+
+    monkeypatch.setattr(os, "isatty", lambda _descriptor: False)
+    monkeypatch.setattr(fcntl, "flock", taken_at_first)
+    monkeypatch.setattr(threading, "Timer", None)
+    lock._flock(0, fcntl.LOCK_SH)
+    assert asked == [fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_SH]
