@@ -485,6 +485,16 @@ def test_only_some(folder: str) -> None:
     assert ran.returncode == 2 and "--only needs the names of interfaces" in ran.stderr
 
 
+def test_one_of_a_pattern_gets_its_mode(folder: str) -> None:
+    make("tap1")
+    attach("tap*", mode=XDP_GENERIC)
+    for name in ("tap2", "tap3"):
+        make(name)
+    attach("tap2")
+    attach("tap*")
+    assert modes(folder) == dict.fromkeys(("tap1", "tap2", "tap3"), XDP_GENERIC)
+
+
 def test_a_hook_that_is_taken(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TcHook, "_attach_tcx", lambda *_arguments: "")
     attach("eth0")

@@ -191,7 +191,10 @@ def _attach_named(
     """Attach to all of these or none; returns what is wanted of them: modes by name."""
     before = [(link, attacher.mode(link.index)) for link in links]
     wanted = intent.read(attacher.folder)
-    modes = {link.name: mode or its_mode or wanted.named.get(link.name) or TC for link, its_mode in before}
+    named = intent.Intent(named=wanted.named)  # by its name or a pattern
+    modes = {
+        link.name: mode or its_mode or named.mode_of(link.name, up=True) or TC for link, its_mode in before
+    }
     try:
         for link in links:
             activation.attached.append((link, attacher.attach(link, modes[link.name])))
