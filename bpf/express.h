@@ -72,17 +72,16 @@ static __always_inline int wrap_request(__u8 family, __u32 state, struct xdp_md 
 					const void *header, struct connection *entry,
 					const struct destination *destination, __u32 now)
 {
-	__u32 overhead;
+	/* Read once: who edits the real server may change it meanwhile. */
+	__u32 overhead = *(const volatile __u8 *)&destination->frame_overhead;
 
-	if (!is_tunnel_for_frames(destination))
-		return pass();
-	overhead = destination->frame_overhead;
-	if (!may_go_to(destination, bytes_of(family, header) + overhead, now) ||
+	if (!overhead || !has_frame_source(destination) ||
+	    !may_go_to(destination, bytes_of(family, header) + overhead, now) ||
 	    bpf_xdp_adjust_head(context, -(int)overhead))
 		return pass();
 	return destination->family == AF_INET ?
-		       send_wrapped(family, AF_INET, state, context, entry, destination, now) :
-		       send_wrapped(family, AF_INET6, state, context, entry, destination, now);
+		       send_wrapped(family, AF_INET, state, context, entry, destination, overhead, now) :
+		       send_wrapped(family, AF_INET6, state, context, entry, destination, overhead, now);
 }
 
 /* A client's packet for a masqueraded real server. */

@@ -23,11 +23,11 @@ struct gue_words {
 	__u32 protocol;
 } __attribute__((may_alias));
 
-/* Whether XDP wraps by itself: checksums over a whole packet are TC's.  So is what comes from an
- * IPv6 address that begins with 64 zeros, as none of a network does. */
-static __always_inline int is_tunnel_for_frames(const struct destination *destination)
+/* Whether the director's own address on the way is known.  Those of IPv6 that begin with 64 zeros, as
+ * none of a network does, are TC's. */
+static __always_inline int has_frame_source(const struct destination *destination)
 {
-	return destination->frame_overhead && destination->own_address.half[0];
+	return destination->own_address.half[0] ? 1 : 0;
 }
 
 /* The protocol that the outer header tells. */
@@ -110,11 +110,14 @@ static __always_inline void write_ipv6_words(struct ipv6_words *ip, __u8 family,
 	ip->destination[1] = destination->address.half[1];
 }
 
-/* Write what is between the outer header and the packet, `size` bytes with that. */
+/* Write the `wrapping` bytes between the outer header and the packet; with that it has `size` bytes. */
 static __always_inline void write_between(__u8 family, __u32 state, void *between, const void *inner,
-					  const struct destination *destination, __u32 size)
+					  const struct destination *destination, __u32 wrapping,
+					  __u32 size)
 {
-	if (destination->tunnel_kind == TUNNEL_GRE) {
+	if (!wrapping)
+		return;
+	if (wrapping == GRE_PLAIN_SIZE) {
 		*(__u32 *)between = (__u32)bpf_htons(family == AF_INET ? ETH_P_IP : ETH_P_IPV6) << 16;
 	} else {
 		struct flow flow = flow_of(family, protocol_of(state), inner);
@@ -127,17 +130,17 @@ static __always_inline void write_between(__u8 family, __u32 state, void *betwee
 }
 
 /*
- * A packet in whose front there is room now is about to go on: count it, wrap it, send it.  By
+ * A packet in whose front there is room now, `overhead`, is about to go on: count it, wrap it, send it.  By
  * `outer`, the family of the outer header, its length is known.
  */
 static __always_inline int send_wrapped(__u8 family, __u8 outer, __u32 state, struct xdp_md *context,
 					struct connection *entry, const struct destination *destination,
-					__u32 now)
+					__u32 overhead, __u32 now)
 {
 	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
 	void *ip = data + sizeof(struct ethhdr), *between = ip + outer_size(outer), *inner;
 	struct ethernet_words *ethernet = data;
-	__u32 overhead = destination->frame_overhead, wrapping = overhead - outer_size(outer), size;
+	__u32 wrapping = overhead - outer_size(outer), size;
 	__u64 count;
 
 	/* What was in the frame before is longer than all that is between. */
@@ -146,8 +149,7 @@ static __always_inline int send_wrapped(__u8 family, __u8 outer, __u32 state, st
 		return XDP_DROP;
 	count = note_request(AT_XDP, state, entry, destination, now, bytes_of(family, inner));
 	size = bytes_of(family, inner) + wrapping;
-	if (wrapping)
-		write_between(family, state, between, inner, destination, size);
+	write_between(family, state, between, inner, destination, wrapping, size);
 	if (outer == AF_INET)
 		write_ipv4_words(ip, family, inner, destination, size, outer_id(count));
 	else
