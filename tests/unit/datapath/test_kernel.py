@@ -323,6 +323,8 @@ def test_a_table_in_the_place_of_another_or_nothing(before: Whole, after: Whole,
     """Each service has the real servers that were wanted; or, refused half-way, those that it had."""
     ipvs = PretendedIpvs()
     datapath = KernelDatapath(ipvs)
+    # No service has a scheduler that the kernel lacks: one that is given another could not be given it back.
+    before = [(service, destinations) for service, destinations in before if service.scheduler != lacks]
     with suppress(errors.TableError):
         datapath.add_services(before)
     had = set_of(datapath)
