@@ -107,7 +107,7 @@ static __always_inline int answer_frame(__u8 family, __u32 state, struct xdp_md 
 	struct client_way *way;
 	struct flow flow;
 
-	/* Without a link it is none of the table's. */
+	/* A link of 0 leads beyond the table. */
 	entry = conn_at(reply->link - 1);
 	if (!entry)
 		return pass();

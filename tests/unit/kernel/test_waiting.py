@@ -7,7 +7,9 @@ import fcntl
 import os
 import signal
 import subprocess
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,15 @@ import pytest
 from xlvs.kernel import lock, waiting
 
 
-def test_who_holds_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with (tmp_path / "lock").open("w") as held, (tmp_path / "lock").open() as wanted:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """In memory, as /run is: elsewhere a file's device may not be what /proc/locks shows (btrfs)."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+        yield Path(path)
+
+
+def test_who_holds_it_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (folder / "lock").open("w") as held, (folder / "lock").open() as wanted:
         assert waiting.holder(wanted.fileno()) == 0
         fcntl.flock(held, fcntl.LOCK_EX)
         assert waiting.holder(wanted.fileno()) == os.getpid()
@@ -41,10 +50,10 @@ def test_one_that_was_stopped() -> None:
             process.kill()
 
 
-def test_waiting_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_at_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is told lets go of it, so nobody waits."""
     told: list[int] = []
-    with (tmp_path / "lock").open("w") as held, (tmp_path / "lock").open() as wanted:
+    with (folder / "lock").open("w") as held, (folder / "lock").open() as wanted:
 
         def tell(descriptor: int) -> None:
             told.append(waiting.holder(descriptor))
